@@ -1,0 +1,1 @@
+"""Backbones that ship with napari-diffseg: weights, cards and their registry."""

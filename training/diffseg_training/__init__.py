@@ -1,0 +1,1 @@
+"""Pre-training of CT diffusion backbones, and the benchmarks of the papers."""
