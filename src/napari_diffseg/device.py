@@ -1,0 +1,47 @@
+"""Where the network runs, and in which precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+
+class DeviceError(ValueError):
+    """The wanted device is not there."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``mps`` into a device that exists.
+
+    Raises
+    ------
+    DeviceError
+        If the device is named but absent.
+    """
+    found = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        # MPS lacks some operators that training needs; it is used only when asked for.
+        name = "cuda" if found["cuda"] else "cpu"
+    if not found.get(name, False):
+        raise DeviceError(f"no {name} device on this machine: use --device auto or cpu")
+    if name == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    return torch.device(name)
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 here: recent CUDA cards, CPUs with AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+
+
+def autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Mixed precision where the device has it, else float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device))

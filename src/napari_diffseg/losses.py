@@ -1,0 +1,64 @@
+"""Segmentation losses on class maps with unknown pixels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+UNKNOWN = 255
+"""Class index of pixels that nobody has labelled; they carry no loss."""
+
+
+def _one_hot(target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    known = (target != UNKNOWN)[:, None]
+    hot = F.one_hot(target.where(target != UNKNOWN, torch.zeros_like(target)), classes)
+    return hot.movedim(-1, 1).float() * known, known.float()
+
+
+def dice_paper(logits: Tensor, target: Tensor, epsilon: float = 1e-5) -> Tensor:
+    """Dice loss of the papers: sums over batch, pixels and all classes (A eq. 8).
+
+    Parameters
+    ----------
+    logits
+        ``(B, K, H, W)``.
+    target
+        Class indices ``(B, H, W)``; :data:`UNKNOWN` is left out.
+    epsilon
+        Smoothing term.
+
+    Notes
+    -----
+    With every pixel known both sums over all classes count pixels, so this equals one minus the
+    mean probability of the true class; it does not balance classes.
+    """
+    hot, known = _one_hot(target, logits.shape[1])
+    p = logits.softmax(dim=1) * known
+    return 1 - (2 * (p * hot).sum() + epsilon) / (p.sum() + hot.sum() + epsilon)
+
+
+def dice_macro(logits: Tensor, target: Tensor, epsilon: float = 1.0) -> Tensor:
+    """Soft Dice loss averaged over the classes that occur in ``target``, background included."""
+    hot, known = _one_hot(target, logits.shape[1])
+    p = logits.softmax(dim=1) * known
+    overlap, size = (p * hot).sum((0, 2, 3)), (p + hot).sum((0, 2, 3))
+    present = hot.sum((0, 2, 3)) > 0
+    dice = (2 * overlap + epsilon) / (size + epsilon)
+    return 1 - dice[present].mean()
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy over the known pixels."""
+    known = (target != UNKNOWN).sum().clamp(min=1)
+    return F.cross_entropy(logits, target, ignore_index=UNKNOWN, reduction="sum") / known
+
+
+def paper_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """0.5 cross-entropy + 0.5 Dice (A eq. 6-8)."""
+    return 0.5 * cross_entropy(logits, target) + 0.5 * dice_paper(logits, target)
+
+
+def app_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy and class-averaged Dice, so that small structures count."""
+    return 0.5 * cross_entropy(logits, target) + 0.5 * dice_macro(logits, target)

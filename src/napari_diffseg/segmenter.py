@@ -1,0 +1,220 @@
+"""A segmenter: a backbone at a fixed timestep and a head that turns its maps into classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_diffseg.backbone import (
+    Backbone,
+    BackboneError,
+    Intensity,
+    build_unet,
+    read_tensors,
+    write_tensors,
+)
+from napari_diffseg.unet import Features, UNet
+from napari_diffseg.volume import Label
+
+_METADATA = "napari-diffseg-segmenter"
+Strategy = Literal["decoder", "linear", "scratch"]
+
+
+class SegmenterError(ValueError):
+    """A saved model cannot be used."""
+
+
+class PaperHead(nn.Module):
+    """Two conv-BN-ReLU and one conv on the last decoder map (A sec. "transfer", row 7)."""
+
+    def __init__(self, channels: tuple[int, ...], hidden: int, classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels[-1], hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, classes, 1),
+        )
+
+    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
+        logits: Tensor = self.layers(maps[-1])
+        return logits
+
+
+class LevelHead(nn.Module):
+    """A small per-pixel classifier on the maps of all decoder levels.
+
+    A 1x1 convolution commutes with upsampling, so every level is projected on its own grid and
+    the sum is what a convolution on the concatenated, upsampled maps would give, for a fraction
+    of the memory.
+    """
+
+    def __init__(self, channels: tuple[int, ...], hidden: int, classes: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c in channels)
+        self.projections = nn.ModuleList(nn.Conv2d(c, hidden, 1, bias=False) for c in channels)
+        self.dropout = nn.Dropout2d(0.1)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.mix = nn.Conv2d(hidden, hidden, 1)
+        self.out = nn.Conv2d(hidden, classes, 1)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
+        size = maps[-1].shape[-2:]
+        h = torch.zeros((), device=maps[-1].device)
+        for norm, projection, level in zip(self.norms, self.projections, maps, strict=True):
+            projected = projection(self.dropout(norm(level)))
+            h = h + F.interpolate(projected, size=size, mode="bilinear", align_corners=False)
+        h = F.relu(self.norm(h))
+        logits: Tensor = self.out(F.relu(self.mix(h)))
+        return logits
+
+
+_HEADS = {"paper": PaperHead, "levels": LevelHead}
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """How a segmenter is put together.
+
+    Attributes
+    ----------
+    strategy
+        What is trained: ``linear`` (head), ``decoder`` (decoder and head) or ``scratch``
+        (everything, from random weights, without time conditioning).
+    head
+        ``paper`` or ``levels``.
+    hidden
+        Hidden width of the head.
+    timestep
+        Fixed timestep at which the U-Net sees the clean image (PAPER row 7).
+    columns
+        Model grid points along the wider side of the body box.
+    """
+
+    strategy: Strategy = "decoder"
+    head: Literal["paper", "levels"] = "levels"
+    hidden: int = 128
+    timestep: int = 0
+    columns: int = 128
+
+
+class Segmenter(nn.Module):
+    """U-Net at a fixed timestep with a segmentation head.
+
+    Parameters
+    ----------
+    unet
+        The network; it is kept, not copied.
+    intensity
+        HU to network values.
+    labels
+        The structures; class ``k`` of the output is ``labels[k - 1]``, class 0 background.
+    config
+        Strategy, head and grid.
+    """
+
+    def __init__(
+        self, unet: UNet, intensity: Intensity, labels: Iterable[Label], config: SegmenterConfig
+    ) -> None:
+        super().__init__()
+        self.unet, self.intensity, self.config = unet, intensity, config
+        self.labels = tuple(labels)
+        head = _HEADS[config.head]
+        self.head = head(unet.decoder_channels, config.hidden, len(self.labels) + 1)
+
+    @classmethod
+    def new(
+        cls, start: Backbone | Segmenter, labels: Iterable[Label], config: SegmenterConfig
+    ) -> Segmenter:
+        """Start from a backbone, or go on from a trained segmenter.
+
+        The head of a segmenter is kept when the labels are the same.
+        """
+        unet = deepcopy(start.unet)
+        if config.strategy == "scratch":
+            unet = UNet(replace(unet.config, time=False))
+        made = cls(unet, start.intensity, labels, config)
+        same = ("head", "hidden")
+        if (
+            isinstance(start, Segmenter)
+            and start.labels == made.labels
+            and all(getattr(start.config, name) == getattr(config, name) for name in same)
+        ):
+            made.head.load_state_dict(start.head.state_dict())
+        return made
+
+    @property
+    def grid_multiple(self) -> int:
+        """Both sides of the model grid are multiples of this."""
+        return int(2 ** (len(self.unet.config.widths) - 1))
+
+    def trainable(self) -> list[nn.Module]:
+        """The modules that the strategy trains."""
+        if self.config.strategy == "scratch":
+            return [self]
+        if self.config.strategy == "linear":
+            return [self.head]
+        return [self.unet.decoder, self.head]
+
+    def encode(self, x: Tensor) -> Features:
+        """Encoder features of images ``(B, 1, H, W)``."""
+        bottleneck, skips, embedding = self.unet.encode(x, self.config.timestep)
+        # torch 2.13.0 on CPU crashes in GroupNorm's backward when its input is channels_last
+        # and needs no gradient, which is what a frozen encoder would hand its decoder.
+        return Features(
+            bottleneck.contiguous(), tuple(skip.contiguous() for skip in skips), embedding
+        )
+
+    def decode(self, features: Features) -> Tensor:
+        """Logits ``(B, 1 + len(labels), H, W)`` from encoder features."""
+        logits: Tensor = self.head(self.unet.decode_levels(features))
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, 1 + len(labels), H, W)`` of images ``(B, 1, H, W)`` in [-1, 1]."""
+        return self.decode(self.encode(x))
+
+    def save(self, path: Path | str) -> None:
+        """Write the model as one safetensors file; it holds no trace of the volume."""
+        header = {
+            "unet": asdict(self.unet.config),
+            "intensity": asdict(self.intensity),
+            "config": asdict(self.config),
+            "labels": [asdict(label) for label in self.labels],
+        }
+        write_tensors(Path(path), self.state_dict(), _METADATA, header)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Segmenter:
+        """Read a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        SegmenterError
+            If the file is no such model or is damaged.
+        """
+        try:
+            tensors, header = read_tensors(Path(path), _METADATA)
+            labels = [
+                Label(item["id"], item["name"], tuple(item["colour"])) for item in header["labels"]
+            ]
+            intensity = Intensity(*(tuple(header["intensity"][k]) for k in ("hu", "value")))
+            config = SegmenterConfig(**header["config"])
+            made = cls(build_unet(header["unet"]), intensity, labels, config)
+            made.load_state_dict(tensors)
+        except BackboneError as error:
+            raise SegmenterError(str(error)) from error
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            first = str(error).splitlines()[0]
+            raise SegmenterError(f"{path}: not a model of this program ({first})") from error
+        return made.eval()
