@@ -1,0 +1,197 @@
+"""Readers and writers of single files: NIfTI, NRRD with Slicer's segments, MetaImage.
+
+Readers hand over what the file holds, unscaled, in the order ``(i, j, k)`` of the file, with its
+affine in RAS+. Whether that is a usable volume or mask is judged in one place, by ``volume``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_diffseg.geometry import Geometry, VolumeError
+from napari_diffseg.labels import Label
+
+NIFTI_FIELDS = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+    "qoffset_z", "srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a file holds, before it is judged.
+
+    Attributes
+    ----------
+    array
+        Stored values, axes ``(i, j, k, ...)``.
+    affine
+        float64 (4, 4), voxel to RAS+ mm.
+    slope, intercept
+        Stored value to HU.
+    notes, reference
+        As in :class:`~napari_diffseg.geometry.Geometry`.
+    labels
+        Labels that the file names.
+    values
+        For each label of ``labels``, the stored value that stands for it.
+    crop
+        Whether this format stores a part of a grid as a matter of course.
+    """
+
+    array: NDArray[Any]
+    affine: NDArray[np.float64]
+    slope: float = 1.0
+    intercept: float = 0.0
+    notes: tuple[str, ...] = ()
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[Label, ...] = ()
+    values: tuple[int, ...] = ()
+    crop: bool = False
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what libraries raise on a broken file into one line."""
+    try:
+        yield
+    except VolumeError:
+        raise
+    except FileNotFoundError as error:
+        raise VolumeError(f"{path}: no such file; check the path") from error
+    except (EOFError, zlib.error) as error:
+        raise VolumeError(f"{path}: is cut off or damaged; copy or download it again") from error
+    except Exception as error:  # the libraries' own classes share no base
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise VolumeError(f"{path}: cannot be read ({reason}); copy or export it again") from error
+
+
+def read_nifti(path: Path) -> Stored:
+    """Read ``.nii`` or ``.nii.gz``.
+
+    Raises
+    ------
+    VolumeError
+        If the file is damaged, or says nowhere how it lies in the patient.
+    """
+    packed = path.name.lower().endswith(".gz")
+    with reading(path), gzip.open(path) if packed else path.open("rb") as stream:
+        nifti2 = stream.read(4) in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+        stream.seek(0)
+        image = (nib.Nifti2Image if nifti2 else nib.Nifti1Image).from_stream(stream)
+        header = image.header
+        if header.get_xyzt_units()[0] not in ("mm", "unknown"):
+            raise VolumeError(f"{path}: is not in millimetres; save it with xyzt_units in mm")
+        codes = int(header["qform_code"]), int(header["sform_code"])
+        if codes == (0, 0):
+            raise VolumeError(
+                f"{path}: has no orientation (qform_code and sform_code are 0); "
+                "convert it again from the original, for example with dcm2niix"
+            )
+        array = np.asanyarray(image.dataobj.get_unscaled())
+        while stream.read(1 << 20):  # gzip checks its length and sum only at the very end
+            pass
+        notes: tuple[str, ...] = ()
+        if min(codes) > 0 and not np.allclose(header.get_qform(), header.get_sform(), atol=0.1):
+            notes = ("qform and sform disagree; the sform is used",)
+        reference = {name: np.array(header[name]) for name in NIFTI_FIELDS} | {"nifti2": nifti2}
+        return Stored(
+            array,
+            np.asarray(image.affine, np.float64),
+            float(image.dataobj.slope),
+            float(image.dataobj.inter),
+            notes,
+            {"nifti": reference},
+        )
+
+
+def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
+    """Write ``.nii`` or ``.nii.gz`` with the source's own qform and sform fields where it has any.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    array
+        (i, j, k) on the source grid.
+    geometry
+        The source grid.
+    """
+    fields = cast("Mapping[str, Any]", geometry.reference.get("nifti", {}))
+    nifti2 = bool(fields.get("nifti2", max(geometry.shape) > 32767))
+    image_class = nib.Nifti2Image if nifti2 else nib.Nifti1Image
+    header = image_class.header_class()
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape)
+    header.set_xyzt_units("mm")
+    for name in NIFTI_FIELDS:
+        if name in fields:
+            header[name] = fields[name]
+    if not fields:
+        header.set_sform(geometry.affine, code=1)
+        header.set_qform(geometry.affine, code=1)
+        # A qform holds no shear (gantry tilt); a wrong one must not stand beside the sform.
+        if not np.allclose(header.get_qform(), geometry.affine, atol=1e-3):
+            header.set_qform(None, code=0)
+            header["pixdim"][1:4] = np.linalg.norm(geometry.affine[:3, :3], axis=0)
+    # Without an affine nibabel leaves the header's fields as they are, bit for bit.
+    nib.save(image_class(array, None, header), path)
+
+
+def to_hu(
+    planes: Iterable[NDArray[Any]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    slope: float = 1.0,
+    intercept: float = 0.0,
+) -> NDArray[Any]:
+    """Collect planes of stored values as HU, as int16 for as long as they are whole numbers.
+
+    Parameters
+    ----------
+    planes
+        The ``shape[2]`` planes, each (i, j).
+    shape
+        (i, j, k).
+    dtype
+        Of the stored values.
+    slope, intercept
+        Stored value to HU.
+
+    Returns
+    -------
+    int16 or float32 (i, j, k), i fastest in memory.
+
+    Raises
+    ------
+    VolumeError
+        If a value is NaN or infinite.
+    """
+    hu: NDArray[Any] = np.empty(shape, np.int16, order="F")
+    plain = dtype == np.int16 and (slope, intercept) == (1.0, 0.0)
+    limits = np.iinfo(np.int16)
+    for k, stored in enumerate(planes):
+        if plain:
+            hu[..., k] = stored
+            continue
+        plane = stored * np.float64(slope) + np.float64(intercept)
+        if not np.isfinite(plane).all():
+            raise VolumeError("holds NaN or infinite voxels; replace them, for example by -1024")
+        if hu.dtype == np.int16 and not (
+            plane.min() >= limits.min
+            and plane.max() <= limits.max
+            and (plane == np.rint(plane)).all()
+        ):
+            hu = hu.astype(np.float32)
+        hu[..., k] = plane
+    return hu

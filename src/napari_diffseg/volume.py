@@ -1,0 +1,278 @@
+"""CT volumes and masks: what they are, and reading and writing them without moving a voxel.
+
+Everything is read into the canonical order ``(z, y, x)`` (see :mod:`napari_diffseg.geometry`) and
+written back on the source grid. A written file is read again and compared before it takes its
+name.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_diffseg import formats
+from napari_diffseg.formats import Stored
+from napari_diffseg.geometry import Geometry, VolumeError
+from napari_diffseg.labels import (
+    MAX_LABEL,
+    Label,
+    LabelMap,
+    default_colour,
+    labels_for,
+    load_names,
+)
+
+__all__ = [
+    "MAX_LABEL",
+    "Geometry",
+    "Label",
+    "LabelMap",
+    "Volume",
+    "VolumeError",
+    "default_colour",
+    "labels_for",
+    "load_names",
+    "read_labels",
+    "read_volume",
+    "write_mask",
+    "write_volume",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT volume.
+
+    Attributes
+    ----------
+    hu
+        int16 or float32 (z, y, x), Hounsfield units, in canonical order.
+    geometry
+        The source grid.
+    name
+        Stem of the file; never a patient's name.
+    """
+
+    hu: NDArray[Any]
+    geometry: Geometry
+    name: str
+
+
+_READERS: dict[str, Callable[[Path], Stored]] = {
+    ".nii": formats.read_nifti,
+    ".nii.gz": formats.read_nifti,
+}
+_WRITERS: dict[str, Callable[[Path, NDArray[Any], Geometry], None]] = {
+    ".nii": formats.write_nifti,
+    ".nii.gz": formats.write_nifti,
+}
+
+
+def read_volume(path: str | Path, series: str | None = None) -> Volume:
+    """Read a CT volume.
+
+    Parameters
+    ----------
+    path
+        File.
+    series
+        Which DICOM series of a folder.
+
+    Returns
+    -------
+    The volume in canonical order; int16 where all values are whole, float32 otherwise.
+
+    Raises
+    ------
+    VolumeError
+        If there is no usable volume at the path.
+    """
+    path = Path(path)
+    stored = _read(path)
+    geometry = _geometry(path, stored)
+    array = stored.array.reshape(geometry.shape)
+    try:
+        hu = formats.to_hu(
+            (array[..., k] for k in range(array.shape[2])),
+            array.shape, array.dtype, stored.slope, stored.intercept,
+        )  # fmt: skip
+    except VolumeError as error:
+        raise VolumeError(f"{path}: {error}") from error
+    return Volume(np.ascontiguousarray(geometry.to_canonical(hu)), geometry, stem(path))
+
+
+def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
+    """Read a label file.
+
+    Parameters
+    ----------
+    path
+        File.
+    geometry
+        The grid that the labels must lie on; their file may store it in another order of axes.
+
+    Returns
+    -------
+    The mask in canonical order, and the labels that are in it.
+
+    Raises
+    ------
+    VolumeError
+        If there are no usable labels at the path, or they lie on another grid.
+    """
+    path = Path(path)
+    stored = _read(path)
+    own = _geometry(path, stored)
+    mask = _mask(path, stored, own)
+    if geometry is not None:
+        placed = geometry.placed(mask, stored.affine, stored.crop)
+        if placed is None:
+            raise VolumeError(
+                f"{path}: lies on another grid ({_grid(own)}) than the volume "
+                f"({_grid(geometry)}); export the labels on the volume's grid"
+            )
+        own, mask = geometry, placed
+    mask = np.ascontiguousarray(own.to_canonical(mask))
+    return LabelMap(mask, labels_for(np.flatnonzero(np.bincount(mask.ravel())), stored.labels))
+
+
+def write_mask(
+    path: str | Path, mask: NDArray[np.uint8], geometry: Geometry, labels: Iterable[Label]
+) -> None:
+    """Write a mask on the source grid, read it again, compare, and only then give it its name.
+
+    Parameters
+    ----------
+    path
+        Its ending chooses the format.
+    mask
+        uint8 (z, y, x), 0 is background, at most 254.
+    geometry
+        Of the volume.
+    labels
+        Names and colours, for formats that hold them.
+
+    Raises
+    ------
+    VolumeError
+        If the mask is not a mask on this grid, or could not be written or read back the same.
+    """
+    path, mask = Path(path), np.asarray(mask)
+    if mask.dtype.kind not in "iub" or (mask.size and (mask.min() < 0 or mask.max() > MAX_LABEL)):
+        raise VolumeError(f"{path}: a mask holds whole numbers from 0 to {MAX_LABEL}; renumber it")
+    if mask.shape != geometry.canonical_shape:
+        raise VolumeError(
+            f"{path}: the mask's shape {mask.shape} is not the volume's "
+            f"{geometry.canonical_shape} (z, y, x); export it from the same volume"
+        )
+    array = geometry.from_canonical(mask.astype(np.uint8, copy=False))
+    writer = _pick(path, _WRITERS)
+
+    def check(part: Path) -> bool:
+        return bool(np.array_equal(read_labels(part, geometry).mask, mask))
+
+    _commit(path, lambda part: writer(part, array, geometry), check)
+
+
+def write_volume(path: str | Path, volume: Volume) -> None:
+    """Write a volume on its source grid, with the same care as :func:`write_mask`.
+
+    Raises
+    ------
+    VolumeError
+        If it could not be written or read back the same.
+    """
+    path, writer = Path(path), _pick(Path(path), _WRITERS)
+    array = volume.geometry.from_canonical(volume.hu)
+
+    def check(part: Path) -> bool:
+        again = read_volume(part)
+        return bool(np.array_equal(again.hu, volume.hu)) and np.allclose(
+            again.geometry.affine, volume.geometry.affine, atol=1e-3
+        )
+
+    _commit(path, lambda part: writer(part, array, volume.geometry), check)
+
+
+def stem(path: Path) -> str:
+    """Give a file's name without its ending."""
+    ending = _ending(path)
+    return path.name[: -len(ending)] if ending else path.name
+
+
+def _ending(path: Path) -> str | None:
+    name = path.name.lower()
+    fitting = [ending for ending in {**_READERS, **_WRITERS} if name.endswith(ending)]
+    return max(fitting, key=len, default=None)
+
+
+def _pick(path: Path, choices: dict[str, Any]) -> Any:
+    ending = _ending(path)
+    if ending not in choices:
+        raise VolumeError(f"{path}: unknown ending; use one of {', '.join(sorted(choices))}")
+    return choices[ending]
+
+
+def _read(path: Path) -> Stored:
+    if not path.exists():
+        raise VolumeError(f"{path}: no such file; check the path")
+    stored: Stored = _pick(path, _READERS)(path)
+    array = stored.array
+    if array.dtype.kind not in "iubf":
+        raise VolumeError(f"{path}: is a colour or complex image; export the grey CT values")
+    return stored
+
+
+def _geometry(path: Path, stored: Stored) -> Geometry:
+    shape = stored.array.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        raise VolumeError(f"{path}: is {len(shape)}D {shape}; export one 3D volume")
+    try:
+        return Geometry.from_affine(stored.affine, shape, stored.notes, stored.reference)
+    except VolumeError as error:
+        raise VolumeError(f"{path}: {error}; export it again from the original") from error
+
+
+def _grid(geometry: Geometry) -> str:
+    spacing = " x ".join(f"{s:.4g}" for s in geometry.spacing)
+    return f"{' x '.join(str(n) for n in geometry.canonical_shape)} voxels of {spacing} mm"
+
+
+def _mask(path: Path, stored: Stored, geometry: Geometry) -> NDArray[np.uint8]:
+    array = stored.array.reshape(geometry.shape)
+    mask = np.zeros(array.shape, np.uint8, order="F")
+    scaled = (stored.slope, stored.intercept) != (1.0, 0.0)
+    for k in range(array.shape[2]):
+        plane = array[..., k] * stored.slope + stored.intercept if scaled else array[..., k]
+        if not np.isfinite(plane).all() or plane.min() < 0 or plane.max() > MAX_LABEL:
+            raise VolumeError(f"{path}: holds values outside 0 to {MAX_LABEL}; renumber its labels")
+        mask[..., k] = plane
+        if plane.dtype.kind == "f" and (mask[..., k] != plane).any():
+            raise VolumeError(f"{path}: holds fractions, so it is an image; choose a label file")
+    return mask
+
+
+def _commit(path: Path, write: Callable[[Path], None], check: Callable[[Path], bool]) -> None:
+    if not path.parent.is_dir():
+        raise VolumeError(f"{path}: its folder does not exist; make it first")
+    try:
+        # A folder, because some formats need the final name inside the file or a second file.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            part = Path(folder) / path.name
+            write(part)
+            if not check(part):
+                raise VolumeError(f"{path}: reads back differently; nothing was written")
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file == part):
+                os.replace(file, path.parent / file.name)
+    except OSError as error:
+        reason = error.strerror or error
+        raise VolumeError(f"{path}: cannot be written ({reason}); choose another place") from error
