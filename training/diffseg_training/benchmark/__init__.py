@@ -1,0 +1,1 @@
+"""Benchmarks on labelled CT: the papers' tables, and the arena of few-slice methods."""

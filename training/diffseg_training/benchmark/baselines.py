@@ -1,0 +1,365 @@
+"""Segmentation of a volume from its painted slices without any learning.
+
+What a user could do with a handful of library calls, and what every network has to beat. Each
+function takes the volume and the painted slices and gives the mask of the whole volume; the
+painted slices come back as they were painted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.segmentation import random_walker as walk
+
+if TYPE_CHECKING:
+    from napari_diffseg.volume import Volume
+
+Mask = NDArray[np.uint8]
+Field = NDArray[np.float32]
+_BACKGROUND = 255  # a painted background, as napari_diffseg.finetune.BACKGROUND
+
+
+class BaselineError(ValueError):
+    """Painted slices that no baseline can work with."""
+
+
+class Painted(Protocol):
+    """A painted slice, as :class:`napari_diffseg.finetune.PaintedSlice` is one."""
+
+    @property
+    def z(self) -> int:
+        """Index of the slice."""
+
+    @property
+    def mask(self) -> Mask:
+        """Label of each pixel ``(y, x)``."""
+
+    @property
+    def full(self) -> bool:
+        """Whether what is not painted is background."""
+
+
+PaintedSlices = Sequence[Painted] | Mapping[int, Mask]
+
+
+def nearest_copy(volume: Volume, painted: PaintedSlices) -> Mask:
+    """Copy the nearest painted slice; of two equally near ones the lower.
+
+    Parameters
+    ----------
+    volume
+        CT of shape ``(z, y, x)``.
+    painted
+        Painted slices, or ``{z: mask}`` for slices painted in full. What was not painted on a
+        scribbled slice counts as background.
+
+    Returns
+    -------
+    ndarray
+        Label of each voxel, uint8 ``(z, y, x)``.
+
+    Raises
+    ------
+    BaselineError
+        If no slice is painted, or one is outside the volume or of another shape.
+    """
+    slices = _full_slices(volume, painted)
+    zs = np.array(sorted(slices))
+    nearest = zs[np.abs(np.arange(len(volume.hu))[:, None] - zs).argmin(axis=1)]
+    return np.stack([slices[int(z)] for z in nearest])
+
+
+def shape_interpolation(volume: Volume, painted: PaintedSlices) -> Mask:
+    """Interpolate the signed distance of each label between the painted slices.
+
+    A label that one of the two neighbours lacks shrinks to nothing on the way there. Beyond the
+    outermost painted slices the shape of the last one is kept: shrinking it would end vessels
+    and the esophagus, which run on.
+
+    Parameters, returned mask and errors are those of :func:`nearest_copy`. Distances are in mm.
+
+    Notes
+    -----
+    Raya and Udupa, "Shape-based interpolation of multidimensional objects", IEEE TMI 1990, with
+    the largest distance of all labels and the background winning.
+    """
+    slices = _full_slices(volume, painted)
+    zs = sorted(slices)
+    result = nearest_copy(volume, slices)
+    values = np.unique(np.stack([slices[z] for z in zs])).astype(np.uint8)
+    pixel = volume.geometry.spacing[1:]
+    for below, above in itertools.pairwise(zs):
+        if above - below < 2:
+            continue
+        pairs = [_signed_distances(slices[below] == v, slices[above] == v, pixel) for v in values]
+        low, high = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
+        for z in range(below + 1, above):
+            share = (z - below) / (above - below)
+            result[z] = values[((1 - share) * low + share * high).argmax(axis=0)]
+    return result
+
+
+def random_walker(
+    volume: Volume,
+    painted: PaintedSlices,
+    window: tuple[float, float] = (-160.0, 240.0),
+    beta: float = 130.0,
+    voxels: int = 1_000_000,
+    tol: float = 1e-3,
+    z_ease: float = 1.0,
+) -> Mask:
+    """Random walker in 3D with the painted slices as seeds.
+
+    The volume is cropped in plane to the painted labels and a margin, and thinned in plane until
+    no more than `voxels` voxels are left, which bounds the memory. Slices are never merged.
+
+    Parameters
+    ----------
+    volume, painted
+        As in :func:`nearest_copy`; unpainted pixels of a scribbled slice are not seeds.
+    window
+        Range of HU that counts.
+    beta
+        How much an edge of the image hinders the walker.
+    voxels
+        Most voxels of the system of equations.
+
+    Returns
+    -------
+    ndarray
+        Label of each voxel, uint8 ``(z, y, x)``.
+
+    Raises
+    ------
+    BaselineError
+        As :func:`nearest_copy`.
+
+    Notes
+    -----
+    Grady, "Random walks for image segmentation", IEEE TPAMI 2006, as implemented by scikit-image.
+    """
+    seeds = _seeds(volume, painted)
+    result = np.zeros(seeds.shape, np.uint8)
+    box = _box(seeds)
+    step = max(1, int(np.ceil(np.sqrt(seeds[box].size / voxels))))
+    thin = (slice(None), slice(step // 2, None, step), slice(step // 2, None, step))
+    known = seeds[box][thin]
+    values = np.unique(np.append(known, 0)).astype(np.uint8)
+    labels = np.searchsorted(values, known)
+    if len(values) > 2 and not labels.all():
+        image = np.clip(volume.hu[box].astype(np.float32), *window) / (window[1] - window[0])
+        spacing = np.array(volume.geometry.spacing) * (1, step, step)
+        labels = walk(
+            ndimage.uniform_filter(image, (1, step, step))[thin],
+            labels,
+            beta=beta,
+            mode="cg_j",
+            tol=tol,
+            spacing=spacing / spacing.min() * (z_ease, 1, 1),
+        )
+    elif len(values) == 2:
+        labels = np.ones_like(labels)
+    shape = result[box].shape
+    walked = values[np.maximum(labels, 0)].repeat(step, axis=1).repeat(step, axis=2)
+    edge = [(0, max(0, want - have)) for want, have in zip(shape, walked.shape, strict=True)]
+    result[box] = np.pad(walked, edge, "edge")[:, : shape[1], : shape[2]]
+    result = np.where(seeds > 0, seeds, result)
+    result[result == _BACKGROUND] = 0
+    return result
+
+
+def registration(
+    volume: Volume,
+    painted: PaintedSlices,
+    window: tuple[float, float] = (-200.0, 300.0),
+    side: int = 128,
+    iterations: int = 30,
+    smoothing: float = 1.5,
+) -> Mask:
+    """Carry the painted slices through the volume by registering slice to slice.
+
+    Each slice is registered (symmetric-forces demons, two resolutions) to its neighbour on the
+    side of the painted slice. The displacements are composed, so that painted labels are
+    interpolated once. Between two painted slices both are carried, and averaged with weights
+    that fall linearly with the distance.
+
+    Parameters
+    ----------
+    volume, painted
+        As in :func:`nearest_copy`.
+    window
+        Range of HU that counts.
+    side
+        Longest side, in pixels, of the grid on which slices are registered.
+    iterations
+        Demons iterations at each resolution.
+    smoothing
+        Standard deviation of the field's smoothing, in pixels of that grid.
+
+    Returns
+    -------
+    ndarray
+        Label of each voxel, uint8 ``(z, y, x)``.
+
+    Raises
+    ------
+    BaselineError
+        As :func:`nearest_copy`.
+
+    Notes
+    -----
+    Vercauteren et al., "Symmetric log-domain diffeomorphic registration", MICCAI 2008, as
+    implemented by SimpleITK.
+    """
+    slices = _full_slices(volume, painted)
+    values = np.unique(np.stack(list(slices.values()))).astype(np.uint8)
+    result = nearest_copy(volume, slices)
+    if len(values) == 1:
+        return result
+    demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
+    demons.SetNumberOfIterations(iterations)
+    demons.SetSmoothDisplacementField(True)
+    demons.SetStandardDeviations(smoothing)
+    images = [_thinned(hu, window, side) for hu in volume.hu]
+    votes = {z: _one_hot(mask, values) for z, mask in slices.items()}
+    depth, zs = len(result), sorted(slices)
+    for below, above in zip([-1, *zs], [*zs, depth], strict=True):
+        gap = range(below + 1, above)
+        up = _displacements(demons, images, below, gap) if below >= 0 else {}
+        down = _displacements(demons, images, above, gap[::-1]) if above < depth else {}
+        for z in gap:
+            vote = np.float32(0)
+            if up:
+                weight = (above - z) / (above - below) if down else 1.0
+                vote = vote + weight * _warped(votes[below], up[z])
+            if down:
+                weight = (z - below) / (above - below) if up else 1.0
+                vote = vote + weight * _warped(votes[above], down[z])
+            result[z] = values[np.argmax(vote, axis=-1)]
+    return result
+
+
+BASELINES: dict[str, Callable[[Volume, PaintedSlices], Mask]] = {
+    "nearest-copy": nearest_copy,
+    "shape-interpolation": shape_interpolation,
+    "random-walker": random_walker,
+    "registration": registration,
+}
+
+
+def _seeds(volume: Volume, painted: PaintedSlices) -> Mask:
+    """Painted labels in a volume: 0 unknown, 255 background, else the label."""
+    seeds = np.zeros(volume.hu.shape, np.uint8)
+    items: list[tuple[int, Mask, bool]] = (
+        [(z, mask, True) for z, mask in painted.items()]
+        if isinstance(painted, Mapping)
+        else [(one.z, one.mask, one.full) for one in painted]
+    )
+    if not items:
+        raise BaselineError("no slice is painted: paint at least one")
+    for z, mask, full in items:
+        if not 0 <= z < len(seeds) or mask.shape != seeds.shape[1:]:
+            raise BaselineError(
+                f"painted slice {z} of shape {mask.shape} does not fit the volume {seeds.shape}"
+            )
+        seeds[z] = np.where((mask == 0) & full, _BACKGROUND, mask)
+    return seeds
+
+
+def _full_slices(volume: Volume, painted: PaintedSlices) -> dict[int, Mask]:
+    seeds = _seeds(volume, painted)
+    seeds[seeds == _BACKGROUND] = 0
+    zs = painted if isinstance(painted, Mapping) else [one.z for one in painted]
+    return {int(z): seeds[z] for z in sorted(zs)}
+
+
+def _box(seeds: Mask, margin: int = 16) -> tuple[slice, slice, slice]:
+    """All slices, and in plane what is painted with a margin in pixels."""
+    painted = ((seeds > 0) & (seeds < _BACKGROUND)).any(axis=0)
+    sides = []
+    for axis in (1, 0):
+        at = np.flatnonzero(painted.any(axis=axis))
+        first, last = (at[0], at[-1]) if at.size else (0, painted.shape[1 - axis])
+        sides.append(slice(max(0, first - margin), last + margin + 1))
+    return slice(None), sides[0], sides[1]
+
+
+def _signed_distances(
+    below: NDArray[np.bool_], above: NDArray[np.bool_], pixel: Sequence[float]
+) -> tuple[Field, Field]:
+    """Signed distances in mm, positive inside, of one label on two slices.
+
+    Where only one slice has the label, the other's distance is the same shape shrunk by twice
+    its inner radius, so that the shape vanishes halfway.
+    """
+    pair = [
+        ndimage.distance_transform_edt(shape, pixel) - ndimage.distance_transform_edt(~shape, pixel)
+        if shape.any() and not shape.all()
+        else None
+        for shape in (below, above)
+    ]
+    if pair[0] is None and pair[1] is None:
+        constant = np.where(below, np.inf, -np.inf).astype(np.float32)
+        return constant, constant
+    low = pair[0] if pair[0] is not None else pair[1] - 2 * pair[1].max()
+    high = pair[1] if pair[1] is not None else pair[0] - 2 * pair[0].max()
+    return low.astype(np.float32), high.astype(np.float32)
+
+
+def _thinned(hu: NDArray[Any], window: tuple[float, float], side: int) -> sitk.Image:
+    """One slice at the registration grid; lengths in pixels of the volume."""
+    image = sitk.GetImageFromArray(np.clip(hu, *window).astype(np.float32))
+    size = image.GetSize()
+    scale = max(1.0, max(size) / side)
+    grid = [max(1, round(n / scale)) for n in size]
+    scales = [n / m for n, m in zip(size, grid, strict=True)]
+    blurred = sitk.DiscreteGaussian(image, [(0.4 * s) ** 2 for s in scales]) if scale > 1 else image
+    return sitk.Resample(
+        blurred, grid, sitk.Transform(), sitk.sitkLinear, [(s - 1) / 2 for s in scales], scales
+    )
+
+
+def _displacements(
+    demons: sitk.FastSymmetricForcesDemonsRegistrationFilter,
+    images: Sequence[sitk.Image],
+    start: int,
+    order: Sequence[int],
+) -> dict[int, sitk.Image]:
+    """From each slice of `order`, one after the other, back to slice `start`."""
+    fields: dict[int, sitk.Image] = {}
+    nearer, carried = start, None
+    for z in order:
+        fixed, moving = images[z], images[nearer]
+        coarse = [sitk.BinShrink(image, [2, 2]) for image in (fixed, moving)]
+        first = demons.Execute(*coarse)
+        initial = sitk.Resample(first, fixed, sitk.Transform(), sitk.sitkLinear, 0.0)
+        field = demons.Execute(fixed, moving, initial)
+        if carried is not None:
+            # A point of this slice goes to the nearer slice first, and from there on.
+            onward = sitk.Warp(
+                carried,
+                field,
+                outputSpacing=field.GetSpacing(),
+                outputOrigin=field.GetOrigin(),
+                outputDirection=field.GetDirection(),
+            )
+            field = sitk.Add(field, onward)
+        fields[z] = carried = field
+        nearer = z
+    return fields
+
+
+def _one_hot(mask: Mask, values: Mask) -> sitk.Image:
+    return sitk.GetImageFromArray((mask[..., None] == values).astype(np.float32), isVector=True)
+
+
+def _warped(votes: sitk.Image, field: sitk.Image) -> Field:
+    transform = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
+    warped: Field = sitk.GetArrayFromImage(sitk.Resample(votes, votes, transform, sitk.sitkLinear))
+    return warped
