@@ -1,0 +1,105 @@
+"""What a network costs: parameters, floating-point operations, memory, and this machine's best."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from napari_diffseg.unet import UNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Computed cost of one slice.
+
+    Attributes
+    ----------
+    parameters
+        Weights of the network.
+    forward
+        Floating-point operations of a forward pass (a multiply-add is two).
+    step
+        Floating-point operations of forward and backward.
+    activations
+        Bytes that autograd keeps between forward and backward, in float32.
+    """
+
+    parameters: int
+    forward: int
+    step: int
+    activations: int
+
+    def memory(self, micro_batch: int, bf16: bool, checkpointed: bool = False) -> int:
+        """Bytes that training needs: weights, gradients, EMA, two Adam moments, activations.
+
+        ``checkpointed`` keeps about one tensor in eight: what enters each stage, plus one
+        stage's activations at a time.
+        """
+        kept = self.activations // (8 if checkpointed else 1) // (2 if bf16 else 1)
+        return self.parameters * 4 * 5 + kept * micro_batch
+
+
+def network_cost(config: UNetConfig) -> Cost:
+    """Count a network's cost on the meta device: no memory and no arithmetic is spent."""
+    with torch.device("meta"):
+        net = UNet(config)
+        x = torch.empty(1, config.channels, config.image_size, config.image_size)
+        t = torch.zeros(1, dtype=torch.long)
+    own = {parameter.untyped_storage()._cdata for parameter in net.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with FlopCounterMode(display=False) as forward:
+        net(x, t)
+    with (
+        FlopCounterMode(display=False) as both,
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
+        net(x, t).square().mean().backward()
+    return Cost(
+        sum(parameter.numel() for parameter in net.parameters()),
+        forward.get_total_flops(),
+        both.get_total_flops(),
+        sum(kept.values()),
+    )
+
+
+def best_matmul(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """Floating-point operations a second of a large matrix product: what the machine can do."""
+    n = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    a @ b
+    best, spent = float("inf"), 0.0
+    while spent < seconds:
+        synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        synchronize(device)
+        took = time.perf_counter() - start
+        best, spent = min(best, took), spent + took
+    return 2 * n**3 / best
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what the device still has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes: of tensors on CUDA, of this process's resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

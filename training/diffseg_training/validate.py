@@ -1,0 +1,74 @@
+"""Validation loss by noise level on held-out patients, always with the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffseg_training.data import intensity_table, model_image
+from diffseg_training.diffusion import add_noise
+from diffseg_training.store import Slices
+from napari_diffseg.backbone import Intensity
+
+LEVELS = (10, 50, 150, 300, 500, 700, 900)
+"""Timesteps at which the loss is measured."""
+
+
+def validation_images(
+    slices: Slices, intensity: Intensity, size: int, count: int
+) -> Tensor:
+    """Up to ``count`` held-out slices ``(n, 1, size, size)``, spread evenly over patients' volumes.
+
+    Single slices of many patients and long volumes get the same say: volumes are taken in turn.
+    """
+    starts = np.cumsum([0, *(volume["slices"] for volume in slices.volumes)])
+    order = sorted(
+        (round(rank / max(1, n), 6), volume, start + k)
+        for volume, (start, n) in enumerate(
+            zip(starts, (v["slices"] for v in slices.volumes), strict=False)
+        )
+        for rank, k in enumerate(_spread(n))
+    )
+    table = intensity_table(intensity)
+    chosen = sorted(int(index) for _, _, index in order[:count])
+    return torch.stack([model_image(slices[index], table, size) for index in chosen])
+
+
+def _spread(n: int) -> list[int]:
+    """Indices 0 ... n-1 in an order whose beginnings are spread over the whole."""
+    golden = 0.6180339887498949
+    return sorted(range(n), key=lambda k: (k * golden) % 1)
+
+
+@torch.no_grad()
+def validate(
+    predict: Callable[[Tensor, Tensor], Tensor], images: Tensor, levels: Tensor, batch: int
+) -> dict[int, float]:
+    """Mean squared error of the predicted noise at each of :data:`LEVELS`.
+
+    Parameters
+    ----------
+    predict
+        Noisy images and timesteps ``(B,)`` to noise.
+    images
+        Clean images ``(n, 1, N, N)`` on the network's device.
+    levels
+        Cumulative products of alpha.
+    batch
+        Images at a time.
+    """
+    losses = {}
+    for t in LEVELS:
+        generator = torch.Generator().manual_seed(t)
+        noise = torch.randn(images.shape, generator=generator).to(images.device)
+        total = 0.0
+        for start in range(0, len(images), batch):
+            clean, wanted = images[start : start + batch], noise[start : start + batch]
+            steps = torch.full((len(clean),), t, device=images.device)
+            predicted = predict(add_noise(clean, wanted, steps, levels), steps)
+            total += float((predicted.float() - wanted).square().mean(dim=(1, 2, 3)).sum())
+        losses[t] = total / len(images)
+    return losses
