@@ -1,4 +1,4 @@
-"""Readers and writers of single files: NIfTI, NRRD with Slicer's segments, MetaImage.
+"""Readers and writers of single files: NIfTI and MetaImage, and what all readers share.
 
 Readers hand over what the file holds, unscaled, in the order ``(i, j, k)`` of the file, with its
 affine in RAS+. Whether that is a usable volume or mask is judged in one place, by ``volume``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,16 @@ from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_diffseg.geometry import Geometry, VolumeError
 from napari_diffseg.labels import Label
 
-NIFTI_FIELDS = (
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Turns the LPS+ millimetres of DICOM, ITK and most NRRD files into RAS+, and back."""
+
+_NIFTI_FIELDS = (
     "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
     "qoffset_z", "srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units",
 )  # fmt: skip
@@ -43,8 +47,6 @@ class Stored:
         As in :class:`~napari_diffseg.geometry.Geometry`.
     labels
         Labels that the file names.
-    values
-        For each label of ``labels``, the stored value that stands for it.
     crop
         Whether this format stores a part of a grid as a matter of course.
     """
@@ -56,7 +58,6 @@ class Stored:
     notes: tuple[str, ...] = ()
     reference: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[Label, ...] = ()
-    values: tuple[int, ...] = ()
     crop: bool = False
 
 
@@ -72,7 +73,8 @@ def reading(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error) as error:
         raise VolumeError(f"{path}: is cut off or damaged; copy or download it again") from error
     except Exception as error:  # the libraries' own classes share no base
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        message = str(error).split("ITK ERROR:")[-1]
+        reason = " ".join(message.split())[:200] or type(error).__name__
         raise VolumeError(f"{path}: cannot be read ({reason}); copy or export it again") from error
 
 
@@ -104,7 +106,7 @@ def read_nifti(path: Path) -> Stored:
         notes: tuple[str, ...] = ()
         if min(codes) > 0 and not np.allclose(header.get_qform(), header.get_sform(), atol=0.1):
             notes = ("qform and sform disagree; the sform is used",)
-        reference = {name: np.array(header[name]) for name in NIFTI_FIELDS} | {"nifti2": nifti2}
+        reference = {name: np.array(header[name]) for name in _NIFTI_FIELDS} | {"nifti2": nifti2}
         return Stored(
             array,
             np.asarray(image.affine, np.float64),
@@ -115,7 +117,9 @@ def read_nifti(path: Path) -> Stored:
         )
 
 
-def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
+def write_nifti(
+    path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label] = ()
+) -> None:
     """Write ``.nii`` or ``.nii.gz`` with the source's own qform and sform fields where it has any.
 
     Parameters
@@ -126,6 +130,8 @@ def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
         (i, j, k) on the source grid.
     geometry
         The source grid.
+    labels
+        Not stored: NIfTI has no place for them that viewers agree on.
     """
     fields = cast("Mapping[str, Any]", geometry.reference.get("nifti", {}))
     nifti2 = bool(fields.get("nifti2", max(geometry.shape) > 32767))
@@ -134,7 +140,7 @@ def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape)
     header.set_xyzt_units("mm")
-    for name in NIFTI_FIELDS:
+    for name in _NIFTI_FIELDS:
         if name in fields:
             header[name] = fields[name]
     if not fields:
@@ -145,17 +151,86 @@ def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
             header.set_qform(None, code=0)
             header["pixdim"][1:4] = np.linalg.norm(geometry.affine[:3, :3], axis=0)
     # Without an affine nibabel leaves the header's fields as they are, bit for bit.
-    nib.save(image_class(array, None, header), path)
+    image = image_class(array, None, header)
+    with path.open("wb") as file:
+        if not path.name.lower().endswith(".gz"):
+            image.to_stream(file)
+            return
+        # No name and no time in the gzip header: the same mask gives the same bytes.
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as stream:
+            image.to_stream(stream)
 
 
-def to_hu(
-    planes: Iterable[NDArray[Any]],
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    slope: float = 1.0,
-    intercept: float = 0.0,
-) -> NDArray[Any]:
-    """Collect planes of stored values as HU, as int16 for as long as they are whole numbers.
+def read_metaimage(path: Path) -> Stored:
+    """Read ``.mha`` or ``.mhd``.
+
+    Raises
+    ------
+    VolumeError
+        If the file is damaged, a colour image, or says nowhere how it lies in the patient.
+    """
+    with reading(path):
+        with path.open("rb") as stream:
+            header = stream.read(1 << 16).split(b"ElementDataFile")[0]
+        keys = {line.split(b"=")[0].strip() for line in header.splitlines()}
+        if not keys & {b"ElementSpacing", b"ElementSize"} or not keys & {
+            b"TransformMatrix",
+            b"Orientation",
+            b"Rotation",
+        }:
+            raise VolumeError(
+                f"{path}: has no ElementSpacing or TransformMatrix, so its place in the patient "
+                "is unknown; export it again with both"
+            )
+        image = sitk.ReadImage(str(path))
+        if image.GetNumberOfComponentsPerPixel() > 1:
+            raise colour(path)
+        array = sitk.GetArrayFromImage(image).T
+    n = image.GetDimension()
+    if n < 3:
+        raise not_a_volume(path, array.shape)
+    affine = np.eye(4)
+    directions = np.reshape(image.GetDirection(), (n, n))[:3, :3]
+    affine[:3, :3] = directions * image.GetSpacing()[:3]
+    affine[:3, 3] = image.GetOrigin()[:3]
+    return Stored(array, LPS @ affine)
+
+
+def write_metaimage(
+    path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label] = ()
+) -> None:
+    """Write ``.mha``, or ``.mhd`` with its data beside it; compressed."""
+    affine = LPS @ geometry.affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(array.T)
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    sitk.WriteImage(image, str(path), True)
+
+
+def colour(path: Path) -> VolumeError:
+    """Build the error for an image with several values a voxel."""
+    return VolumeError(f"{path}: is a colour image; export the grey CT values")
+
+
+def not_a_volume(path: Path, shape: tuple[int, ...]) -> VolumeError:
+    """Build the error for an image that has not three axes."""
+    size = " x ".join(str(n) for n in shape)
+    return VolumeError(f"{path}: is {len(shape)}D ({size}); export one 3D volume")
+
+
+def scaled(plane: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
+    """Turn stored values into HU, in whole numbers where they are whole."""
+    if (slope, intercept) == (1.0, 0.0):
+        return plane
+    if plane.dtype.kind in "iub" and slope.is_integer() and intercept.is_integer():
+        return plane.astype(np.int64) * int(slope) + int(intercept)
+    return plane * np.float64(slope) + intercept
+
+
+def to_hu(planes: Iterable[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Collect planes of HU, as int16 for as long as they are whole numbers.
 
     Parameters
     ----------
@@ -163,10 +238,6 @@ def to_hu(
         The ``shape[2]`` planes, each (i, j).
     shape
         (i, j, k).
-    dtype
-        Of the stored values.
-    slope, intercept
-        Stored value to HU.
 
     Returns
     -------
@@ -178,20 +249,14 @@ def to_hu(
         If a value is NaN or infinite.
     """
     hu: NDArray[Any] = np.empty(shape, np.int16, order="F")
-    plain = dtype == np.int16 and (slope, intercept) == (1.0, 0.0)
     limits = np.iinfo(np.int16)
-    for k, stored in enumerate(planes):
-        if plain:
-            hu[..., k] = stored
-            continue
-        plane = stored * np.float64(slope) + np.float64(intercept)
-        if not np.isfinite(plane).all():
+    for k, plane in enumerate(planes):
+        real = plane.dtype.kind == "f"
+        if real and not np.isfinite(plane).all():
             raise VolumeError("holds NaN or infinite voxels; replace them, for example by -1024")
-        if hu.dtype == np.int16 and not (
-            plane.min() >= limits.min
-            and plane.max() <= limits.max
-            and (plane == np.rint(plane)).all()
-        ):
-            hu = hu.astype(np.float32)
+        if hu.dtype == np.int16 and plane.dtype != np.int16:
+            fits = plane.min() >= limits.min and plane.max() <= limits.max
+            if not fits or (real and (plane != np.rint(plane)).any()):
+                hu = hu.astype(np.float32)
         hu[..., k] = plane
     return hu

@@ -7,9 +7,10 @@ name.
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_diffseg import formats
+from napari_diffseg import dicom, dicomseg, formats, slicer
+from napari_diffseg.dicom import Series, list_series
 from napari_diffseg.formats import Stored
 from napari_diffseg.geometry import Geometry, VolumeError
 from napari_diffseg.labels import (
@@ -34,10 +36,12 @@ __all__ = [
     "Geometry",
     "Label",
     "LabelMap",
+    "Series",
     "Volume",
     "VolumeError",
     "default_colour",
     "labels_for",
+    "list_series",
     "load_names",
     "read_labels",
     "read_volume",
@@ -65,13 +69,26 @@ class Volume:
     name: str
 
 
+_Writer = Callable[[Path, NDArray[Any], Geometry, Sequence[Label]], None]
 _READERS: dict[str, Callable[[Path], Stored]] = {
     ".nii": formats.read_nifti,
     ".nii.gz": formats.read_nifti,
+    ".mha": formats.read_metaimage,
+    ".mhd": formats.read_metaimage,
+    ".nrrd": slicer.read_nrrd,
+    ".nhdr": slicer.read_nrrd,
+    ".seg.nrrd": slicer.read_nrrd,
 }
-_WRITERS: dict[str, Callable[[Path, NDArray[Any], Geometry], None]] = {
+_IMAGE_WRITERS: dict[str, _Writer] = {
     ".nii": formats.write_nifti,
     ".nii.gz": formats.write_nifti,
+    ".mha": formats.write_metaimage,
+    ".mhd": formats.write_metaimage,
+    ".nrrd": slicer.write_nrrd,
+}
+_MASK_WRITERS: dict[str, _Writer] = _IMAGE_WRITERS | {
+    ".seg.nrrd": slicer.write_nrrd,
+    ".dcm": dicomseg.write_dicomseg,
 }
 
 
@@ -81,9 +98,9 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     Parameters
     ----------
     path
-        File.
+        NIfTI, NRRD or MetaImage file, or a folder with DICOM slices.
     series
-        Which DICOM series of a folder.
+        Which series of a DICOM folder: its UID or its number.
 
     Returns
     -------
@@ -95,17 +112,23 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
         If there is no usable volume at the path.
     """
     path = Path(path)
-    stored = _read(path)
-    geometry = _geometry(path, stored)
-    array = stored.array.reshape(geometry.shape)
-    try:
-        hu = formats.to_hu(
-            (array[..., k] for k in range(array.shape[2])),
-            array.shape, array.dtype, stored.slope, stored.intercept,
-        )  # fmt: skip
-    except VolumeError as error:
-        raise VolumeError(f"{path}: {error}") from error
-    return Volume(np.ascontiguousarray(geometry.to_canonical(hu)), geometry, stem(path))
+    if path.is_dir():
+        hu, geometry, name = dicom.read_series(path, series)
+    elif path.suffix.lower() == ".dcm":
+        raise VolumeError(f"{path}: is one DICOM file; give the folder that holds its series")
+    else:
+        stored = _read(path)
+        geometry, name = _geometry(path, stored), stem(path)
+        array = stored.array.reshape(geometry.shape)
+        planes = (array[..., k] for k in range(array.shape[2]))
+        try:
+            hu = formats.to_hu(
+                (formats.scaled(plane, stored.slope, stored.intercept) for plane in planes),
+                array.shape,
+            )
+        except VolumeError as error:
+            raise VolumeError(f"{path}: {error}") from error
+    return Volume(np.ascontiguousarray(geometry.to_canonical(hu)), geometry, name)
 
 
 def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
@@ -114,7 +137,7 @@ def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
     Parameters
     ----------
     path
-        File.
+        NIfTI, NRRD, ``.seg.nrrd``, MetaImage or DICOM-SEG file.
     geometry
         The grid that the labels must lie on; their file may store it in another order of axes.
 
@@ -128,7 +151,7 @@ def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
         If there are no usable labels at the path, or they lie on another grid.
     """
     path = Path(path)
-    stored = _read(path)
+    stored = _read(path, geometry)
     own = _geometry(path, stored)
     mask = _mask(path, stored, own)
     if geometry is not None:
@@ -173,12 +196,13 @@ def write_mask(
             f"{geometry.canonical_shape} (z, y, x); export it from the same volume"
         )
     array = geometry.from_canonical(mask.astype(np.uint8, copy=False))
-    writer = _pick(path, _WRITERS)
+    writer: _Writer = _pick(path, _MASK_WRITERS)
+    named = labels_for(itertools.chain(np.unique(mask), (x.id for x in labels)), labels)
 
     def check(part: Path) -> bool:
         return bool(np.array_equal(read_labels(part, geometry).mask, mask))
 
-    _commit(path, lambda part: writer(part, array, geometry), check)
+    _commit(path, lambda part: writer(part, array, geometry, named), check)
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:
@@ -189,7 +213,8 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     VolumeError
         If it could not be written or read back the same.
     """
-    path, writer = Path(path), _pick(Path(path), _WRITERS)
+    path = Path(path)
+    writer: _Writer = _pick(path, _IMAGE_WRITERS)
     array = volume.geometry.from_canonical(volume.hu)
 
     def check(part: Path) -> bool:
@@ -198,7 +223,7 @@ def write_volume(path: str | Path, volume: Volume) -> None:
             again.geometry.affine, volume.geometry.affine, atol=1e-3
         )
 
-    _commit(path, lambda part: writer(part, array, volume.geometry), check)
+    _commit(path, lambda part: writer(part, array, volume.geometry, ()), check)
 
 
 def stem(path: Path) -> str:
@@ -209,7 +234,7 @@ def stem(path: Path) -> str:
 
 def _ending(path: Path) -> str | None:
     name = path.name.lower()
-    fitting = [ending for ending in {**_READERS, **_WRITERS} if name.endswith(ending)]
+    fitting = [ending for ending in (*_READERS, *_MASK_WRITERS) if name.endswith(ending)]
     return max(fitting, key=len, default=None)
 
 
@@ -220,13 +245,15 @@ def _pick(path: Path, choices: dict[str, Any]) -> Any:
     return choices[ending]
 
 
-def _read(path: Path) -> Stored:
+def _read(path: Path, geometry: Geometry | None = None) -> Stored:
     if not path.exists():
         raise VolumeError(f"{path}: no such file; check the path")
-    stored: Stored = _pick(path, _READERS)(path)
-    array = stored.array
-    if array.dtype.kind not in "iubf":
-        raise VolumeError(f"{path}: is a colour or complex image; export the grey CT values")
+    if path.suffix.lower() == ".dcm":
+        stored = dicomseg.read_dicomseg(path, geometry)
+    else:
+        stored = _pick(path, _READERS)(path)
+    if stored.array.dtype.kind not in "iubf":
+        raise formats.colour(path)
     return stored
 
 
@@ -235,7 +262,7 @@ def _geometry(path: Path, stored: Stored) -> Geometry:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3:
-        raise VolumeError(f"{path}: is {len(shape)}D {shape}; export one 3D volume")
+        raise formats.not_a_volume(path, shape)
     try:
         return Geometry.from_affine(stored.affine, shape, stored.notes, stored.reference)
     except VolumeError as error:
@@ -250,9 +277,8 @@ def _grid(geometry: Geometry) -> str:
 def _mask(path: Path, stored: Stored, geometry: Geometry) -> NDArray[np.uint8]:
     array = stored.array.reshape(geometry.shape)
     mask = np.zeros(array.shape, np.uint8, order="F")
-    scaled = (stored.slope, stored.intercept) != (1.0, 0.0)
     for k in range(array.shape[2]):
-        plane = array[..., k] * stored.slope + stored.intercept if scaled else array[..., k]
+        plane = formats.scaled(array[..., k], stored.slope, stored.intercept)
         if not np.isfinite(plane).all() or plane.min() < 0 or plane.max() > MAX_LABEL:
             raise VolumeError(f"{path}: holds values outside 0 to {MAX_LABEL}; renumber its labels")
         mask[..., k] = plane
@@ -264,6 +290,7 @@ def _mask(path: Path, stored: Stored, geometry: Geometry) -> NDArray[np.uint8]:
 def _commit(path: Path, write: Callable[[Path], None], check: Callable[[Path], bool]) -> None:
     if not path.parent.is_dir():
         raise VolumeError(f"{path}: its folder does not exist; make it first")
+    part = path
     try:
         # A folder, because some formats need the final name inside the file or a second file.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -273,6 +300,8 @@ def _commit(path: Path, write: Callable[[Path], None], check: Callable[[Path], b
                 raise VolumeError(f"{path}: reads back differently; nothing was written")
             for file in sorted(Path(folder).iterdir(), key=lambda file: file == part):
                 os.replace(file, path.parent / file.name)
+    except VolumeError as error:
+        raise VolumeError(str(error).replace(str(part), str(path))) from error
     except OSError as error:
         reason = error.strerror or error
         raise VolumeError(f"{path}: cannot be written ({reason}); choose another place") from error
