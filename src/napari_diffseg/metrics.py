@@ -180,7 +180,13 @@ def mean_dice(
     mask: NDArray[np.uint8], reference: NDArray[np.uint8], ids: Iterable[int] | None = None
 ) -> float:
     """Return the mean of :func:`dice` over the labels that are in at least one mask."""
-    return _mean(dice(mask, reference, ids).values())
+    return mean_of(dice(mask, reference, ids).values())
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """Average the figures that are defined; NaN when none is."""
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
 def evaluate(
@@ -226,7 +232,7 @@ def evaluate(
     counts = np.zeros((256, 256), np.int64)
     found = confusion(mask, reference)  # checks the shapes
     counts[: len(found), : len(found)] = found
-    for z in np.flatnonzero(~kept):
+    for z in np.flatnonzero(~kept).tolist():
         painted = confusion(mask[z], reference[z])
         counts[: len(painted), : len(painted)] -= painted
 
@@ -245,10 +251,10 @@ def evaluate(
             dsc = jaccard = surface = 0.0
         scores.append(LabelScores(dsc, jaccard, hd95, surface, label, a, b))
     mean = Scores(
-        _mean(s.dice for s in scores),
-        _mean(s.jaccard for s in scores),
-        _mean(s.hd95 for s in scores),
-        _mean(s.surface_dice for s in scores),
+        mean_of(s.dice for s in scores),
+        mean_of(s.jaccard for s in scores),
+        mean_of(s.hd95 for s in scores),
+        mean_of(s.surface_dice for s in scores),
     )
     return Evaluation(tuple(scores), mean, RULE[absent], int(kept.sum()), tolerance_mm)
 
@@ -293,9 +299,3 @@ def _joint_box(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[slice, ...]:
         at = np.flatnonzero(a.any(axis=others) | b.any(axis=others))
         box.append(slice(int(at[0]), int(at[-1]) + 1))
     return tuple(box)
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Average what is defined; NaN when nothing is."""
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan

@@ -1,0 +1,290 @@
+"""``napari-diffseg segment``: the main job, from a CT and some painted slices to a mask."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_diffseg.cli.console import ProgressLine, figure, table
+from napari_diffseg.cli.options import add_settings, settings_from, slice_indices
+from napari_diffseg.finetune import Progress, TrainError, TrainSettings
+from napari_diffseg.metrics import mean_of
+from napari_diffseg.report import environment
+from napari_diffseg.segmenter import Segmenter
+from napari_diffseg.session import Session, SliceState
+from napari_diffseg.volume import (
+    Label,
+    LabelMap,
+    Volume,
+    labels_for,
+    load_names,
+    read_labels,
+    read_volume,
+    stem,
+)
+
+
+class SegmentError(ValueError):
+    """The job cannot be done with these files."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``segment``; those of training come from :class:`TrainSettings`."""
+    parser.add_argument("volume", metavar="VOLUME", type=Path, help="CT file or DICOM folder")
+    parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
+    parser.add_argument(
+        "--labels", metavar="LABELS", type=Path, required=True, help="painted slices, on its grid"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="MASK", type=Path, required=True, help="mask to write"
+    )
+    parser.add_argument(
+        "--slices",
+        metavar="Z,Z,...",
+        type=slice_indices,
+        help="slices painted in full, counted from 0 at the inferior end; "
+        "default: those that hold a label",
+    )
+    parser.add_argument("--names", metavar="FILE", type=Path, help='JSON such as {"liver": 1}')
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--backbone", metavar="NAME|FILE", help="pre-trained network to start from")
+    start.add_argument(
+        "--model", metavar="FILE", type=Path, help="saved model to start from, not a backbone"
+    )
+    parser.add_argument("--save-model", metavar="FILE", type=Path, help="write the trained model")
+    parser.add_argument("--report", metavar="FILE.json", type=Path, help="write what was done")
+    parser.add_argument(
+        "--validate",
+        action="store_true",
+        help="estimate the quality: leave out one painted slice at a time (trains once for each)",
+    )
+    add_settings(parser, TrainSettings, exclusive=("seconds", "iterations"))
+    parser.set_defaults(run=run, fail=parser.error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment one volume.
+
+    Parameters
+    ----------
+    args
+        Parsed options.
+
+    Returns
+    -------
+    0; every file asked for was written and read again.
+
+    Raises
+    ------
+    ValueError
+        One of the errors of the engine, of the files, or :class:`SegmentError`.
+    """
+    try:
+        settings = settings_from(args, TrainSettings)
+    except TrainError as error:
+        args.fail(str(error))
+    _check_outputs(args)
+    clock = Clock()
+    with ProgressLine() as line:
+        with clock.stage("read"):
+            volume = read_volume(args.volume, series=args.series)
+            labels = read_labels(args.labels, volume.geometry)
+            names = load_names(args.names) if args.names else {}
+        for note in volume.geometry.notes:
+            line.say(f"napari-diffseg: warning: {args.volume}: {note}")
+        slices = _painted_slices(args, labels)
+        session = _session(volume, labels, slices, names, args)
+        with clock.stage("train"):
+            _follow(session.train(settings, from_model=args.model is not None), line)
+        with clock.stage("predict"):
+            _predict(session, line)
+        # The round of the training, before validation could add to it.
+        trained = session.rounds[-1]
+        if args.validate:
+            with clock.stage("validate"):
+                _follow(session.validate(settings), line)
+        with clock.stage("write"):
+            session.export_mask(args.output)
+            if args.save_model:
+                session.save_model(args.save_model)
+                Segmenter.load(args.save_model)
+    if args.report:
+        _write_json(args.report, _report(session, settings, args, slices, clock))
+    print(
+        f"{args.output}: {len(volume.hu)} slices from {len(slices)} painted ones, "
+        f"{trained.iterations} iterations, {clock.total:.1f} s"
+    )
+    if args.validate:
+        print(_quality_table(session))
+    return 0
+
+
+class Clock:
+    """Wall time of the stages of a run, in s."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - began, 3)
+
+    @property
+    def total(self) -> float:
+        """Time since the start, also outside of the stages."""
+        return round(time.perf_counter() - self._began, 3)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse outputs that could not be written, before a minute of training is spent."""
+    outputs = [path for path in (args.output, args.save_model, args.report) if path is not None]
+    if stem(args.output) == args.output.name:
+        args.fail(f"{args.output}: unknown ending; use .nii.gz, .seg.nrrd or another image format")
+    inputs = [args.volume, args.labels, args.names, args.model]
+    read = {path.resolve() for path in inputs if path is not None}
+    for path in outputs:
+        if path.resolve() in read:
+            args.fail(f"{path}: would be overwritten, and it is also read; choose another name")
+        if not path.parent.is_dir():
+            raise SegmentError(f"{path}: its folder does not exist; make it first")
+        if not os.access(path.parent, os.W_OK):
+            raise SegmentError(f"{path}: its folder cannot be written; choose another place")
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        args.fail("mask, model and report need different names")
+
+
+def _painted_slices(args: argparse.Namespace, labels: LabelMap) -> tuple[int, ...]:
+    count = len(labels.mask)
+    holding = np.flatnonzero(labels.mask.any(axis=(1, 2))).tolist()
+    if not holding:
+        raise SegmentError(f"{args.labels}: holds no label; paint some slices first")
+    if args.slices is None:
+        return tuple(holding)
+    chosen: tuple[int, ...] = args.slices
+    if chosen[-1] >= count:
+        raise SegmentError(
+            f"--slices {chosen[-1]}: {args.volume} has the slices 0 to {count - 1} only"
+        )
+    if not set(chosen) & set(holding):
+        raise SegmentError(
+            f"{args.labels}: the slices of --slices hold no label; "
+            f"labels are on slices {holding[0]} to {holding[-1]}"
+        )
+    return chosen
+
+
+def _session(
+    volume: Volume,
+    labels: LabelMap,
+    slices: tuple[int, ...],
+    names: dict[int, str],
+    args: argparse.Namespace,
+) -> Session:
+    """Make a session that knows the painted slices, and nothing of the other ones."""
+    truth = labels.mask[list(slices)]
+    wanted: tuple[Label, ...] = labels_for(np.unique(truth), labels.labels, names)
+    session = Session(volume, wanted, backbone=args.backbone, folder=False)
+    if args.model:
+        session.load_model(args.model)
+    for z, mask in zip(slices, truth, strict=True):
+        session.set_slice(z, mask, SliceState.PAINTED)
+    session.current = slices[len(slices) // 2]
+    return session
+
+
+def _follow(steps: Iterator[Progress], line: ProgressLine) -> None:
+    """Drive a task to its end; what it says is shown once."""
+    said = set()
+    for progress in steps:
+        if progress.note and progress.note not in said:
+            said.add(progress.note)
+            line.say(f"napari-diffseg: {progress.note}")
+        line.update(
+            progress.stage, progress.step, progress.steps, progress.remaining, progress.loss
+        )
+
+
+def _predict(session: Session, line: ProgressLine) -> None:
+    count = len(session.volume.hu)
+    began = time.monotonic()
+    for done, _ in enumerate(session.predict(), start=1):
+        line.update("predicting", done, count, (time.monotonic() - began) / done * (count - done))
+
+
+def _report(
+    session: Session,
+    settings: TrainSettings,
+    args: argparse.Namespace,
+    slices: tuple[int, ...],
+    clock: Clock,
+) -> dict[str, Any]:
+    """Collect what was done. No path and no file's name: they may name a patient."""
+    volume = session.volume
+    trained = session.rounds[-1]
+    quality = None
+    if args.validate:
+        quality = {
+            "method": "Dice of each painted slice by a model trained on the other painted slices",
+            "labels": [
+                {"id": label.id, "name": label.name, "dice": session.quality.get(label.id)}
+                for label in session.labels
+            ],
+            "mean_dice": _defined(mean_of(session.quality.values())),
+        }
+    return {
+        "program": "napari-diffseg",
+        **environment(settings.device),
+        "seed": settings.seed,
+        "settings": asdict(settings),
+        "start": "saved model" if args.model else session.backbone.name,
+        "volume": {
+            "shape_zyx": list(volume.hu.shape),
+            "spacing_zyx_mm": list(volume.geometry.spacing),
+            "notes": list(volume.geometry.notes),
+        },
+        "slices": list(slices),
+        "labels": [{"id": label.id, "name": label.name} for label in session.labels],
+        "iterations": trained.iterations,
+        "loss_curve": [{"step": step, "loss": loss} for step, loss in trained.losses],
+        "seconds": clock.seconds | {"total": clock.total},
+        "seconds_of_training": trained.seconds,
+        "quality": quality,
+    }
+
+
+def _defined(value: float) -> float | None:
+    return value if value == value else None
+
+
+def _quality_table(session: Session) -> str:
+    rows = [(label.name, figure(session.quality.get(label.id))) for label in session.labels]
+    rows.append(("mean", figure(mean_of(session.quality.values()))))
+    return table(("leave-one-painted-slice-out", "Dice"), rows)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write under a temporary name, read again, rename."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        if part.read_text(encoding="utf-8") != text:
+            raise SegmentError(f"{path}: reads back differently; check the disk")
+        os.replace(part, path)
+    except OSError as error:
+        raise SegmentError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        part.unlink(missing_ok=True)
