@@ -1,0 +1,143 @@
+"""Which slice to paint next, and why: pure functions on arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FLOOR = 0.2  # a slice that looks perfect still tells something
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A slice worth painting.
+
+    Attributes
+    ----------
+    z
+        Slice index, inferior to superior.
+    reason
+        One sentence that says why.
+    """
+
+    z: int
+    reason: str
+
+
+def distance_to_painted(painted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Slices from each slice ``(z,)`` to the nearest painted one; infinite when none is."""
+    z = np.arange(len(painted))
+    marked = np.flatnonzero(painted)
+    if not len(marked):
+        return np.full(len(painted), np.inf)
+    nearest: NDArray[np.float64] = np.abs(z[:, None] - marked).min(axis=1).astype(np.float64)
+    return nearest
+
+
+def slice_confidence(
+    prediction: NDArray[np.uint8], confidence: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    """Mean confidence of each slice, in percent ``(z,)``.
+
+    Only pixels count that are predicted as a structure, or where the network was unsure; the
+    certain background around the body would hide everything else.
+
+    Parameters
+    ----------
+    prediction
+        Label ids ``(z, y, x)``, uint8.
+    confidence
+        Percent ``(z, y, x)``, uint8.
+    """
+    means = np.full(len(prediction), 100.0)
+    for z, (mask, percent) in enumerate(zip(prediction, confidence, strict=True)):
+        counted = percent[(mask > 0) | (percent < 50)]
+        if counted.size:
+            means[z] = counted.mean()
+    return means
+
+
+def slice_change(prediction: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """How much each slice differs from its neighbours, 0 to 1 ``(z,)``.
+
+    It is the share of the predicted pixels of both slices that do not carry the same label (one
+    minus their Dice), and the larger of the two neighbours counts.
+    """
+    steps = np.zeros(len(prediction) + 1)
+    for z in range(1, len(prediction)):
+        a, b = prediction[z - 1], prediction[z]
+        total = np.count_nonzero(a) + np.count_nonzero(b)
+        if total:
+            steps[z] = 1 - 2 * np.count_nonzero((a == b) & (a > 0)) / total
+    return np.maximum(steps[:-1], steps[1:])
+
+
+def suggest(
+    painted: NDArray[np.bool_],
+    confidence: NDArray[np.float64] | None = None,
+    change: NDArray[np.float64] | None = None,
+    n: int = 1,
+    reach: float = 8.0,
+) -> list[Suggestion]:
+    """Choose the slices whose paint should help most.
+
+    A painted slice is taken to help its neighbours, the less the farther they are. The error
+    expected at each slice (low confidence, a jump from its neighbours) that nothing near covers
+    yet is what can be gained; the slice that covers most of it comes first, then the one that
+    covers most of the rest, which spreads the suggestions.
+
+    Parameters
+    ----------
+    painted
+        Slices that are painted or accepted ``(z,)``.
+    confidence
+        Mean confidence in percent ``(z,)`` of :func:`slice_confidence`, ``None`` without a
+        prediction.
+    change
+        Change from the neighbours, 0 to 1 ``(z,)``, of :func:`slice_change`.
+    n
+        Suggestions wanted; fewer are returned when fewer slices are unpainted.
+    reach
+        Slices after which a painted slice's help has fallen to 1/e.
+    """
+    count = len(painted)
+    z = np.arange(count)
+    doubt = np.zeros(count) if confidence is None else 1 - confidence / 100
+    jump = np.zeros(count) if change is None else change
+    predicted = confidence is not None or change is not None
+    error = _FLOOR + doubt + jump / 2 if predicted else np.ones(count)
+    helps = np.exp(-np.abs(z[:, None] - z) / reach)
+    taken = painted.copy()
+    cover = helps[:, painted].max(axis=1, initial=0)
+    chosen: list[Suggestion] = []
+    while len(chosen) < n and not taken.all():
+        gain = (error[:, None] * np.maximum(helps - cover[:, None], 0)).sum(axis=0)
+        gain[taken] = -1
+        best = int(gain.argmax())
+        chosen.append(Suggestion(best, _reason(best, taken, doubt, jump, reach)))
+        taken[best] = True
+        cover = np.maximum(cover, helps[:, best])
+    return chosen
+
+
+def _reason(
+    z: int,
+    painted: NDArray[np.bool_],
+    doubt: NDArray[np.float64],
+    jump: NDArray[np.float64],
+    reach: float,
+) -> str:
+    distance = distance_to_painted(painted)[z]
+    if not np.isfinite(distance):
+        return f"Slice {z}: nothing is painted yet, and it stands for most of the volume"
+    apart = f"({int(distance)} slice{'s' if distance > 1 else ''})"
+    # Each on a scale where 1 is a strong reason.
+    strength = {"far": distance / (2 * reach), "doubt": doubt[z] / 0.4, "jump": jump[z] / 0.6}
+    strongest = max(strength, key=lambda key: strength[key])
+    if strongest == "doubt":
+        return f"Slice {z}: confidence is low ({100 - 100 * doubt[z]:.0f} %)"
+    if strongest == "jump":
+        return f"Slice {z}: the prediction jumps between neighbours ({100 * jump[z]:.0f} % differs)"
+    return f"Slice {z}: far from any painted slice {apart}"
