@@ -5,9 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffseg_training.benchmark.baselines import BASELINES, BaselineError
+from diffseg_training.benchmark.baselines import (
+    BaselineError,
+    nearest_copy,
+    random_walker,
+    shape_interpolation,
+)
+from diffseg_training.benchmark.registration import registration
 from napari_diffseg.finetune import BACKGROUND, PaintedSlice
 from napari_diffseg.volume import Geometry, Volume
+
+BASELINES = {
+    "nearest-copy": nearest_copy,
+    "shape-interpolation": shape_interpolation,
+    "random-walker": random_walker,
+    "registration": registration,
+}
 
 
 def _volume(hu: np.ndarray, z_mm: float = 2.0) -> Volume:
@@ -55,14 +68,14 @@ def test_follows_moving_shapes_and_keeps_paint(name: str, floor: float) -> None:
 
 def test_registration_follows_the_image_beyond_the_last_painted_slice() -> None:
     volume, truth = _drifting_discs()
-    copy = BASELINES["nearest-copy"](volume, {0: truth[0]})
-    carried = BASELINES["registration"](volume, {0: truth[0]})
+    copy = nearest_copy(volume, {0: truth[0]})
+    carried = registration(volume, {0: truth[0]})
     assert _dice(carried[8], truth[8], 1) > _dice(copy[8], truth[8], 1) + 0.2
 
 
 def test_nearest_copy_takes_the_nearer_slice() -> None:
     volume, truth = _drifting_discs()
-    mask = BASELINES["nearest-copy"](volume, {1: truth[1], 7: truth[7]})
+    mask = nearest_copy(volume, {1: truth[1], 7: truth[7]})
     np.testing.assert_array_equal(mask[3], truth[1])
     np.testing.assert_array_equal(mask[4], truth[1])
     np.testing.assert_array_equal(mask[5], truth[7])
@@ -72,7 +85,7 @@ def test_nearest_copy_takes_the_nearer_slice() -> None:
 def test_shape_interpolation_ends_halfway_where_a_label_vanishes() -> None:
     volume, truth = _drifting_discs()
     only_second = np.where(truth[8] == 2, 2, 0).astype(np.uint8)
-    mask = BASELINES["shape-interpolation"](volume, {0: truth[0], 8: only_second})
+    mask = shape_interpolation(volume, {0: truth[0], 8: only_second})
     areas = [(mask[z] == 1).sum() for z in range(9)]
     assert areas == sorted(areas, reverse=True)
     assert areas[2] > 0
@@ -86,14 +99,14 @@ def test_random_walker_fills_between_scribbles() -> None:
     scribbles[44, 42:48] = 2
     scribbles[4, 4:60] = BACKGROUND
     scribbles[32, 2:40] = BACKGROUND
-    mask = BASELINES["random-walker"](volume, [PaintedSlice(1, scribbles, full=False)])
+    mask = random_walker(volume, [PaintedSlice(1, scribbles, full=False)])
     assert BACKGROUND not in mask
     assert min(_dice(mask, truth, label) for label in (1, 2)) > 0.9
 
 
 def test_random_walker_thins_a_large_volume_in_plane() -> None:
     volume, truth = _drifting_discs()
-    mask = BASELINES["random-walker"](volume, {0: truth[0], 8: truth[8]}, voxels=9_000)
+    mask = random_walker(volume, {0: truth[0], 8: truth[8]}, voxels=9_000)
     assert min(_dice(mask[1:8], truth[1:8], label) for label in (1, 2)) > 0.8
 
 
@@ -109,4 +122,4 @@ def test_all_slices_painted_or_one_label_only_is_no_error(name: str) -> None:
 def test_useless_paint_is_a_named_error(painted: dict[int, np.ndarray]) -> None:
     volume, _ = _drifting_discs()
     with pytest.raises(BaselineError, match="paint"):
-        BASELINES["registration"](volume, painted)
+        registration(volume, painted)

@@ -8,11 +8,10 @@ painted slices come back as they were painted.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import random_walker as walk
@@ -69,7 +68,7 @@ def nearest_copy(volume: Volume, painted: PaintedSlices) -> Mask:
     BaselineError
         If no slice is painted, or one is outside the volume or of another shape.
     """
-    slices = _full_slices(volume, painted)
+    slices = full_slices(volume, painted)
     zs = np.array(sorted(slices))
     nearest = zs[np.abs(np.arange(len(volume.hu))[:, None] - zs).argmin(axis=1)]
     return np.stack([slices[int(z)] for z in nearest])
@@ -89,7 +88,7 @@ def shape_interpolation(volume: Volume, painted: PaintedSlices) -> Mask:
     Raya and Udupa, "Shape-based interpolation of multidimensional objects", IEEE TMI 1990, with
     the largest distance of all labels and the background winning.
     """
-    slices = _full_slices(volume, painted)
+    slices = full_slices(volume, painted)
     zs = sorted(slices)
     result = nearest_copy(volume, slices)
     values = np.unique(np.stack([slices[z] for z in zs])).astype(np.uint8)
@@ -109,10 +108,9 @@ def random_walker(
     volume: Volume,
     painted: PaintedSlices,
     window: tuple[float, float] = (-160.0, 240.0),
-    beta: float = 130.0,
+    beta: float | None = None,
     voxels: int = 1_000_000,
-    tol: float = 1e-3,
-    z_ease: float = 1.0,
+    ease: float = 4.0,
 ) -> Mask:
     """Random walker in 3D with the painted slices as seeds.
 
@@ -126,9 +124,14 @@ def random_walker(
     window
         Range of HU that counts.
     beta
-        How much an edge of the image hinders the walker.
+        How much an edge of the image hinders the walker. By default 100,000 for slices painted
+        in full, which hem small structures in with background from both sides unless edges stop
+        it; 1,000 for scribbles, from which it has a long way over noise.
     voxels
         Most voxels of the system of equations.
+    ease
+        How many times farther apart slices are taken to be than they are: a walker crosses an
+        edge more easily between slices than in plane, where paint is dense.
 
     Returns
     -------
@@ -145,6 +148,7 @@ def random_walker(
     Grady, "Random walks for image segmentation", IEEE TPAMI 2006, as implemented by scikit-image.
     """
     seeds = _seeds(volume, painted)
+    dense = isinstance(painted, Mapping) or all(one.full for one in painted)
     result = np.zeros(seeds.shape, np.uint8)
     box = _box(seeds)
     step = max(1, int(np.ceil(np.sqrt(seeds[box].size / voxels))))
@@ -158,10 +162,10 @@ def random_walker(
         labels = walk(
             ndimage.uniform_filter(image, (1, step, step))[thin],
             labels,
-            beta=beta,
+            beta=beta or (100_000.0 if dense else 1_000.0),
             mode="cg_j",
-            tol=tol,
-            spacing=spacing / spacing.min() * (z_ease, 1, 1),
+            tol=1e-2,
+            spacing=spacing / spacing.min() * (ease, 1, 1),
         )
     elif len(values) == 2:
         labels = np.ones_like(labels)
@@ -172,85 +176,6 @@ def random_walker(
     result = np.where(seeds > 0, seeds, result)
     result[result == _BACKGROUND] = 0
     return result
-
-
-def registration(
-    volume: Volume,
-    painted: PaintedSlices,
-    window: tuple[float, float] = (-200.0, 300.0),
-    side: int = 128,
-    iterations: int = 30,
-    smoothing: float = 1.5,
-) -> Mask:
-    """Carry the painted slices through the volume by registering slice to slice.
-
-    Each slice is registered (symmetric-forces demons, two resolutions) to its neighbour on the
-    side of the painted slice. The displacements are composed, so that painted labels are
-    interpolated once. Between two painted slices both are carried, and averaged with weights
-    that fall linearly with the distance.
-
-    Parameters
-    ----------
-    volume, painted
-        As in :func:`nearest_copy`.
-    window
-        Range of HU that counts.
-    side
-        Longest side, in pixels, of the grid on which slices are registered.
-    iterations
-        Demons iterations at each resolution.
-    smoothing
-        Standard deviation of the field's smoothing, in pixels of that grid.
-
-    Returns
-    -------
-    ndarray
-        Label of each voxel, uint8 ``(z, y, x)``.
-
-    Raises
-    ------
-    BaselineError
-        As :func:`nearest_copy`.
-
-    Notes
-    -----
-    Vercauteren et al., "Symmetric log-domain diffeomorphic registration", MICCAI 2008, as
-    implemented by SimpleITK.
-    """
-    slices = _full_slices(volume, painted)
-    values = np.unique(np.stack(list(slices.values()))).astype(np.uint8)
-    result = nearest_copy(volume, slices)
-    if len(values) == 1:
-        return result
-    demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
-    demons.SetNumberOfIterations(iterations)
-    demons.SetSmoothDisplacementField(True)
-    demons.SetStandardDeviations(smoothing)
-    images = [_thinned(hu, window, side) for hu in volume.hu]
-    votes = {z: _one_hot(mask, values) for z, mask in slices.items()}
-    depth, zs = len(result), sorted(slices)
-    for below, above in zip([-1, *zs], [*zs, depth], strict=True):
-        gap = range(below + 1, above)
-        up = _displacements(demons, images, below, gap) if below >= 0 else {}
-        down = _displacements(demons, images, above, gap[::-1]) if above < depth else {}
-        for z in gap:
-            vote = np.float32(0)
-            if up:
-                weight = (above - z) / (above - below) if down else 1.0
-                vote = vote + weight * _warped(votes[below], up[z])
-            if down:
-                weight = (z - below) / (above - below) if up else 1.0
-                vote = vote + weight * _warped(votes[above], down[z])
-            result[z] = values[np.argmax(vote, axis=-1)]
-    return result
-
-
-BASELINES: dict[str, Callable[[Volume, PaintedSlices], Mask]] = {
-    "nearest-copy": nearest_copy,
-    "shape-interpolation": shape_interpolation,
-    "random-walker": random_walker,
-    "registration": registration,
-}
 
 
 def _seeds(volume: Volume, painted: PaintedSlices) -> Mask:
@@ -272,7 +197,8 @@ def _seeds(volume: Volume, painted: PaintedSlices) -> Mask:
     return seeds
 
 
-def _full_slices(volume: Volume, painted: PaintedSlices) -> dict[int, Mask]:
+def full_slices(volume: Volume, painted: PaintedSlices) -> dict[int, Mask]:
+    """Painted slices as ``{z: mask}``; what is not painted is background."""
     seeds = _seeds(volume, painted)
     seeds[seeds == _BACKGROUND] = 0
     zs = painted if isinstance(painted, Mapping) else [one.z for one in painted]
@@ -281,7 +207,7 @@ def _full_slices(volume: Volume, painted: PaintedSlices) -> dict[int, Mask]:
 
 def _box(seeds: Mask, margin: int = 16) -> tuple[slice, slice, slice]:
     """All slices, and in plane what is painted with a margin in pixels."""
-    painted = ((seeds > 0) & (seeds < _BACKGROUND)).any(axis=0)
+    painted: NDArray[np.bool_] = np.any((seeds > 0) & (seeds < _BACKGROUND), axis=0)
     sides = []
     for axis in (1, 0):
         at = np.flatnonzero(painted.any(axis=axis))
@@ -298,68 +224,16 @@ def _signed_distances(
     Where only one slice has the label, the other's distance is the same shape shrunk by twice
     its inner radius, so that the shape vanishes halfway.
     """
-    pair = [
-        ndimage.distance_transform_edt(shape, pixel) - ndimage.distance_transform_edt(~shape, pixel)
-        if shape.any() and not shape.all()
-        else None
+    if not below.any() and not above.any():
+        nowhere = np.full(below.shape, -np.inf, np.float32)
+        return nowhere, nowhere
+    low, high = (
+        ndimage.distance_transform_edt(np.pad(shape, 1), pixel)[1:-1, 1:-1]
+        - ndimage.distance_transform_edt(np.pad(~shape, 1, "edge"), pixel)[1:-1, 1:-1]
         for shape in (below, above)
-    ]
-    if pair[0] is None and pair[1] is None:
-        constant = np.where(below, np.inf, -np.inf).astype(np.float32)
-        return constant, constant
-    low = pair[0] if pair[0] is not None else pair[1] - 2 * pair[1].max()
-    high = pair[1] if pair[1] is not None else pair[0] - 2 * pair[0].max()
-    return low.astype(np.float32), high.astype(np.float32)
-
-
-def _thinned(hu: NDArray[Any], window: tuple[float, float], side: int) -> sitk.Image:
-    """One slice at the registration grid; lengths in pixels of the volume."""
-    image = sitk.GetImageFromArray(np.clip(hu, *window).astype(np.float32))
-    size = image.GetSize()
-    scale = max(1.0, max(size) / side)
-    grid = [max(1, round(n / scale)) for n in size]
-    scales = [n / m for n, m in zip(size, grid, strict=True)]
-    blurred = sitk.DiscreteGaussian(image, [(0.4 * s) ** 2 for s in scales]) if scale > 1 else image
-    return sitk.Resample(
-        blurred, grid, sitk.Transform(), sitk.sitkLinear, [(s - 1) / 2 for s in scales], scales
     )
-
-
-def _displacements(
-    demons: sitk.FastSymmetricForcesDemonsRegistrationFilter,
-    images: Sequence[sitk.Image],
-    start: int,
-    order: Sequence[int],
-) -> dict[int, sitk.Image]:
-    """From each slice of `order`, one after the other, back to slice `start`."""
-    fields: dict[int, sitk.Image] = {}
-    nearer, carried = start, None
-    for z in order:
-        fixed, moving = images[z], images[nearer]
-        coarse = [sitk.BinShrink(image, [2, 2]) for image in (fixed, moving)]
-        first = demons.Execute(*coarse)
-        initial = sitk.Resample(first, fixed, sitk.Transform(), sitk.sitkLinear, 0.0)
-        field = demons.Execute(fixed, moving, initial)
-        if carried is not None:
-            # A point of this slice goes to the nearer slice first, and from there on.
-            onward = sitk.Warp(
-                carried,
-                field,
-                outputSpacing=field.GetSpacing(),
-                outputOrigin=field.GetOrigin(),
-                outputDirection=field.GetDirection(),
-            )
-            field = sitk.Add(field, onward)
-        fields[z] = carried = field
-        nearer = z
-    return fields
-
-
-def _one_hot(mask: Mask, values: Mask) -> sitk.Image:
-    return sitk.GetImageFromArray((mask[..., None] == values).astype(np.float32), isVector=True)
-
-
-def _warped(votes: sitk.Image, field: sitk.Image) -> Field:
-    transform = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
-    warped: Field = sitk.GetArrayFromImage(sitk.Resample(votes, votes, transform, sitk.sitkLinear))
-    return warped
+    if not below.any():
+        low = high - 2 * high.max()
+    elif not above.any():
+        high = low - 2 * low.max()
+    return low.astype(np.float32), high.astype(np.float32)
