@@ -279,7 +279,9 @@ def _mask(path: Path, stored: Stored, geometry: Geometry) -> NDArray[np.uint8]:
     mask = np.zeros(array.shape, np.uint8, order="F")
     for k in range(array.shape[2]):
         plane = formats.scaled(array[..., k], stored.slope, stored.intercept)
-        if not np.isfinite(plane).all() or plane.min() < 0 or plane.max() > MAX_LABEL:
+        if not np.isfinite(plane).all():
+            raise VolumeError(f"{path}: holds NaN or infinite voxels; choose a label file")
+        if plane.min() < 0 or plane.max() > MAX_LABEL:
             raise VolumeError(f"{path}: holds values outside 0 to {MAX_LABEL}; renumber its labels")
         mask[..., k] = plane
         if plane.dtype.kind == "f" and (mask[..., k] != plane).any():

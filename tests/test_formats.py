@@ -1,0 +1,203 @@
+"""NRRD, Slicer's segmentations and MetaImage, re-read by the libraries of these formats."""
+
+import nrrd
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from napari_diffseg.volume import (
+    Geometry,
+    Label,
+    VolumeError,
+    read_labels,
+    read_volume,
+    write_mask,
+)
+
+SPACE = {
+    "space": "left-posterior-superior",
+    "space directions": np.diag([0.8, 0.8, 2.5]),
+    "space origin": [1.0, 2.0, 3.0],
+}
+LABELS = (
+    Label(2, "liver", (221, 130, 101)),
+    Label(5, "right kidney", (0, 51, 255)),
+    Label(9, "not painted", (10, 20, 30)),
+)
+
+
+@pytest.fixture
+def geometry():
+    return Geometry.from_affine(np.diag([-0.8, -0.8, 2.5, 1]), (4, 5, 6))
+
+
+@pytest.fixture
+def mask():
+    mask = np.zeros((6, 5, 4), np.uint8)
+    mask[1:3, 2, 1], mask[4, 0] = 2, 5
+    return mask
+
+
+def test_slicer_segments_have_names_colours_and_the_keys_slicer_wants(tmp_path, geometry, mask):
+    path = tmp_path / "m.seg.nrrd"
+    write_mask(path, mask, geometry, LABELS)
+    array, header = nrrd.read(str(path))
+    assert (array == geometry.from_canonical(mask)).all()
+    assert header["space"] == "left-posterior-superior"
+    np.testing.assert_allclose(header["space directions"], np.diag([0.8, 0.8, 2.5]))
+    assert header["Segmentation_ContainedRepresentationNames"] == "Binary labelmap|"
+    assert header["Segmentation_MasterRepresentation"] == "Binary labelmap"
+    assert header["Segmentation_ReferenceImageExtentOffset"] == "0 0 0"
+    for n, label in enumerate(LABELS):
+        assert header[f"Segment{n}_ID"] == f"Segment_{label.id}"
+        assert header[f"Segment{n}_Name"] == label.name
+        assert header[f"Segment{n}_LabelValue"] == str(label.id)
+        assert header[f"Segment{n}_Layer"] == "0"
+        assert header[f"Segment{n}_Extent"] == "0 3 0 4 0 5"
+        colour = [float(c) for c in header[f"Segment{n}_Color"].split()]
+        np.testing.assert_allclose(colour, np.array(label.colour) / 255, atol=1e-6)
+    assert "Segment3_ID" not in header
+    # Slicer's reader stands on ITK, which must find the same keys.
+    assert sitk.ReadImage(str(path)).GetMetaData("Segment1_Name") == "right kidney"
+
+
+def test_slicer_segments_come_back_with_names_and_colours(tmp_path, geometry, mask):
+    write_mask(tmp_path / "m.seg.nrrd", mask, geometry, LABELS)
+    found = read_labels(tmp_path / "m.seg.nrrd", geometry)
+    assert (found.mask == mask).all()
+    assert found.labels == LABELS[:2]
+
+
+def test_unnamed_values_of_a_mask_get_a_segment_too(tmp_path, geometry, mask):
+    write_mask(tmp_path / "m.seg.nrrd", mask, geometry, LABELS[:1])
+    header = nrrd.read_header(str(tmp_path / "m.seg.nrrd"))
+    assert (header["Segment1_Name"], header["Segment1_LabelValue"]) == ("label 5", "5")
+
+
+def test_cropped_slicer_segmentation_is_put_in_its_place(tmp_path, geometry):
+    header = SPACE | {
+        "space origin": [0.8, 1.6, 2.5],
+        "Segment0_ID": "Segment_1",
+        "Segment0_Name": "spleen",
+        "Segment0_LabelValue": "3",
+    }
+    nrrd.write(str(tmp_path / "m.seg.nrrd"), np.full((2, 3, 4), 3, np.uint8), header)
+    found = read_labels(tmp_path / "m.seg.nrrd", geometry)
+    expected = np.zeros((4, 5, 6), np.uint8)
+    expected[1:3, 2:5, 1:5] = 3
+    assert (found.mask == geometry.to_canonical(expected)).all()
+    assert [label.name for label in found.labels] == ["spleen"]
+
+
+def test_cropped_segmentation_beyond_the_volume_is_refused(tmp_path, geometry):
+    header = SPACE | {"space origin": [-0.8, 0, 0], "Segment0_ID": "Segment_1"}
+    nrrd.write(str(tmp_path / "m.seg.nrrd"), np.ones((2, 3, 4), np.uint8), header)
+    with pytest.raises(VolumeError, match="another grid"):
+        read_labels(tmp_path / "m.seg.nrrd", geometry)
+
+
+def test_overlapping_segments_are_refused(tmp_path):
+    header = SPACE | {
+        "space directions": np.vstack([[np.nan] * 3, np.eye(3)]),
+        "kinds": ["list", "domain", "domain", "domain"],
+        "Segment0_ID": "a",
+        "Segment1_ID": "b",
+    }
+    nrrd.write(str(tmp_path / "m.seg.nrrd"), np.ones((2, 3, 4, 5), np.uint8), header)
+    with pytest.raises(VolumeError, match="overlapping segments"):
+        read_labels(tmp_path / "m.seg.nrrd")
+
+
+@pytest.mark.parametrize(
+    ("array", "header", "words"),
+    [
+        (np.zeros((2, 3, 4)), {}, "no anatomical space"),
+        (np.zeros((2, 3, 4)), {"spacings": [1, 1, 1]}, "no anatomical space"),
+        (np.zeros((2, 3, 4)), SPACE | {"space": "scanner-xyz"}, "no anatomical space"),
+        (np.zeros((2, 3, 4)), SPACE | {"space units": ["cm"] * 3}, "millimetres"),
+        (np.zeros((2, 3, 4)), SPACE | {"space directions": np.diag([1.0, 0, 1])}, "zero"),
+        (np.full((2, 3, 4), np.nan), SPACE, "NaN"),
+        (
+            np.zeros((3, 2, 3, 4)),
+            SPACE
+            | {
+                "space directions": np.vstack([[np.nan] * 3, np.eye(3)]),
+                "kinds": ["RGB-color", "domain", "domain", "domain"],
+            },
+            "colour",
+        ),
+        (
+            np.zeros((2, 3, 4, 5)),
+            SPACE | {"space directions": np.vstack([np.eye(3), [np.nan] * 3])},
+            "4D",
+        ),
+        (
+            np.zeros((3, 4)),
+            SPACE | {"space directions": np.eye(3)[:2]},
+            "2D",
+        ),
+    ],
+)
+def test_unusable_nrrd_is_refused_in_one_line(tmp_path, array, header, words):
+    path = tmp_path / "ct.nrrd"
+    nrrd.write(str(path), array, header)
+    with pytest.raises(VolumeError, match=words) as caught:
+        read_volume(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mhd"])
+def test_cut_off_file_is_refused(tmp_path, geometry, mask, ending):
+    path = tmp_path / f"m{ending}"
+    noise = np.random.default_rng(0).integers(0, 200, mask.shape, np.uint8)
+    write_mask(path, noise, geometry, ())
+    data = tmp_path / "m.zraw" if ending == ".mhd" else path
+    data.write_bytes(data.read_bytes()[:-40])
+    with pytest.raises(VolumeError) as caught:
+        read_volume(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_mhd_data_file_lies_beside_it_under_the_right_name(tmp_path, geometry, mask):
+    write_mask(tmp_path / "m.mhd", mask, geometry, ())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.mhd", "m.zraw"]
+    again = sitk.ReadImage(str(tmp_path / "m.mhd"))
+    assert (geometry.from_canonical(mask) == sitk.GetArrayFromImage(again).T).all()
+
+
+def metaimage(path, array, vector=False):
+    image = sitk.GetImageFromArray(array, isVector=vector)
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.mark.parametrize(
+    ("array", "vector", "words"),
+    [
+        (np.zeros((3, 4), np.int16), False, "2D"),
+        (np.zeros((2, 3, 4, 5), np.int16), False, "4D"),
+        (np.zeros((2, 3, 4, 3), np.uint8), True, "colour"),
+        (np.full((2, 3, 4), np.inf, np.float32), False, "infinite"),
+    ],
+)
+def test_unusable_metaimage_is_refused_in_one_line(tmp_path, array, vector, words):
+    metaimage(tmp_path / "ct.mha", array, vector)
+    with pytest.raises(VolumeError, match=words) as caught:
+        read_volume(tmp_path / "ct.mha")
+    assert str(tmp_path / "ct.mha") in str(caught.value)
+
+
+def test_metaimage_without_orientation_is_refused(tmp_path):
+    path = tmp_path / "ct.mha"
+    metaimage(path, np.zeros((2, 3, 4), np.int16))
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(x for x in lines if not x.startswith(b"TransformMatrix")))
+    with pytest.raises(VolumeError, match="TransformMatrix"):
+        read_volume(path)
+
+
+def test_unknown_ending_names_those_that_work(tmp_path):
+    (tmp_path / "ct.png").write_bytes(b"")
+    with pytest.raises(VolumeError, match=r"ct\.png: unknown ending; use one of .*\.nii\.gz"):
+        read_volume(tmp_path / "ct.png")
