@@ -1,0 +1,1 @@
+"""The napari window: the only place that knows napari, Qt and magicgui."""

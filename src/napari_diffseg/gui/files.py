@@ -1,0 +1,142 @@
+"""File dialogs: opening a CT, exporting mask, model and report, loading a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QDialog,
+    QFileDialog,
+    QInputDialog,
+    QTextBrowser,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_diffseg.gui.io import volume_layer
+from napari_diffseg.gui.workspace import Workspace
+from napari_diffseg.sample import sample_volume_path
+from napari_diffseg.volume import list_series, read_volume
+
+_VOLUMES = "CT volumes (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd);;All files (*)"
+_MASKS = ";;".join(
+    (
+        "NIfTI (*.nii.gz)",
+        "3D Slicer segmentation (*.seg.nrrd)",
+        "NRRD (*.nrrd)",
+        "MetaImage (*.mha)",
+        "NIfTI, not compressed (*.nii)",
+        "DICOM-SEG (*.dcm)",
+    )
+)
+_MODELS = "Model (*.safetensors)"
+_REPORTS = "Report (*.json)"
+
+
+def open_file(parent: QWidget, viewer: Any) -> None:
+    """Ask for a file and open it."""
+    path, _ = QFileDialog.getOpenFileName(parent, "Open a CT", "", _VOLUMES)
+    if path:
+        open_path(viewer, Path(path))
+
+
+def open_folder(parent: QWidget, viewer: Any) -> None:
+    """Ask for a DICOM folder, and for the series where there are several."""
+    path = QFileDialog.getExistingDirectory(parent, "Open a DICOM folder")
+    if not path:
+        return
+    series = list_series(path)
+    uid = None
+    if len(series) > 1:
+        texts = [f"{n + 1}. {s.description} · {s.slices} slices" for n, s in enumerate(series)]
+        text, agreed = QInputDialog.getItem(
+            parent, "Open a DICOM folder", "The folder holds several series:", texts, 0, False
+        )
+        if not agreed:
+            return
+        uid = series[texts.index(text)].uid
+    open_path(viewer, Path(path), uid)
+
+
+def open_path(viewer: Any, path: Path, series: str | None = None) -> None:
+    """Read a CT and add its layer.
+
+    Raises
+    ------
+    VolumeError
+        If there is no usable volume at the path.
+    """
+    data, kwargs, _ = volume_layer(read_volume(path, series))
+    viewer.add_image(data, **kwargs)
+
+
+def open_sample(viewer: Any) -> None:
+    """Open the sample CT."""
+    open_path(viewer, sample_volume_path())
+
+
+def show_card(parent: QWidget, name: str, card: dict[str, Any]) -> None:
+    """Show a backbone's card beside the window, without holding it up."""
+    text = QTextBrowser()
+    text.setMarkdown("\n".join(f"- **{key}**: {value}" for key, value in card.items()))
+    dialog = QDialog(parent)
+    dialog.setWindowTitle(f"Backbone {name}")
+    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    QVBoxLayout(dialog).addWidget(text)
+    dialog.resize(460, 420)
+    dialog.show()
+
+
+def save_mask(parent: QWidget, workspace: Workspace) -> None:
+    """Ask where to, and export the mask."""
+    path = _ask(parent, "Export the mask", f"{workspace.volume.name}-mask", ".nii.gz", _MASKS)
+    if path is not None and workspace.session is not None:
+        workspace.save(path, workspace.session.export_mask, "Mask")
+
+
+def save_model(parent: QWidget, workspace: Workspace) -> None:
+    """Ask where to, and save the model."""
+    path = _ask(parent, "Save the model", "model", ".safetensors", _MODELS)
+    if path is not None and workspace.session is not None:
+        workspace.save(path, workspace.session.save_model, "Model")
+
+
+def save_report(parent: QWidget, workspace: Workspace) -> None:
+    """Ask where to, and export the report."""
+    path = _ask(parent, "Export the report", f"{workspace.volume.name}-report", ".json", _REPORTS)
+    if path is not None and workspace.session is not None:
+        workspace.save(path, workspace.session.export_report, "Report")
+
+
+def load_model(parent: QWidget, workspace: Workspace) -> None:
+    """Ask for a saved model, and predict with it."""
+    path, _ = QFileDialog.getOpenFileName(parent, "Load a model", "", _MODELS)
+    if path:
+        workspace.load_model(Path(path))
+
+
+def with_ending(path: str, chosen: str, default: str) -> Path:
+    """Complete a file name with the ending of the chosen filter, where it has none of its own.
+
+    Parameters
+    ----------
+    path
+        As typed.
+    chosen
+        Filter text such as ``"NRRD (*.nrrd)"``.
+    default
+        Ending to use where the filter names none.
+    """
+    known = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".dcm", ".safetensors",
+             ".json")  # fmt: skip
+    if path.lower().endswith(known):
+        return Path(path)
+    ending = chosen.partition("(*")[2].partition(")")[0] or default
+    return Path(path + ending)
+
+
+def _ask(parent: QWidget, title: str, name: str, ending: str, filters: str) -> Path | None:
+    path, chosen = QFileDialog.getSaveFileName(parent, title, name + ending, filters)
+    return with_ending(path, chosen, ending) if path else None

@@ -1,0 +1,241 @@
+"""What to do next: one sentence for every state, and why a button is greyed out.
+
+Pure functions of a small description of the state, so that every sentence can be tested without
+a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Task = Literal["", "training", "predicting", "checking"]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that the sentence depends on.
+
+    Attributes
+    ----------
+    volume
+        Name of the open CT, empty when there is none.
+    foreign
+        Name of a picture in the viewer that is not a CT of ours.
+    opening
+        The session is being made.
+    recoverable
+        Slices painted in an earlier session.
+    waiting
+        An earlier session waits for the user's choice.
+    labels
+        Names of the labels.
+    painted
+        Slices that hold truth.
+    changed
+        Slices whose truth changed since the last round.
+    corrected
+        Slices whose prediction was corrected by hand and not accepted yet.
+    model
+        There is a trained model.
+    predicted
+        Slices that the model has predicted.
+    slices
+        Slices of the volume.
+    current
+        Current slice.
+    current_predicted, current_truth
+        Whether the current slice is predicted, and whether it is painted or accepted.
+    rounds
+        Finished rounds.
+    comparable
+        There is a prediction from before the newest one.
+    task
+        What is running.
+    done
+        Slices predicted so far by the running task.
+    error
+        What went wrong last, in one line.
+    said
+        What went well last, in one line ("Saved …").
+    """
+
+    volume: str = ""
+    foreign: str = ""
+    opening: bool = False
+    recoverable: int = 0
+    waiting: bool = False
+    labels: tuple[str, ...] = ()
+    painted: int = 0
+    changed: int = 0
+    corrected: int = 0
+    model: bool = False
+    predicted: int = 0
+    slices: int = 0
+    current: int = 0
+    current_predicted: bool = False
+    current_truth: bool = False
+    rounds: int = 0
+    comparable: bool = False
+    task: Task = ""
+    done: int = 0
+    error: str = ""
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """The sentence, its tone, and for each greyed-out button the reason.
+
+    Attributes
+    ----------
+    sentence
+        What to do next.
+    tone
+        ``"next"``, ``"busy"`` or ``"error"``.
+    blocked
+        Reason by button name; a button that is not in it can be pressed.
+    """
+
+    sentence: str
+    tone: Literal["next", "busy", "error"] = "next"
+    blocked: Mapping[str, str] | None = None
+
+    def why_not(self, button: str) -> str:
+        """Give the reason why a button is greyed out, empty when it is not."""
+        return (self.blocked or {}).get(button, "")
+
+
+BUTTONS = (
+    "label",
+    "state",
+    "train",
+    "continue",
+    "predict",
+    "check",
+    "accept",
+    "next",
+    "difference",
+    "mask",
+    "report",
+    "model",
+    "load",
+)
+
+
+def guide(s: Situation) -> Guide:
+    """Say what to do next."""
+    blocked = _blocked(s)
+    if s.error:
+        return Guide(s.error, "error", blocked)
+    if s.task or s.opening:
+        return Guide(_busy(s), "busy", blocked)
+    sentence = _next(s)
+    return Guide(f"{s.said} {sentence}" if s.said else sentence, "next", blocked)
+
+
+def _busy(s: Situation) -> str:
+    if s.opening:
+        return f"Getting {s.volume} ready."
+    if s.task == "training":
+        return (
+            f"Learning from {_slices(s.painted)}. Look around: the slice in view is "
+            "predicted again as it learns."
+        )
+    if s.task == "checking":
+        return "Leaving each painted slice out once to measure the quality. You can go on looking."
+    return (
+        f"Predicting outwards from slice {s.current}: {s.done} of {s.slices} slices done. "
+        "You can look at them already."
+    )
+
+
+def _next(s: Situation) -> str:
+    if not s.volume:
+        if s.foreign:
+            return (
+                f"“{s.foreign}” was not opened by napari-diffseg, so its geometry is not known: "
+                "open the file again with Open below."
+            )
+        return "Drag a CT onto the viewer: a NIfTI, NRRD or MHA file, or a DICOM folder."
+    if s.waiting:
+        return (
+            f"Earlier work on this CT was found ({_slices(s.recoverable)} painted): "
+            "restore it, or start fresh."
+        )
+    if not s.labels:
+        return "Add a label, such as liver, to paint with."
+    if not s.painted:
+        return f"Paint {_names(s.labels)} on two or three slices, then Train."
+    if not s.model:
+        if s.painted == 1:
+            return "One slice painted. Paint one or two more, some way off, or Train now."
+        return f"{_slices(s.painted)} painted: press Train."
+    if s.corrected:
+        return f"You corrected {_slices(s.corrected)}: Accept each of them, then Train again."
+    if s.changed:
+        return f"{_slices(s.changed)} changed since round {s.rounds}: Train again, or paint more."
+    if s.predicted < s.slices:
+        return f"{s.predicted} of {s.slices} slices predicted: press Predict all."
+    if s.current_predicted and not s.current_truth:
+        return f"Slice {s.current}: correct the prediction if need be, then Accept it. Or Export."
+    return "Go to the next suggested slice and correct it, or Export."
+
+
+def _blocked(s: Situation) -> dict[str, str]:
+    reason: dict[str, str] = {}
+    everything = ""
+    if not s.volume:
+        everything = "Open a CT first."
+    elif s.opening:
+        everything = "The CT is being made ready."
+    elif s.waiting:
+        everything = "Restore the earlier work or start fresh first."
+    if everything:
+        return dict.fromkeys(BUTTONS, everything)
+    if not s.labels:
+        for button in ("state", "train", "continue", "check"):
+            reason[button] = "Add a label first."
+    elif not s.painted:
+        for button in ("train", "continue", "check"):
+            reason[button] = "Paint at least one slice first."
+    if s.painted == 1:
+        reason["check"] = "Needs two painted slices, for one is left out."
+    if not s.model:
+        for button in ("continue", "predict", "model"):
+            reason.setdefault(button, "Train a model first.")
+    if not s.predicted:
+        for button in ("accept", "next"):
+            reason[button] = "Train first: nothing is predicted yet."
+    elif not s.current_predicted:
+        reason["accept"] = "This slice is not predicted yet."
+    elif s.current_truth:
+        reason["accept"] = "This slice is truth already: correct it in the paint layer."
+    if not s.comparable:
+        reason["difference"] = "Needs two predictions to compare: train once more."
+    if not s.predicted and not s.painted:
+        reason["mask"] = reason["report"] = "Nothing is painted or predicted yet."
+    if s.task:
+        why = {
+            "training": "Training is running: Stop it first.",
+            "predicting": "Prediction is running: wait or Stop it.",
+            "checking": "The quality check is running: Stop it first.",
+        }[s.task]
+        for button in ("train", "continue", "predict", "check", "load"):
+            reason[button] = why
+        if s.task == "predicting":
+            reason["mask"] = "Wait until every slice is predicted, or Stop."
+    return reason
+
+
+def _slices(count: int) -> str:
+    return "1 slice" if count == 1 else f"{count} slices"
+
+
+def _names(names: tuple[str, ...]) -> str:
+    if len(names) == 1:
+        return names[0]
+    if len(names) > 3:
+        return "all labels"
+    return f"{', '.join(names[:-1])} and {names[-1]}"

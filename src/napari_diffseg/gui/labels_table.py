@@ -1,0 +1,297 @@
+"""The labels: colour, name, id, painted slices, quality, lock and eye; a row is the brush."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qtpy.QtCore import QModelIndex, QPointF, QRectF, QSize, Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPainter, QPainterPath, QPen, QPixmap
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCompleter,
+    QHeaderView,
+    QLineEdit,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
+
+from napari_diffseg.finetune import BACKGROUND
+from napari_diffseg.gui.theme import Palette
+from napari_diffseg.volume import Label
+
+COLOUR, NAME, ID, SLICES, QUALITY, LOCK, EYE = range(7)
+_WIDTHS = {COLOUR: 24, ID: 30, SLICES: 38, QUALITY: 58, LOCK: 24, EYE: 24}
+_HEADERS = ("", "Name", "Id", "Slices", "Dice", "", "")
+_HELP = {
+    COLOUR: "Colour in the viewer",
+    NAME: "Double-click to rename",
+    ID: "Value in the exported mask",
+    SLICES: "Slices on which it is painted",
+    QUALITY: "Dice on painted slices left out of training; the arrow is against the last round",
+    LOCK: "Locked: strokes neither add to nor take from it",
+    EYE: "Show or hide",
+}
+_ROW, _MOST_ROWS = 25, 7
+
+# FLARE22's organs, offered while a name is typed.
+ORGANS = (
+    "liver", "right kidney", "spleen", "pancreas", "aorta", "inferior vena cava",
+    "right adrenal gland", "left adrenal gland", "gallbladder", "esophagus", "stomach",
+    "duodenum", "left kidney",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One line of the table.
+
+    Attributes
+    ----------
+    label
+        The label.
+    slices
+        Painted slices that hold it.
+    quality, before
+        Leave-one-out Dice now and in the round before, None where not measured.
+    locked, hidden
+        Its lock and eye.
+    """
+
+    label: Label
+    slices: int = 0
+    quality: float | None = None
+    before: float | None = None
+    locked: bool = False
+    hidden: bool = False
+
+
+class LabelsTable(QTableWidget):
+    """Table of the labels.
+
+    Signals: ``picked(id)``, ``renamed(id, name)``, ``lock_toggled(id)``, ``eye_toggled(id)``.
+    """
+
+    picked = Signal(int)
+    renamed = Signal(int, str)
+    lock_toggled = Signal(int)
+    eye_toggled = Signal(int)
+
+    def __init__(self, palette: Palette) -> None:
+        super().__init__(0, len(_HEADERS))
+        self._palette = palette
+        self._rows: tuple[LabelRow, ...] = ()
+        self.setHorizontalHeaderLabels(_HEADERS)
+        header = self.horizontalHeader()
+        header.setHighlightSections(False)
+        header.setMinimumSectionSize(20)
+        header.setFixedHeight(20)
+        for column, width in _WIDTHS.items():
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
+            self.setColumnWidth(column, width)
+        header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
+        for column, text in _HELP.items():
+            self.horizontalHeaderItem(column).setToolTip(text)
+        self.horizontalHeaderItem(NAME).setTextAlignment(Qt.AlignmentFlag.AlignLeft)
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(_ROW)
+        self.setShowGrid(False)
+        self.setIconSize(QSize(16, 16))
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setItemDelegateForColumn(NAME, _NameDelegate(self))
+        self.setEditTriggers(
+            QAbstractItemView.EditTrigger.DoubleClicked
+            | QAbstractItemView.EditTrigger.EditKeyPressed
+        )
+        self.cellClicked.connect(self._on_click)
+        self.itemSelectionChanged.connect(self._on_selection)
+        self.itemChanged.connect(self._on_edit)
+        self._fit()
+
+    def set_palette(self, palette: Palette) -> None:
+        """Follow the viewer's theme."""
+        self._palette = palette
+        rows, self._rows = self._rows, ()
+        self.show_rows(rows, self.selected_id())
+
+    def selected_id(self) -> int | None:
+        """Id of the selected row."""
+        row = self.currentRow()
+        return self._rows[row].label.id if 0 <= row < len(self._rows) else None
+
+    def show_rows(self, rows: tuple[LabelRow, ...], selected: int | None) -> None:
+        """Show these labels and mark the one in the brush."""
+        if self.state() == QAbstractItemView.State.EditingState:
+            return  # never take a name away from under the typing hand
+        self.blockSignals(True)
+        if rows != self._rows:
+            self._rows = rows
+            self.setRowCount(len(rows))
+            for index, row in enumerate(rows):
+                self._fill(index, row)
+            self._fit()
+        ids = [row.label.id for row in rows]
+        if selected in ids:
+            self.setCurrentCell(ids.index(selected), NAME)
+        else:
+            self.setCurrentCell(-1, -1)
+        self.blockSignals(False)
+
+    def edit_name(self, label_id: int) -> None:
+        """Let the user type the name of a label."""
+        for index, row in enumerate(self._rows):
+            if row.label.id == label_id:
+                self.setCurrentCell(index, NAME)
+                self.editItem(self.item(index, NAME))
+
+    def _fill(self, index: int, row: LabelRow) -> None:
+        background = row.label.id == BACKGROUND
+        texts = {
+            NAME: row.label.name,
+            ID: "" if background else str(row.label.id),
+            SLICES: str(row.slices) if row.slices else "–",
+            QUALITY: _quality_text(row),
+        }
+        for column in range(len(_HEADERS)):
+            item = QTableWidgetItem(texts.get(column, ""))
+            item.setToolTip(_HELP[column])
+            flags = Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsEnabled
+            if column == NAME and not background:
+                flags |= Qt.ItemFlag.ItemIsEditable
+            item.setFlags(flags)
+            if column in (ID, SLICES, QUALITY):
+                item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+            self.setItem(index, column, item)
+        self.item(index, COLOUR).setIcon(swatch(QColor(*row.label.colour)))
+        if background:
+            self.item(index, NAME).setToolTip(
+                "Paint what is certainly none of the labels; only for scribbled slices"
+            )
+            return
+        ink = self._palette.text
+        faint = self._palette.muted
+        self.item(index, LOCK).setIcon(lock_icon(row.locked, ink if row.locked else faint))
+        self.item(index, EYE).setIcon(eye_icon(not row.hidden, faint if row.hidden else ink))
+
+    def _fit(self) -> None:
+        rows = max(1, min(self.rowCount(), _MOST_ROWS))
+        self.setFixedHeight(self.horizontalHeader().height() + rows * _ROW + 4)
+
+    def _on_click(self, row: int, column: int) -> None:
+        if row < len(self._rows) and self._rows[row].label.id != BACKGROUND:
+            if column == LOCK:
+                self.lock_toggled.emit(self._rows[row].label.id)
+            elif column == EYE:
+                self.eye_toggled.emit(self._rows[row].label.id)
+        if self.selected_id() is not None:
+            self.picked.emit(self.selected_id())
+
+    def _on_selection(self) -> None:
+        if self.selected_id() is not None:
+            self.picked.emit(self.selected_id())
+
+    def _on_edit(self, item: QTableWidgetItem) -> None:
+        if item.column() == NAME:
+            self.renamed.emit(self._rows[item.row()].label.id, item.text())
+
+
+class _NameDelegate(QStyledItemDelegate):
+    def createEditor(  # noqa: N802
+        self, parent: QWidget, option: QStyleOptionViewItem, index: QModelIndex
+    ) -> QLineEdit:
+        editor = QLineEdit(parent)
+        completer = QCompleter(list(ORGANS), editor)
+        completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        completer.setFilterMode(Qt.MatchFlag.MatchContains)
+        editor.setCompleter(completer)
+        return editor
+
+
+def rows_of(
+    labels: tuple[Label, ...],
+    slices: Mapping[int, int],
+    quality: Mapping[int, float],
+    before: Mapping[int, float],
+    locked: set[int],
+    hidden: set[int],
+    scribbles: bool,
+) -> tuple[LabelRow, ...]:
+    """Put together the rows; with ``scribbles`` a last one for the background brush."""
+    rows = [
+        LabelRow(
+            label,
+            slices.get(label.id, 0),
+            quality.get(label.id),
+            before.get(label.id),
+            label.id in locked,
+            label.id in hidden,
+        )
+        for label in labels
+    ]
+    if scribbles and labels:
+        rows.append(LabelRow(Label(BACKGROUND, "background", (209, 209, 219))))
+    return tuple(rows)
+
+
+def _quality_text(row: LabelRow) -> str:
+    if row.quality is None or row.quality != row.quality:
+        return "–"
+    arrow = ""
+    if row.before is not None and abs(row.quality - row.before) >= 0.005:
+        arrow = " ▲" if row.quality > row.before else " ▼"
+    return f"{row.quality:.2f}{arrow}"
+
+
+def _drawn() -> tuple[QPixmap, QPainter]:
+    pixmap = QPixmap(32, 32)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    return pixmap, painter
+
+
+def swatch(colour: QColor) -> QIcon:
+    """Draw a rounded square of a colour."""
+    pixmap, painter = _drawn()
+    painter.setPen(QPen(QColor(255, 255, 255, 90), 2))
+    painter.setBrush(colour)
+    painter.drawRoundedRect(QRectF(4, 4, 24, 24), 6, 6)
+    painter.end()
+    return QIcon(pixmap)
+
+
+def lock_icon(closed: bool, ink: QColor) -> QIcon:
+    """Draw a padlock."""
+    pixmap, painter = _drawn()
+    painter.setPen(QPen(ink, 3))
+    lift = 0 if closed else -4
+    painter.drawArc(QRectF(10, 5 + lift, 12, 16), 0, 180 * 16)
+    if closed:
+        painter.drawLine(QPointF(10, 13), QPointF(10, 16))
+    painter.drawLine(QPointF(22, 13 + lift), QPointF(22, 16))
+    painter.setBrush(ink if closed else Qt.BrushStyle.NoBrush)
+    painter.drawRoundedRect(QRectF(7, 15, 18, 12), 2, 2)
+    painter.end()
+    return QIcon(pixmap)
+
+
+def eye_icon(is_open: bool, ink: QColor) -> QIcon:
+    """Draw an eye."""
+    pixmap, painter = _drawn()
+    painter.setPen(QPen(ink, 2.5))
+    lid = QPainterPath(QPointF(4, 16))
+    if is_open:
+        lid.quadTo(QPointF(16, 4), QPointF(28, 16))
+    lid.moveTo(QPointF(28, 16))
+    lid.quadTo(QPointF(16, 28), QPointF(4, 16))
+    painter.drawPath(lid)
+    if is_open:
+        painter.setBrush(ink)
+        painter.drawEllipse(QPointF(16, 16), 4, 4)
+    painter.end()
+    return QIcon(pixmap)

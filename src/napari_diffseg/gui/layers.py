@@ -1,0 +1,208 @@
+"""The layers of one volume: CT, paint (truth), prediction (editable), confidence, difference.
+
+The prediction and confidence layers show the session's own arrays, so that a correction by hand
+is in the session at once. The paint layer shows a copy: comparing it with the session tells which
+strokes are new (see :mod:`napari_diffseg.gui.strokes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from napari.utils.colormaps import Colormap, DirectLabelColormap
+from numpy.typing import NDArray
+
+from napari_diffseg.finetune import BACKGROUND
+from napari_diffseg.gui.io import GEOMETRY, LABELS
+from napari_diffseg.volume import Label, Volume
+
+PAINT_OPACITY, PREDICTION_OPACITY = 0.7, 0.4
+_CLEAR = (0.0, 0.0, 0.0, 0.0)
+_BACKGROUND_GREY = (0.82, 0.82, 0.86, 0.8)
+
+# Sure is clear glass, unsure is orange: the eye is led to where a look is needed.
+_UNSURE = Colormap(
+    [[0.95, 0.6, 0.1, 0.9], [0.95, 0.6, 0.1, 0.55], [0.95, 0.6, 0.1, 0.0]],
+    controls=[0.0, 0.6, 1.0],
+    name="napari-diffseg unsure",
+)
+
+
+def clear_history(layer: Labels) -> None:
+    """Forget a labels layer's strokes.
+
+    A prediction that is written under napari's undo history would be holed by the next Ctrl+Z,
+    which writes back voxels from before it.
+    """
+    layer._reset_history()
+
+
+def label_colormap(labels: Iterable[Label], hidden: Collection[int] = ()) -> DirectLabelColormap:
+    """Make the colour map of some labels, with painted background in light grey."""
+    colours: dict[int | None, tuple[float, ...]] = {None: _CLEAR, 0: _CLEAR}
+    colours[BACKGROUND] = _CLEAR if BACKGROUND in hidden else _BACKGROUND_GREY
+    for label in labels:
+        rgb = tuple(c / 255 for c in label.colour)
+        colours[label.id] = _CLEAR if label.id in hidden else (*rgb, 1.0)
+    return DirectLabelColormap(color_dict=colours)
+
+
+class VolumeLayers:
+    """Makes, names, colours and refreshes the layers of one volume.
+
+    Parameters
+    ----------
+    viewer
+        The napari viewer.
+    ct
+        The CT's image layer.
+    volume
+        The CT.
+    """
+
+    def __init__(self, viewer: Any, ct: Image, volume: Volume) -> None:
+        self.viewer, self.ct, self.volume = viewer, ct, volume
+        self.paint: Labels | None = None
+        self.prediction: Labels | None = None
+        self.confidence: Image | None = None
+        self.difference: Labels | None = None
+        self._suffix = ""
+        self._labels: tuple[Label, ...] = ()
+        self._hidden: frozenset[int] = frozenset()
+
+    def own(self) -> list[Any]:
+        """List the layers besides the CT that are in the viewer, bottom to top."""
+        made = (self.confidence, self.difference, self.prediction, self.paint)
+        return [layer for layer in made if layer is not None and layer in self.viewer.layers]
+
+    def made(self, layer: Any) -> bool:
+        """Whether a layer is one that belongs to the volume besides the CT."""
+        return layer is not None and any(
+            layer is one for one in (self.paint, self.prediction, self.confidence)
+        )
+
+    def has(self, layer: Any) -> bool:
+        """Whether a layer belongs to this volume."""
+        return layer is not None and (layer is self.ct or self.made(layer))
+
+    def ensure(
+        self, paint: NDArray[np.uint8], prediction: NDArray[np.uint8], confidence: NDArray[np.uint8]
+    ) -> None:
+        """Put missing layers back; those that are there are left alone."""
+        there = set(map(id, self.own()))
+        if id(self.confidence) not in there:
+            self.confidence = self._add(
+                Image(
+                    confidence,
+                    name="confidence",
+                    colormap=_UNSURE,
+                    contrast_limits=(0, 100),
+                    blending="translucent",
+                    visible=False,
+                    **self._place(),
+                )
+            )
+        if id(self.prediction) not in there:
+            self.prediction = self._add(self._labels_layer(prediction, "prediction"))
+            self.prediction.opacity = PREDICTION_OPACITY
+        if id(self.paint) not in there:
+            self.paint = self._add(self._labels_layer(paint.copy(), "paint"))
+            self.paint.opacity = PAINT_OPACITY
+        self.rename(self._suffix)
+        self.colour(self._labels, self._hidden)
+
+    def rename(self, suffix: str) -> None:
+        """Name the layers; the suffix tells volumes apart when several are open."""
+        self._suffix = suffix
+        for layer, name in (
+            (self.paint, "paint"),
+            (self.prediction, "prediction"),
+            (self.confidence, "confidence"),
+            (self.difference, "difference"),
+        ):
+            if layer is not None:
+                layer.name = f"{name}{suffix}"
+
+    def colour(self, labels: tuple[Label, ...], hidden: frozenset[int] = frozenset()) -> None:
+        """Colour the labels; hidden ones are not drawn. Names go along for writers."""
+        self._labels, self._hidden = labels, hidden
+        colormap = label_colormap(labels, hidden)
+        for layer in (self.paint, self.prediction):
+            if layer is not None:
+                layer.colormap = colormap
+                layer.metadata[LABELS] = labels
+
+    def show_prediction(
+        self, prediction: NDArray[np.uint8], confidence: NDArray[np.uint8], fresh: bool
+    ) -> None:
+        """Show what was written into the session's arrays.
+
+        Parameters
+        ----------
+        prediction, confidence
+            The session's arrays.
+        fresh
+            The voxels were replaced by a model, so that old strokes must not come back by undo.
+        """
+        layers = ((self.prediction, prediction), (self.confidence, confidence))
+        for layer, array in layers:
+            if layer is None:
+                continue
+            if layer.data is not array:
+                layer.data = array
+            elif layer.visible:
+                layer.refresh(thumbnail=False, extent=False, highlight=False)
+        if fresh and self.prediction is not None:
+            clear_history(self.prediction)
+
+    def show_paint(self, paint: NDArray[np.uint8]) -> None:
+        """Make the paint layer equal to the session's truth, as after a restore."""
+        if self.paint is not None:
+            self.paint.data[...] = paint
+            clear_history(self.paint)
+            self.paint.refresh()
+
+    def show_difference(self, changed: NDArray[np.bool_] | None) -> None:
+        """Show where two rounds differ, or with None take that layer away."""
+        if self.difference is not None and self.difference in self.viewer.layers:
+            self.viewer.layers.remove(self.difference)
+        self.difference = None
+        if changed is not None:
+            layer = Labels(changed.view(np.uint8), name="difference", **self._place())
+            # White over coloured labels: it is no label's colour.
+            layer.colormap = DirectLabelColormap(
+                color_dict={None: _CLEAR, 0: _CLEAR, 1: (1.0, 1.0, 1.0, 1.0)}
+            )
+            layer.opacity, layer.editable = 0.75, False
+            self.difference = self._add(layer, select=False)
+            self.rename(self._suffix)
+
+    def let_correct(self, allowed: bool) -> None:
+        """Let the user draw in the prediction layer, or not while a model writes there."""
+        if self.prediction is not None:
+            self.prediction.editable = allowed
+
+    def remove(self) -> None:
+        """Take all layers but the CT off the viewer."""
+        for layer in self.own():
+            self.viewer.layers.remove(layer)
+
+    def _labels_layer(self, data: NDArray[np.uint8], name: str) -> Labels:
+        layer = Labels(data, name=name, **self._place())
+        layer.metadata[GEOMETRY] = self.volume.geometry
+        layer.brush_size = max(4, round(min(data.shape[1:]) / 40))
+        return layer
+
+    def _place(self) -> dict[str, Any]:
+        # Scale only: a permuted or sheared affine would bring napari's non-orthogonal slicing.
+        return {"scale": self.volume.geometry.spacing, "units": "mm"}
+
+    def _add(self, layer: Any, select: bool = True) -> Any:
+        active = self.viewer.layers.selection.active
+        self.viewer.layers.append(layer)
+        if not select or active is not None:
+            self.viewer.layers.selection.active = active if active is not None else layer
+        return layer

@@ -1,0 +1,102 @@
+"""Radiological reading aids: letters at the edges of the canvas, and CT window presets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PRESETS: dict[str, tuple[float, float]] = {
+    "Soft tissue": (400, 40),
+    "Lung": (1500, -600),
+    "Bone": (1800, 400),
+    "Liver": (150, 60),
+}
+"""Window width and level in HU by name."""
+
+# For the canonical axes z, y, x: the letters at their low and their high end.
+_ENDS = (("I", "S"), ("A", "P"), ("R", "L"))
+_EDGES = ("top", "bottom", "left", "right")
+_POSITIONS = {
+    "top": "top_center",
+    "bottom": "bottom_center",
+    "left": "middle_left",
+    "right": "middle_right",
+}
+
+
+def window_limits(width: float, level: float) -> tuple[float, float]:
+    """Contrast limits in HU of a CT window."""
+    return level - width / 2, level + width / 2
+
+
+def edge_letters(
+    displayed: tuple[int, ...], vertical: str = "down", horizontal: str = "right"
+) -> dict[str, str]:
+    """Letters at the four edges of a 2D view of a canonical volume.
+
+    Parameters
+    ----------
+    displayed
+        The canonical axes (0 is z, 1 is y, 2 is x) that run down and across the view.
+    vertical, horizontal
+        Which way the camera lets them run: ``"down"`` or ``"up"``, ``"right"`` or ``"left"``.
+
+    Returns
+    -------
+    Letter by edge; empty when the view is not a slice, for then no letter is true.
+    """
+    if len(displayed) != 2:
+        return {}
+    down, across = _ENDS[displayed[0]], _ENDS[displayed[1]]
+    if vertical == "up":
+        down = down[::-1]
+    if horizontal == "left":
+        across = across[::-1]
+    return dict(zip(_EDGES, (*down, *across), strict=True))
+
+
+class Letters:
+    """Keeps the letters at the canvas' edges true while the user rolls or flips the view.
+
+    Parameters
+    ----------
+    viewer
+        The napari viewer.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        from napari.components.overlays import TextOverlay
+
+        self._viewer = viewer
+        self._shown = False
+        self._overlays = {}
+        for edge in _EDGES:
+            overlay = TextOverlay(position=_POSITIONS[edge], font_size=14, visible=False)
+            viewer.canvas.overlays[f"orientation_{edge}"] = overlay
+            self._overlays[edge] = overlay
+        for event in (viewer.dims.events.order, viewer.dims.events.ndisplay):
+            event.connect(self._update)
+        viewer.camera.events.orientation.connect(self._update)
+
+    def show(self, shown: bool) -> None:
+        """Show the letters while a CT is open."""
+        self._shown = shown
+        self._update()
+
+    def close(self) -> None:
+        """Take the letters off the canvas."""
+        for event in (self._viewer.dims.events.order, self._viewer.dims.events.ndisplay):
+            event.disconnect(self._update)
+        self._viewer.camera.events.orientation.disconnect(self._update)
+        for edge in self._overlays:
+            self._viewer.canvas.overlays.pop(f"orientation_{edge}", None)
+        self._overlays = {}
+
+    def _update(self, event: object = None) -> None:
+        dims = self._viewer.dims
+        letters: dict[str, str] = {}
+        if self._shown and dims.ndim == 3:
+            vertical, horizontal = (str(o) for o in self._viewer.camera.orientation2d)
+            letters = edge_letters(tuple(dims.displayed), vertical, horizontal)
+        for edge, overlay in self._overlays.items():
+            overlay.text = letters.get(edge, "")
+            overlay.visible = bool(letters)

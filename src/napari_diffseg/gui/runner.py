@@ -1,0 +1,179 @@
+"""What runs in the background on one session: training, prediction, the quality check.
+
+Owns the task, shows its items in the layers on the GUI thread, and puts back what a stopped
+training had shown in passing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, Signal
+
+from napari_diffseg.finetune import Progress, TrainSettings
+from napari_diffseg.gui.layers import VolumeLayers
+from napari_diffseg.gui.worker import Task
+from napari_diffseg.predict import SlicePrediction
+from napari_diffseg.session import Session
+
+Running = Literal["", "training", "predicting", "checking"]
+
+STOP_SECONDS = 10.0
+"""How long a closing window waits for the network's current step, which takes far less."""
+
+
+class Runner(QObject):
+    """Runs one thing at a time on a session.
+
+    Signals: ``changed``; ``began`` when a training starts; ``ended(sentence)``;
+    ``failed(error)``.
+
+    Parameters
+    ----------
+    session
+        The session.
+    layers
+        Where predictions are shown.
+    """
+
+    changed = Signal()
+    began = Signal()
+    ended = Signal(str)
+    failed = Signal(object)
+
+    def __init__(self, session: Session, layers: VolumeLayers) -> None:
+        super().__init__()
+        self.session, self.layers = session, layers
+        self.running: Running = ""
+        self.done = 0
+        self.latest: Progress | None = None
+        self.losses: list[float] = []
+        self.previous: NDArray[np.uint8] | None = None
+        self._task: Task | None = None
+        self._under_preview: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for and has not come through yet."""
+        return self._task is not None and self._task.stopping
+
+    def train(self, settings: TrainSettings, from_model: bool) -> None:
+        """Train on all painted slices, then predict every slice."""
+
+        def steps() -> Iterator[Any]:
+            yield from self.session.train(settings, from_model)
+            yield from self.session.predict(self.session.current)
+
+        self.losses = []
+        self.began.emit()
+        self._run("training", steps)
+
+    def predict(self) -> None:
+        """Predict every slice with the model that is there."""
+        self._begin_prediction()
+        self._run("predicting", lambda: self.session.predict(self.session.current))
+
+    def check(self, settings: TrainSettings) -> None:
+        """Measure the quality by leaving each painted slice out once."""
+        self._run("checking", lambda: self.session.validate(settings))
+
+    def stop(self) -> None:
+        """Stop what runs at its next step; the previous model stays."""
+        if self._task is not None:
+            self._task.stop()
+            self.changed.emit()
+
+    def close(self) -> None:
+        """Stop what runs and wait for it."""
+        if self._task is not None:
+            self._task.stop_and_wait(STOP_SECONDS)
+            self._task = None
+
+    def _run(self, running: Running, make: Callable[[], Iterator[Any]]) -> None:
+        def generator() -> Generator[Any, None, None]:
+            yield from make()
+
+        self.running, self.done, self.latest = running, 0, None
+        self._task = Task(generator)
+        self._task.batch.connect(self._on_batch)
+        self._task.finished.connect(self._on_finished)
+        self._task.failed.connect(self._on_failed)
+        self._task.start()
+        self.changed.emit()
+
+    def _on_batch(self, items: tuple[Any, ...]) -> None:
+        preview = None
+        for item in items:
+            if isinstance(item, SlicePrediction):
+                if self.running == "training":
+                    self.running = "predicting"
+                    self._begin_prediction()
+                self.done += 1
+            else:
+                self.latest = item
+                if item.loss is not None:
+                    self.losses.append(item.loss)
+                preview = item.preview or preview
+        if self.running == "predicting":
+            self._show()
+        elif preview is not None and self.running == "training":
+            self._show_preview(preview)
+        self.changed.emit()
+
+    def _begin_prediction(self) -> None:
+        # The worker writes whole slices from now on; what was shown in passing is overwritten,
+        # save where the user stops before.
+        self._take_previews_back()
+        if self.session.predicted.any():
+            self.previous = self.session.prediction.copy()
+        self.layers.show_difference(None)
+        self.layers.let_correct(False)
+
+    def _show_preview(self, preview: SlicePrediction) -> None:
+        z, s = preview.z, self.session
+        if z in s.edited:
+            return  # a correction by hand is not covered by a picture in passing
+        if z not in self._under_preview:
+            self._under_preview[z] = (s.prediction[z].copy(), s.confidence[z].copy())
+        s.prediction[z], s.confidence[z] = preview.mask, preview.confidence
+        self.layers.let_correct(False)
+        self._show()
+
+    def _take_previews_back(self) -> None:
+        number = 0 if self.session.round is None else self.session.round.number
+        for z, (mask, confidence) in self._under_preview.items():
+            if self.running == "training" or self.session.predicted[z] != number:
+                self.session.prediction[z], self.session.confidence[z] = mask, confidence
+        self._under_preview.clear()
+
+    def _show(self) -> None:
+        self.layers.show_prediction(self.session.prediction, self.session.confidence, fresh=True)
+
+    def _on_finished(self, stopped: bool) -> None:
+        running = self._end()
+        sentence = ""
+        if stopped and running == "training":
+            kept = self.session.segmenter is not None
+            sentence = "Training stopped" + (", the model before it is kept." if kept else ".")
+        elif stopped and running == "predicting":
+            sentence = "Prediction stopped."
+        elif stopped:
+            sentence = "Quality check stopped."
+        elif running == "checking":
+            sentence = "Quality measured on slices left out of training."
+        self.ended.emit(sentence)
+
+    def _on_failed(self, error: Exception) -> None:
+        self._end()
+        self.failed.emit(error)
+
+    def _end(self) -> Running:
+        running = self.running
+        self._take_previews_back()
+        self._task, self.running = None, ""
+        self.layers.let_correct(True)
+        self._show()
+        return running
