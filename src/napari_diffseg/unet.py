@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_diffseg.norm import Norm
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -89,8 +91,8 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     return F.pad(embedding, (0, dim % 2))
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+def _norm(channels: int) -> Norm:
+    return Norm(math.gcd(32, channels), channels)
 
 
 def _zeroed(module: nn.Conv2d) -> nn.Conv2d:
@@ -119,14 +121,14 @@ class ResBlock(nn.Module):
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
-        h = F.silu(self.norm1(x))
+        h = self.norm1(x, silu=True)
         if self.scale != 1:
             h, x = _resampled(h, self.scale), _resampled(x, self.scale)
-        h = self.norm2(self.conv1(h))
+        scale_shift = None
         if self.scale_shift is not None and embedding is not None:
-            scale, shift = self.scale_shift(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
-            h = torch.addcmul(shift, h, 1 + scale)
-        result: Tensor = self.skip(x) + self.conv2(F.silu(h))
+            scale_shift = self.scale_shift(F.silu(embedding))
+        h = self.norm2(self.conv1(h), scale_shift, silu=True)
+        result: Tensor = self.skip(x) + self.conv2(h)
         return result
 
 
@@ -248,9 +250,7 @@ class UNet(nn.Module):
     @property
     def decoder_channels(self) -> tuple[int, ...]:
         """Channels of each map that :meth:`decode_levels` returns."""
-        return tuple(
-            w for w in reversed(self.config.widths) for _ in range(self.config.blocks + 1)
-        )
+        return tuple(w for w in reversed(self.config.widths) for _ in range(self.config.blocks + 1))
 
     def encoder_modules(self) -> list[nn.Module]:
         """Everything that stays frozen in the ``decoder`` and ``linear`` strategies."""
