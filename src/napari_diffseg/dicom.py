@@ -109,7 +109,7 @@ def read_series(folder: Path, series: str | None = None) -> tuple[NDArray[Any], 
 
     Returns
     -------
-    int16 or float32 (i, j, k), its geometry, and a name that identifies nobody.
+    int16 or float32 (z, y, x) in canonical order, its geometry, and a name that identifies nobody.
 
     Raises
     ------
@@ -122,7 +122,6 @@ def read_series(folder: Path, series: str | None = None) -> tuple[NDArray[Any], 
     rows, columns = slices[0].grid[:2]
     planes = (_plane(item) for item in slices)
     try:
-        hu = to_hu(planes, (columns, rows, len(slices)))
         reference = {
             "dicom": {
                 "series": str(first.get("SeriesInstanceUID", "")),
@@ -130,7 +129,9 @@ def read_series(folder: Path, series: str | None = None) -> tuple[NDArray[Any], 
                 "slices": tuple(item.uid for item in slices),
             }
         }
-        geometry = Geometry.from_affine(affine, hu.shape, notes, reference, folder)
+        shape = (columns, rows, len(slices))
+        geometry = Geometry.from_affine(affine, shape, notes, reference, folder)
+        hu = to_hu(planes, geometry)
     except VolumeError as error:
         text = str(error)
         raise VolumeError(text if str(folder) in text else f"{folder}: {text}") from error

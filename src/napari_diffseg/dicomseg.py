@@ -101,6 +101,7 @@ def write_dicomseg(
             content_label="SEGMENTATION",
             series_description="napari-diffseg segmentation",
         )
+        segmentation.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, for names in any language
         segmentation.save_as(path)
 
 

@@ -229,26 +229,27 @@ def scaled(plane: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
     return plane * np.float64(slope) + intercept
 
 
-def to_hu(planes: Iterable[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[Any]:
+def to_hu(planes: Iterable[NDArray[Any]], geometry: Geometry) -> NDArray[Any]:
     """Collect planes of HU, as int16 for as long as they are whole numbers.
 
     Parameters
     ----------
     planes
-        The ``shape[2]`` planes, each (i, j).
-    shape
-        (i, j, k).
+        The planes of the source grid, one for each k, each (i, j).
+    geometry
+        The source grid.
 
     Returns
     -------
-    int16 or float32 (i, j, k), i fastest in memory.
+    int16 or float32 (z, y, x) in canonical order, contiguous; no other copy is made.
 
     Raises
     ------
     VolumeError
         If a value is NaN or infinite.
     """
-    hu: NDArray[Any] = np.empty(shape, np.int16, order="F")
+    hu: NDArray[Any] = np.empty(geometry.canonical_shape, np.int16)
+    source = geometry.from_canonical(hu)
     limits = np.iinfo(np.int16)
     for k, plane in enumerate(planes):
         real = plane.dtype.kind == "f"
@@ -258,5 +259,6 @@ def to_hu(planes: Iterable[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[Any
             fits = plane.min() >= limits.min and plane.max() <= limits.max
             if not fits or (real and (plane != np.rint(plane)).any()):
                 hu = hu.astype(np.float32)
-        hu[..., k] = plane
+                source = geometry.from_canonical(hu)
+        source[..., k] = plane
     return hu

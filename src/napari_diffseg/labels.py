@@ -93,6 +93,12 @@ def default_colour(label_id: int) -> tuple[int, int, int]:
     return r, g, b
 
 
+def ids_in(mask: NDArray[np.uint8]) -> list[int]:
+    """List the values of a uint8 mask (z, y, x) but 0, slice by slice to spare memory."""
+    counts = sum(np.bincount(plane.ravel(), minlength=256) for plane in mask)
+    return [int(value) for value in np.flatnonzero(counts) if value]
+
+
 def labels_for(
     ids: Iterable[int], known: Iterable[Label] = (), names: Mapping[int, str] | None = None
 ) -> tuple[Label, ...]:

@@ -27,6 +27,7 @@ from napari_diffseg.labels import (
     Label,
     LabelMap,
     default_colour,
+    ids_in,
     labels_for,
     load_names,
 )
@@ -124,11 +125,11 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
         try:
             hu = formats.to_hu(
                 (formats.scaled(plane, stored.slope, stored.intercept) for plane in planes),
-                array.shape,
+                geometry,
             )
         except VolumeError as error:
             raise VolumeError(f"{path}: {error}") from error
-    return Volume(np.ascontiguousarray(geometry.to_canonical(hu)), geometry, name)
+    return Volume(hu, geometry, name)
 
 
 def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
@@ -163,7 +164,7 @@ def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
             )
         own, mask = geometry, placed
     mask = np.ascontiguousarray(own.to_canonical(mask))
-    return LabelMap(mask, labels_for(np.flatnonzero(np.bincount(mask.ravel())), stored.labels))
+    return LabelMap(mask, labels_for(ids_in(mask), stored.labels))
 
 
 def write_mask(
@@ -197,7 +198,7 @@ def write_mask(
         )
     array = geometry.from_canonical(mask.astype(np.uint8, copy=False))
     writer: _Writer = _pick(path, _MASK_WRITERS)
-    named = labels_for(itertools.chain(np.unique(mask), (x.id for x in labels)), labels)
+    named = labels_for(itertools.chain(ids_in(mask), (x.id for x in labels)), labels)
 
     def check(part: Path) -> bool:
         return bool(np.array_equal(read_labels(part, geometry).mask, mask))
@@ -307,3 +308,6 @@ def _commit(path: Path, write: Callable[[Path], None], check: Callable[[Path], b
     except OSError as error:
         reason = error.strerror or error
         raise VolumeError(f"{path}: cannot be written ({reason}); choose another place") from error
+    except Exception as error:  # the libraries' own classes share no base
+        reason = " ".join(str(error).split())[:200]
+        raise VolumeError(f"{path}: cannot be written ({reason}); try another format") from error
