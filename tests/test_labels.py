@@ -1,0 +1,103 @@
+"""Label files, names and colours."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from synthetic import affine_of, distinct, save_nifti
+
+from napari_diffseg.volume import (
+    Geometry,
+    Label,
+    VolumeError,
+    default_colour,
+    labels_for,
+    load_names,
+    read_labels,
+    read_volume,
+)
+
+
+def test_labels_in_another_order_of_axes_are_turned_onto_the_volume(tmp_path):
+    affine = affine_of((0, 1, 2), (1, 1, 1), degrees=(4, 0, 9))
+    volume = read_volume(save_nifti(tmp_path / "ct.nii", distinct((3, 4, 5)), affine))
+    image = nib.Nifti1Image(distinct((3, 4, 5), np.uint8), affine)
+    turned = image.as_reoriented(np.array([[2, 1], [0, -1], [1, 1]]))
+    nib.save(turned, tmp_path / "labels.nii.gz")
+    assert turned.shape == (4, 5, 3)
+    assert (read_labels(tmp_path / "labels.nii.gz", volume.geometry).mask == volume.hu).all()
+
+
+def test_labels_have_default_names_and_only_those_in_the_mask(tmp_path):
+    array = np.zeros((3, 4, 5), np.float64)
+    array[0, 0, 0], array[1, 1, 1] = 2, 254
+    save_nifti(tmp_path / "labels.nii.gz", array, affine_of((0, 1, 2), (1, 1, 1)))
+    found = read_labels(tmp_path / "labels.nii.gz")
+    assert found.mask.dtype == np.uint8
+    assert found.labels == (
+        Label(2, "label 2", default_colour(2)),
+        Label(254, "label 254", default_colour(254)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.full((2, 3, 4), 255, np.uint8), "outside 0 to 254"),
+        (np.full((2, 3, 4), 1000, np.int16), "outside 0 to 254"),
+        (np.full((2, 3, 4), -1, np.int16), "outside 0 to 254"),
+        (np.full((2, 3, 4), 1.5, np.float32), "fractions"),
+    ],
+)
+def test_unusable_labels_are_refused(tmp_path, array, words):
+    save_nifti(tmp_path / "labels.nii.gz", array, np.eye(4))
+    with pytest.raises(VolumeError, match=words) as caught:
+        read_labels(tmp_path / "labels.nii.gz")
+    assert "labels.nii.gz" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine"),
+    [
+        ((2, 3, 5), affine_of((0, 1, 2), (1, 1, 1))),
+        ((2, 3, 4), affine_of((0, 1, 2), (1, 1, 1), spacing=(1.5, 0.75, 2.9))),
+        ((2, 3, 4), affine_of((0, 1, 2), (1, 1, 1), origin=(-20, 31, 8.5))),
+        ((2, 3, 4), affine_of((0, 1, 2), (1, 1, 1), degrees=(0, 9, 0))),
+        ((2, 3, 4), affine_of((0, 1, 2), (1, 1, -1))),
+    ],
+)
+def test_labels_on_another_grid_are_refused(tmp_path, shape, affine):
+    geometry = Geometry.from_affine(affine_of((0, 1, 2), (1, 1, 1)), (2, 3, 4))
+    save_nifti(tmp_path / "labels.nii.gz", np.ones(shape, np.uint8), affine)
+    with pytest.raises(VolumeError, match="another grid"):
+        read_labels(tmp_path / "labels.nii.gz", geometry)
+
+
+def test_names_are_read_either_way_round(tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"background": 0, "spleen": 3, "liver": 1}))
+    assert load_names(path) == {1: "liver", 3: "spleen"}
+    path.write_text(json.dumps({"1": "liver", "3": "spleen"}))
+    assert load_names(path) == {1: "liver", 3: "spleen"}
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", "{", '{"liver": 300}', '{"liver": 1.5}', '{"x": "y"}', '{"a": 1, "b": 1}']
+)
+def test_unusable_names_are_refused(tmp_path, content):
+    path = tmp_path / "labels.json"
+    path.write_text(content)
+    with pytest.raises(VolumeError, match=r"labels\.json"):
+        load_names(path)
+
+
+def test_colours_differ_and_names_win():
+    colours = [default_colour(n) for n in range(1, 31)]
+    assert len(set(colours)) == 30
+    assert all(0 <= c <= 255 for colour in colours for c in colour)
+    known = [Label(2, "old", (1, 2, 3))]
+    assert labels_for([0, 2, 7, 255], known, {2: "spleen"}) == (
+        Label(2, "spleen", (1, 2, 3)),
+        Label(7, "label 7", default_colour(7)),
+    )
