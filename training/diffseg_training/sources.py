@@ -11,7 +11,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from diffseg_training.config import PretrainError, Source
-from napari_diffseg import volume as volumes
+from napari_diffseg.dicom import list_series
 
 _SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
@@ -62,7 +62,7 @@ def find_volumes(inputs: Iterable[Path]) -> list[Found]:
                 folders.add(path.parent)
                 label = path.parent.relative_to(root).as_posix()
                 label = path.parent.name if label == "." else label
-                for number, series in enumerate(volumes.list_series(path.parent)):
+                for number, series in enumerate(list_series(path.parent)):
                     found.append(Found(path.parent, f"{label}#{number}", series.uid))
     if not found:
         raise PretrainError(
@@ -90,7 +90,7 @@ def checksum(found: Found) -> str:
 def spacing(found: Found) -> tuple[float, float, float]:
     """Spacing (z, y, x) in mm from the header alone."""
     if found.series is not None:
-        for series in volumes.list_series(found.path):
+        for series in list_series(found.path):
             if series.uid == found.series:
                 z, y, x = series.spacing
                 return float(z), float(y), float(x)

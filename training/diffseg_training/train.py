@@ -33,7 +33,7 @@ from diffseg_training.diffusion import add_noise, signal_levels
 from diffseg_training.store import SliceStore
 from diffseg_training.validate import validate, validation_images
 from napari_diffseg.backbone import Backbone, Intensity, load_backbone, save_backbone
-from napari_diffseg.device import autocast, pick_device
+from napari_diffseg.device import autocast, native_bf16, pick_device
 from napari_diffseg.unet import Stage, UNet
 
 BEST = "best.safetensors"
@@ -118,8 +118,10 @@ class Trainer:
                 )
             self.net.load_state_dict(start.unet.state_dict())
         self.net.to(self.device)
-        if self.device.type == "cuda":
-            self.net.to(memory_format=torch.channels_last)
+        self.layout = torch.contiguous_format
+        if native_bf16(self.device) and settings.precision == "auto":
+            self.layout = torch.channels_last  # where low-precision convolutions are fastest
+        self.net.to(memory_format=self.layout)
         self.ema = AveragedModel(self.net, multi_avg_fn=partial(_average, settings.ema))
         self.optimiser = torch.optim.Adam(
             self.net.parameters(), settings.learning_rate, fused=True
@@ -238,6 +240,7 @@ class Trainer:
             image, t, noise = (
                 tensor.to(self.device, non_blocking=True) for tensor in next(batches)
             )
+            image = image.contiguous(memory_format=self.layout)
             begun = time.perf_counter()
             with self._unsynchronised(part < settings.accumulate - 1):
                 with self._precision():
