@@ -76,6 +76,28 @@ class Task:
     device: str = "auto"
 
 
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a method gives back.
+
+    Attributes
+    ----------
+    masks
+        One mask ``(z, y, x)`` for each tested volume.
+    fit_seconds
+        Time spent learning, before any prediction.
+    steps
+        Optimiser steps, for methods that take them.
+    note
+        What a reader of the row should know.
+    """
+
+    masks: tuple[Mask, ...]
+    fit_seconds: float = 0.0
+    steps: int | None = None
+    note: str = ""
+
+
 def make_task(
     split: Split,
     scans: Mapping[str, Scan],

@@ -1,0 +1,167 @@
+"""The arena: volumes × painted slices × budgets × methods, inside each volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from diffseg_training.benchmark.datasets import digest, find_names, find_scans, labels_of
+from diffseg_training.benchmark.methods import find_method
+from diffseg_training.benchmark.protocols import in_volume, presence
+from diffseg_training.benchmark.rows import RowSpec, weights_digest
+from diffseg_training.benchmark.tables import (
+    Row,
+    by_amount,
+    by_budget,
+    failures,
+    grouped,
+    per_label,
+)
+
+DEFAULT_METHODS = (
+    "nearest-copy",
+    "shape-interpolation",
+    "random-walker",
+    "registration",
+    "forest",
+    "backbone-forest",
+    "scratch",
+    "linear",
+    "decoder",
+    "ours",
+)
+
+
+@dataclass(frozen=True)
+class Arena:
+    """What to compare.
+
+    Attributes
+    ----------
+    volumes
+        See :func:`datasets.find_scans`.
+    slices
+        Numbers of painted slices.
+    budgets
+        Nominal seconds of learning, see ``machine.REFERENCE_GFLOPS``.
+    methods
+        Names, see :data:`methods.METHODS`.
+    seeds
+        Seeds of the methods that learn; methods without randomness run once.
+    backbone, side, device, absent
+        See :class:`rows.RowSpec`.
+    """
+
+    volumes: tuple[Path, ...]
+    slices: tuple[int, ...] = (1, 2, 4, 8, 16)
+    budgets: tuple[float, ...] = (10.0, 30.0, 60.0, 120.0)
+    methods: tuple[str, ...] = DEFAULT_METHODS
+    seeds: tuple[int, ...] = (0,)
+    backbone: str | None = None
+    side: int | None = None
+    device: str = "auto"
+    absent: Literal["leave-out", "papers"] = "leave-out"
+
+    def specs(self) -> list[RowSpec]:
+        """All rows: few slices and small budgets first, so that a stopped sweep has a table."""
+        found = find_scans(self.volumes)
+        names = find_names(self.volumes)
+        uses_weights = any(find_method(name).backbone for name in self.methods)
+        weights = weights_digest(self.backbone) if uses_weights else None
+        specs = []
+        for files in found:
+            scan = files.read()
+            labels = labels_of([scan], names)
+            present = presence(scan.reference, [label.id for label in labels])
+            data = digest([files])
+            for count in self.slices:
+                split = in_volume(files.name, present, count)
+                for name in self.methods:
+                    method = find_method(name)
+                    for seed in self.seeds if method.random else self.seeds[:1]:
+                        for budget in self.budgets if method.budgeted else (None,):
+                            specs.append(
+                                RowSpec(
+                                    data=data,
+                                    scans=(files,),
+                                    names={label.id: label.name for label in labels},
+                                    split=split,
+                                    method=name,
+                                    seed=seed,
+                                    budget=budget,
+                                    backbone=self.backbone if method.backbone else None,
+                                    weights=weights if method.backbone else None,
+                                    side=self.side,
+                                    device=self.device,
+                                    absent=self.absent,
+                                )
+                            )
+        return sorted(specs, key=lambda spec: (abs(spec.split.painted - 4), spec.budget or 0))
+
+
+def title_of(name: str) -> str:
+    """Title of a method in tables."""
+    return find_method(name).title
+
+
+def report(rows: Sequence[Row]) -> str:
+    """Write the arena as Markdown: a table for each volume and number of slices."""
+    parts = ["# Arena", "", _preamble(rows)]
+    for (scans, count), own in sorted(
+        ((("+".join(r[0]["test"]), r[0]["slices"]), r) for r in _cases(rows).values()),
+        key=lambda item: item[0],
+    ):
+        parts += [f"## {scans}, {count} painted slices", "", by_budget(own, title_of), ""]
+    for (test,), own in _by_test(rows).items():
+        parts += [f"## {test}: Dice against painted slices, largest budget", ""]
+        parts += [by_amount(_largest(own), title_of), ""]
+        parts += [f"## {test}: HD95 in mm, largest budget", ""]
+        parts += [by_amount(_largest(own), title_of, "hd95_mm"), ""]
+        four = [row for row in _largest(own) if row["slices"] == 4]
+        if four:
+            parts += [f"## {test}: Dice of each structure in percent, four slices", ""]
+            parts += [per_label(four, title_of), ""]
+    if broken := failures(rows):
+        parts += ["## Failed rows", "", broken]
+    return "\n".join(parts)
+
+
+def _preamble(rows: Sequence[Row]) -> str:
+    machines = sorted(
+        {
+            f"{h['hardware']} ({h['device']}, {h['threads']} threads), torch {h['torch']}, "
+            f"commit {(h['commit'] or 'unknown')[:10]}"
+            for h in (row["hardware"] for row in rows if "hardware" in row)
+        }
+    )
+    return (
+        "Mean Dice over the structures of the volume on its unpainted slices; ± is the standard "
+        "deviation over seeds. Budgets are nominal seconds of learning: seconds on a machine whose "
+        "float32 matrix product runs at 100 GFLOP/s, measured before each row. `area` is the mean "
+        "height of Dice against the logarithm of the budget, `+ s` the nominal seconds that a "
+        "method needs beside its budget (prediction, or everything where it has none), `GiB` the "
+        "peak memory of the row's process.\n\n" + "\n".join(f"- {line}" for line in machines) + "\n"
+    )
+
+
+def _cases(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
+    cases: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        cases.setdefault(("+".join(row["test"]), row["slices"]), []).append(row)
+    return cases
+
+
+def _by_test(rows: Sequence[Row]) -> dict[tuple[str], list[Row]]:
+    named = [{**row, "tested": "+".join(row["test"])} for row in rows]
+    return {(str(key[0]),): own for key, own in grouped(named, "tested").items()}
+
+
+def _largest(rows: Sequence[Row]) -> list[Row]:
+    """Rows without a budget, and of each budgeted method those with its largest one."""
+    top: dict[str, float] = {}
+    for row in rows:
+        if row["budget"] is not None:
+            top[row["method"]] = max(top.get(row["method"], 0.0), row["budget"])
+    return [row for row in rows if row["budget"] is None or row["budget"] == top[row["method"]]]

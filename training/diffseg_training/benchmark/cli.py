@@ -1,0 +1,146 @@
+"""``napari-diffseg-benchmark``: the arena, the papers' tables, and preparation of public sets."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffseg_training.benchmark.rows import RowSpec
+
+PROGRAM = "napari-diffseg-benchmark"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        0 when everything was written; 1 with one line on standard error for a mistake that the
+        user can mend; 2 for wrong use. Rows that fail are recorded and do not change it.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except ValueError as error:
+        if arguments.debug:
+            raise
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return code
+
+
+def numbers(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Give an argparse type for comma-separated values."""
+
+    def parse(text: str) -> tuple[Any, ...]:
+        try:
+            return tuple(kind(part) for part in text.split(",") if part)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a comma-separated list") from error
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    arena = commands.add_parser("arena", help="few-slice methods inside each volume")
+    arena.add_argument("--volumes", nargs="+", required=True, type=Path, metavar="PATH")
+    arena.add_argument("--slices", type=numbers(int), default=(1, 2, 4, 8, 16))
+    arena.add_argument("--budgets", type=numbers(float), default=(10.0, 30.0, 60.0, 120.0))
+    arena.add_argument("--methods", type=numbers(str), help="names; see the command methods")
+    arena.add_argument("--seeds", type=numbers(int), default=(0,))
+    _sweep_options(arena)
+    arena.set_defaults(run=_arena)
+
+    report = commands.add_parser("report", help="tables and figures from finished rows")
+    report.add_argument("folder", type=Path, help="the folder of a sweep")
+    report.set_defaults(run=lambda a: _write_report(a.folder))
+
+    methods = commands.add_parser("methods", help="list the methods")
+    methods.set_defaults(run=_methods)
+    return parser
+
+
+def _sweep_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--backbone", help="name or file; the shipped one by default")
+    parser.add_argument("--side", type=int, help="pixels along the model grid")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--absent", choices=("leave-out", "papers"), default="leave-out")
+    parser.add_argument("--masks", action="store_true", help="keep the masks, for the panels")
+    parser.add_argument("--limit", type=float, metavar="S", help="most seconds for one row")
+    parser.add_argument("--retry", action="store_true", help="run failed rows again")
+    parser.add_argument("--dask", metavar="ADDRESS", help="spread the rows over a Dask cluster")
+    parser.add_argument("--threads", type=int, help="threads of each row")
+
+
+def _arena(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.arena import DEFAULT_METHODS, Arena
+
+    specs = Arena(
+        volumes=tuple(arguments.volumes),
+        slices=arguments.slices,
+        budgets=arguments.budgets,
+        methods=arguments.methods or DEFAULT_METHODS,
+        seeds=arguments.seeds,
+        backbone=arguments.backbone,
+        side=arguments.side,
+        device=arguments.device,
+        absent=arguments.absent,
+    ).specs()
+    return _sweep(specs, arguments)
+
+
+def _sweep(specs: list[RowSpec], arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.sweeps import read_rows, sweep
+    from diffseg_training.benchmark.tables import spread
+
+    if arguments.threads:
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # the rows' processes inherit it
+    folder: Path = arguments.output
+    rows = folder / "rows.jsonl"
+    known = {row["key"] for row in read_rows(rows)}
+    print(f"{len(specs)} rows, {sum(spec.key in known for spec in specs)} of them done already")
+    masks = folder / "masks" if arguments.masks else None
+    running = sweep(specs, rows, masks, arguments.limit, arguments.retry, arguments.dask)
+    for row in running:
+        what = f"{'+'.join(row['test'])}  {row['amount']:>9}  {row['method']:<20}"
+        budget = f"{row['budget']:>5g} s" if row["budget"] else " " * 7
+        if "error" in row:
+            result = f"failed: {row['error']}"
+        else:
+            result = f"Dice {spread([row['dice']])}  {row['seconds']:.0f} s"
+        print(f"{what} {budget}  seed {row['seed']}  {result}", flush=True)
+    return _write_report(folder)
+
+
+def _write_report(folder: Path) -> int:
+    from diffseg_training.benchmark.reports import write_reports
+
+    for path in write_reports(folder):
+        print(path)
+    return 0
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.methods import METHODS
+
+    for method in METHODS.values():
+        kind = "budget" if method.budgeted else "no budget"
+        print(f"{method.name:<20} {method.title:<28} {kind}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""Every method of the benchmark by name. All of them are ``run(task) -> Outcome``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from diffseg_training.benchmark import baselines
+from diffseg_training.benchmark.networks import NETWORKS
+from diffseg_training.benchmark.registration import registration
+from diffseg_training.benchmark.tasks import Mask, Outcome, Task
+from napari_diffseg.volume import Volume
+
+
+class MethodError(ValueError):
+    """No such method, or one that cannot do the task."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a sweep may say of how methods run.
+
+    Attributes
+    ----------
+    backbone
+        Name or file for the methods that use one; the shipped one by default.
+    side
+        Pixels along the model grid; each method's default otherwise.
+    small
+        Rival networks in their small variant for a CPU.
+    """
+
+    backbone: str | Path | None = None
+    side: int | None = None
+    small: bool = True
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method.
+
+    Attributes
+    ----------
+    name
+        On the command line and in rows.
+    title
+        In tables and figures.
+    run
+        Does a task.
+    budgeted
+        Whether it uses a budget of seconds or iterations.
+    across
+        Whether it can learn from one patient and segment another.
+    backbone
+        Whether a pre-trained backbone is part of it.
+    random
+        Whether the seed matters.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Task, Options], Outcome]
+    budgeted: bool = True
+    across: bool = True
+    backbone: bool = False
+    random: bool = True
+
+
+BASELINES: dict[str, Callable[[Volume, baselines.PaintedSlices], Mask]] = {
+    "nearest-copy": baselines.nearest_copy,
+    "shape-interpolation": baselines.shape_interpolation,
+    "random-walker": baselines.random_walker,
+    "registration": registration,
+}
+"""Methods without learning, on the painted slices of the volume itself."""
+
+
+def _on_own_slices(
+    method: Callable[[Volume, baselines.PaintedSlices], Mask], task: Task, options: Options
+) -> Outcome:
+    (example,) = task.train
+    if any(volume is not example.volume for volume in task.test):
+        raise MethodError("this method needs painted slices of the tested volume itself")
+    return Outcome(tuple(method(volume, example.painted) for volume in task.test))
+
+
+def _forest(which: str, task: Task, options: Options) -> Outcome:
+    from diffseg_training.benchmark import forests
+
+    if which == "handmade":
+        return forests.handmade_forest(task, side=options.side or 128)
+    return forests.backbone_forest(task, options.backbone, side=options.side or 128)
+
+
+def _network(name: str, task: Task, options: Options) -> Outcome:
+    from diffseg_training.benchmark.supervised import train_network
+
+    return train_network(task, name, options.side or 128, options.small)
+
+
+def _ddpm_seg(task: Task, options: Options) -> Outcome:
+    from diffseg_training.benchmark.ddpmseg import ddpm_seg
+
+    return ddpm_seg(task, options.backbone, options.side)
+
+
+def _nnunet(task: Task, options: Options) -> Outcome:
+    from diffseg_training.benchmark.nnunet import nnunet_2d
+
+    return nnunet_2d(task)
+
+
+def _diffseg(settings: dict[str, Any], task: Task, options: Options) -> Outcome:
+    from diffseg_training.benchmark.ours import diffseg
+
+    return diffseg(task, backbone=options.backbone, side=options.side, **settings)
+
+
+_OURS = {
+    "ours": ("Ours (app recipe)", {"recipe": "app", "strategy": "decoder"}),
+    "app-scratch": ("App recipe from scratch", {"recipe": "app", "strategy": "scratch"}),
+    "decoder": ("Ours, decoder (paper)", {"recipe": "paper", "strategy": "decoder"}),
+    "linear": ("Ours, linear (paper)", {"recipe": "paper", "strategy": "linear"}),
+    "scratch": ("From scratch (paper)", {"recipe": "paper", "strategy": "scratch"}),
+}
+
+_TITLES = {
+    "nearest-copy": "Nearest-slice copy",
+    "shape-interpolation": "Shape interpolation",
+    "random-walker": "3D random walker",
+    "registration": "Registration (demons)",
+}
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        *(
+            Method(
+                name,
+                _TITLES[name],
+                partial(_on_own_slices, run),
+                budgeted=False,
+                across=False,
+                random=False,
+            )
+            for name, run in BASELINES.items()
+        ),
+        Method("forest", "Pixel forest, hand-made", partial(_forest, "handmade"), budgeted=False),
+        Method(
+            "backbone-forest",
+            "Pixel forest, backbone",
+            partial(_forest, "backbone"),
+            budgeted=False,
+        ),
+        *(Method(name, spec.title, partial(_network, name)) for name, spec in NETWORKS.items()),
+        Method("nnunet", "nnU-Net 2D", _nnunet),
+        Method("ddpm-seg", "DDPM-Seg", _ddpm_seg, backbone=True),
+        *(
+            Method(name, title, partial(_diffseg, kw), backbone=True)
+            for name, (title, kw) in _OURS.items()
+        ),
+    )
+}
+
+
+def find_method(name: str) -> Method:
+    """Return a method by name; ``decoder@300`` is ``decoder`` at timestep 300.
+
+    Raises
+    ------
+    MethodError
+        If there is none of that name.
+    """
+    base, _, timestep = name.partition("@")
+    if base not in METHODS or (timestep and not (base in _OURS and timestep.isdecimal())):
+        raise MethodError(f"there is no method {name!r}; known are {', '.join(METHODS)}")
+    if not timestep:
+        return METHODS[base]
+    title, settings = _OURS[base]
+    at = {**settings, "timestep": int(timestep)}
+    return Method(name, f"{title}, t = {timestep}", partial(_diffseg, at), backbone=True)
+
+
+def timed(method: Method, task: Task, options: Options) -> tuple[Outcome, float]:
+    """Run a method and measure its wall time in seconds."""
+    began = time.perf_counter()
+    outcome = method.run(task, options)
+    return outcome, time.perf_counter() - began

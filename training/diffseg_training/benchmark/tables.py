@@ -1,0 +1,158 @@
+"""Tables from rows: Markdown and CSV, mean and spread over seeds, Dice against seconds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+Cell = str | float | int | None
+
+
+def finished(rows: Iterable[Row]) -> list[Row]:
+    """Rows with figures."""
+    return [row for row in rows if "error" not in row]
+
+
+def grouped(rows: Iterable[Row], *fields: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by the values of some fields, in order of appearance."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(field) for field in fields), []).append(row)
+    return groups
+
+
+def spread(values: Iterable[float | None], scale: float = 1.0, digits: int = 3) -> str:
+    """Mean, and the standard deviation where there is more than one value."""
+    known = [scale * value for value in values if value is not None and math.isfinite(value)]
+    if not known:
+        return "-"
+    mean = f"{np.mean(known):.{digits}f}"
+    return mean if len(known) == 1 else f"{mean} ± {np.std(known, ddof=1):.{digits}f}"
+
+
+def markdown(head: Sequence[str], body: Iterable[Sequence[Cell]]) -> str:
+    """Format a Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(_word(cell) for cell in cells) + " |" for cells in body]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(rows: Iterable[Row]) -> str:
+    """All rows flat, one column a label's Dice; failed rows with their error."""
+    flat = []
+    for row in rows:
+        line = {k: v for k, v in row.items() if not isinstance(v, (dict, list))}
+        line["train"], line["test"] = "+".join(row["train"]), "+".join(row["test"])
+        line["gflops"] = float(np.mean(row["gflops"])) if "gflops" in row else None
+        hardware = row.get("hardware", {})
+        line |= {k: hardware.get(k) for k in ("commit", "hardware", "device", "threads")}
+        line |= {f"dice {k}": v["dice"] for k, v in row.get("labels", {}).items()}
+        flat.append(line)
+    columns = list(dict.fromkeys(key for line in flat for key in line))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return out.getvalue()
+
+
+def by_amount(
+    rows: Sequence[Row], titles: Callable[[str], str], figure: str = "dice", scale: float = 1.0
+) -> str:
+    """Methods down, painted amounts across: mean ± deviation over seeds and splits."""
+    done = finished(rows)
+    amounts = sorted({row["amount"] for row in done}, key=_amount_order)
+    body = []
+    for (method,), own in grouped(rows, "method").items():
+        cells = grouped(finished(own), "amount")
+        if not cells:
+            body.append([titles(method), *["failed"] * len(amounts)])
+            continue
+        digits = 1 if scale == 100 or figure.endswith("mm") else 3
+        body.append(
+            [titles(method)]
+            + [spread([r[figure] for r in cells.get((a,), [])], scale, digits) for a in amounts]
+        )
+    return markdown(["method", *amounts], body)
+
+
+def by_budget(rows: Sequence[Row], titles: Callable[[str], str], figure: str = "dice") -> str:
+    """Methods down, budgets across, with the area under the Dice-seconds curve and the cost."""
+    done = finished(rows)
+    budgets = sorted({row["budget"] for row in done if row["budget"] is not None})
+    best = sorted(grouped(done, "method").items(), key=lambda item: -area(item[1], budgets, figure))
+    body = []
+    for (method,), own in best:
+        cells = grouped(own, "budget")
+        alike = [r[figure] for r in cells.get((None,), [])]
+        body.append(
+            [titles(method)]
+            + [spread(alike or [r[figure] for r in cells.get((b,), [])]) for b in budgets]
+            + [
+                f"{area(own, budgets, figure):.3f}",
+                f"{np.mean([r['nominal_seconds'] - (r['budget'] or 0) for r in own]):.0f}",
+                f"{max(r['peak_memory_bytes'] for r in own) / 2**30:.2f}",
+            ]
+        )
+    head = ["method", *(f"{b:g} s" for b in budgets), "area", "+ s", "GiB"]
+    return markdown(head, body)
+
+
+def area(rows: Sequence[Row], budgets: Sequence[float], figure: str = "dice") -> float:
+    """Mean height of the curve of a figure against the logarithm of the budget.
+
+    Methods without a budget have the same figure everywhere; with one budget the area is the
+    figure itself.
+    """
+    own = finished(rows)
+    flat = [row[figure] for row in own if row["budget"] is None]
+    if flat:
+        return float(np.mean(flat))
+    heights = []
+    for budget in budgets:
+        found = [row[figure] for row in own if row["budget"] == budget]
+        if not found:
+            return math.nan if len(budgets) > 1 else 0.0
+        heights.append(float(np.mean(found)))
+    if len(budgets) == 1:
+        return heights[0]
+    x = np.log(budgets)
+    return float(np.trapezoid(heights, x) / (x[-1] - x[0]))
+
+
+def per_label(rows: Sequence[Row], titles: Callable[[str], str]) -> str:
+    """Methods down, structures across: Dice in percent."""
+    done = finished(rows)
+    names = list(dict.fromkeys(name for row in done for name in row["labels"]))
+    body = [
+        [titles(method)]
+        + [spread([r["labels"][name]["dice"] for r in own], 100, 1).split(" ")[0] for name in names]
+        + [spread([r["dice"] for r in own], 100, 1)]
+        for (method,), own in grouped(done, "method").items()
+    ]
+    return markdown(["method", *names, "mean"], body)
+
+
+def failures(rows: Sequence[Row]) -> str:
+    """List the rows that failed; empty where none did."""
+    lines = [
+        f"- {row['method']}, {row['protocol']}, {row['amount']}, seed {row['seed']}: {row['error']}"
+        for row in rows
+        if "error" in row
+    ]
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _word(cell: Cell) -> str:
+    return "-" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+
+
+def _amount_order(amount: str) -> tuple[bool, float]:
+    number, unit = amount.split(" ")
+    return unit == "%", float(number)
