@@ -18,10 +18,10 @@ With ``absent="papers"`` a label absent from both counts 0 as well, which is how
 over 13 organs treats their "NA" entries. HD95 stays undefined there: a distance of 0 would be
 praise.
 
-Surfaces next to an excluded slice need a rule too. A surface is always that of the whole mask,
-so taking slices out neither cuts an organ open nor invents a cap. Only the surface voxels that
-lie in evaluated slices are counted, but each is measured to the nearest surface voxel of the
-other mask in *any* slice.
+Surfaces next to an excluded slice need a rule too. Excluded slices are taken from the reference
+in both masks, as known truth, so it does not matter what `mask` holds there, no organ is cut open
+and no cap invented. Surface voxels in excluded slices are not counted, but a counted one may be
+nearest to one of them.
 """
 
 from __future__ import annotations
@@ -136,13 +136,7 @@ def confusion(mask: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[
     MetricsError
         The shapes differ or the masks are not uint8.
     """
-    if mask.shape != reference.shape:
-        raise MetricsError(
-            f"the masks have different shapes {mask.shape} and {reference.shape}: "
-            "bring both to one grid first"
-        )
-    if mask.dtype != np.uint8 or reference.dtype != np.uint8:
-        raise MetricsError(f"the masks must be uint8, not {mask.dtype} and {reference.dtype}")
+    _check(mask, reference)
     if mask.size == 0:
         return np.zeros((1, 1), np.int64)
     n = max(int(mask.max()), int(reference.max())) + 1
@@ -222,6 +216,7 @@ def evaluate(
     """
     if mask.ndim != 3:
         raise MetricsError(f"a mask needs 3 axes (z, y, x), not {mask.ndim}")
+    _check(mask, reference)
     kept = np.ones(mask.shape[0], bool)
     for z in exclude_slices:
         if not 0 <= z < len(kept):
@@ -229,17 +224,15 @@ def evaluate(
         kept[z] = False
     if not kept.any():
         raise MetricsError("every slice is excluded: nothing is left to evaluate")
-    counts = np.zeros((256, 256), np.int64)
-    found = confusion(mask, reference)  # checks the shapes
-    counts[: len(found), : len(found)] = found
-    for z in np.flatnonzero(~kept).tolist():
-        painted = confusion(mask[z], reference[z])
-        counts[: len(painted), : len(painted)] -= painted
+    counts = confusion(mask[kept], reference[kept])
+    mask = np.where(kept[:, None, None], mask, reference)
 
     scores = []
     for label in labels:
-        a, b = int(counts[label.id].sum()), int(counts[:, label.id].sum())
         dsc, jaccard = _overlap(counts, label.id)
+        known = label.id < len(counts)
+        a = int(counts[label.id].sum()) if known else 0
+        b = int(counts[:, label.id].sum()) if known else 0
         hd95, surface = math.nan, math.nan
         if a and b:
             hd95, surface = _surface(
@@ -257,6 +250,16 @@ def evaluate(
         mean_of(s.surface_dice for s in scores),
     )
     return Evaluation(tuple(scores), mean, RULE[absent], int(kept.sum()), tolerance_mm)
+
+
+def _check(mask: NDArray[np.uint8], reference: NDArray[np.uint8]) -> None:
+    if mask.shape != reference.shape:
+        raise MetricsError(
+            f"the masks have different shapes {mask.shape} and {reference.shape}: "
+            "bring both to one grid first"
+        )
+    if mask.dtype != np.uint8 or reference.dtype != np.uint8:
+        raise MetricsError(f"the masks must be uint8, not {mask.dtype} and {reference.dtype}")
 
 
 def _overlap(counts: NDArray[np.int64], label: int) -> tuple[float, float]:

@@ -74,8 +74,8 @@ class ProgressLine:
         parts = [f"{stage}{count}"]
         if loss is not None:
             parts.append(f"loss {loss:.3f}")
-        if remaining is not None:
-            parts.append(f"{duration(max(remaining, 0))} left")
+        if remaining is not None and remaining > 0:
+            parts.append(f"{duration(remaining)} left")
         self._write(", ".join(parts))
 
     def say(self, text: str) -> None:

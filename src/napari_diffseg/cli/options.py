@@ -15,7 +15,8 @@ class Formatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        shown = action.option_strings and action.default not in (None, False, (), argparse.SUPPRESS)
+        hidden = (None, argparse.SUPPRESS, ())
+        shown = action.option_strings and action.nargs != 0 and action.default not in hidden
         return f"{text} (default: %(default)s)" if shown else text
 
 

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ import numpy as np
 
 from napari_diffseg.cli.console import ProgressLine, figure, table
 from napari_diffseg.cli.options import add_settings, settings_from, slice_indices
+from napari_diffseg.device import pick_device
 from napari_diffseg.finetune import Progress, TrainError, TrainSettings
 from napari_diffseg.metrics import mean_of
-from napari_diffseg.report import environment
 from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.session import Session, SliceState
 from napari_diffseg.volume import (
@@ -93,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     except TrainError as error:
         args.fail(str(error))
     _check_outputs(args)
+    pick_device(settings.device)
     clock = Clock()
     with ProgressLine() as line:
         with clock.stage("read"):
@@ -107,8 +107,6 @@ def run(args: argparse.Namespace) -> int:
             _follow(session.train(settings, from_model=args.model is not None), line)
         with clock.stage("predict"):
             _predict(session, line)
-        # The round of the training, before validation could add to it.
-        trained = session.rounds[-1]
         if args.validate:
             with clock.stage("validate"):
                 _follow(session.validate(settings), line)
@@ -118,10 +116,10 @@ def run(args: argparse.Namespace) -> int:
                 session.save_model(args.save_model)
                 Segmenter.load(args.save_model)
     if args.report:
-        _write_json(args.report, _report(session, settings, args, slices, clock))
+        _write_json(args.report, _report(session, args, clock))
     print(
         f"{args.output}: {len(volume.hu)} slices from {len(slices)} painted ones, "
-        f"{trained.iterations} iterations, {clock.total:.1f} s"
+        f"{session.rounds[-1].iterations} iterations, {clock.total:.1f} s"
     )
     if args.validate:
         print(_quality_table(session))
@@ -199,6 +197,8 @@ def _session(
     session = Session(volume, wanted, backbone=args.backbone, folder=False)
     if args.model:
         session.load_model(args.model)
+    else:
+        _ = session.backbone  # a missing one is named now, not after the volume is prepared
     for z, mask in zip(slices, truth, strict=True):
         session.set_slice(z, mask, SliceState.PAINTED)
     session.current = slices[len(slices) // 2]
@@ -207,9 +207,9 @@ def _session(
 
 def _follow(steps: Iterator[Progress], line: ProgressLine) -> None:
     """Drive a task to its end; what it says is shown once."""
-    said = set()
+    said: set[str] = set()
     for progress in steps:
-        if progress.note and progress.note not in said:
+        if progress.note not in ({"", progress.stage} | said):
             said.add(progress.note)
             line.say(f"napari-diffseg: {progress.note}")
         line.update(
@@ -224,49 +224,21 @@ def _predict(session: Session, line: ProgressLine) -> None:
         line.update("predicting", done, count, (time.monotonic() - began) / done * (count - done))
 
 
-def _report(
-    session: Session,
-    settings: TrainSettings,
-    args: argparse.Namespace,
-    slices: tuple[int, ...],
-    clock: Clock,
-) -> dict[str, Any]:
+def _report(session: Session, args: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     """Collect what was done. No path and no file's name: they may name a patient."""
     volume = session.volume
-    trained = session.rounds[-1]
-    quality = None
-    if args.validate:
-        quality = {
-            "method": "Dice of each painted slice by a model trained on the other painted slices",
-            "labels": [
-                {"id": label.id, "name": label.name, "dice": session.quality.get(label.id)}
-                for label in session.labels
-            ],
-            "mean_dice": _defined(mean_of(session.quality.values())),
-        }
-    return {
-        "program": "napari-diffseg",
-        **environment(settings.device),
-        "seed": settings.seed,
-        "settings": asdict(settings),
+    report = session.report()
+    del report["rounds"]  # there is one, and it is described above
+    return report | {
         "start": "saved model" if args.model else session.backbone.name,
         "volume": {
             "shape_zyx": list(volume.hu.shape),
             "spacing_zyx_mm": list(volume.geometry.spacing),
             "notes": list(volume.geometry.notes),
         },
-        "slices": list(slices),
-        "labels": [{"id": label.id, "name": label.name} for label in session.labels],
-        "iterations": trained.iterations,
-        "loss_curve": [{"step": step, "loss": loss} for step, loss in trained.losses],
         "seconds": clock.seconds | {"total": clock.total},
-        "seconds_of_training": trained.seconds,
-        "quality": quality,
+        "seconds_of_training": session.rounds[-1].seconds,
     }
-
-
-def _defined(value: float) -> float | None:
-    return value if value == value else None
 
 
 def _quality_table(session: Session) -> str:
