@@ -189,7 +189,7 @@ class SessionFolder:
         self.path = path
         owner = path / "owner"
         # The operating system frees the lock of a killed process, so no lock is ever stale.
-        self._lock = filelock.FileLock(path / "lock", timeout=0)
+        self._lock = filelock.FileLock(path / "lock", timeout=0, thread_local=False)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()

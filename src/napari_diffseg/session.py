@@ -92,7 +92,7 @@ class Session(Annotation):
 
         Returns
         -------
-        The session, or ``None`` when there is none. What could not be read is in ``notes``.
+        The session, or ``None`` when there is none; ``notes`` names what could not be read.
 
         Raises
         ------
@@ -120,11 +120,14 @@ class Session(Annotation):
 
     def suggest(self, n: int = 1) -> list[Suggestion]:
         """Name the slices that are most worth painting next, the best first."""
+        confidence = change = None
         with self._lock:
-            confidence = change = None
             if self.predicted.all():
-                confidence = slice_confidence(self.prediction, self.confidence)
-                change = slice_change(self.prediction)
+                # A few pixels tell as much, and the window asks after each stroke.
+                step = max(1, self.prediction.shape[2] // 128)
+                prediction = self.prediction[:, ::step, ::step]
+                confidence = slice_confidence(prediction, self.confidence[:, ::step, ::step])
+                change = slice_change(prediction)
             reach = max(2.0, _REACH_MM / float(self.volume.geometry.spacing[0]))
             return suggest(self.states > 0, confidence, change, n, reach)
 
@@ -157,10 +160,9 @@ class Session(Annotation):
         on = set().union(*(painted_ids(slice_) for slice_ in painted))
         if not on:
             raise SessionError("Only background is painted. Paint a structure, then Train.")
-        if not any((s.mask == (0 if s.full else BACKGROUND)).any() for s in painted):
+        if not any(s.full or (s.mask == BACKGROUND).any() for s in painted):
             raise SessionError(
-                "No background is painted. Scribble some around the structure, "
-                "or mark a slice as painted in full, then Train."
+                "No background is painted. Scribble some, or mark a slice as painted in full."
             )
         missing = ", ".join(label.name for label in labels if label.id not in on)
         note = f"No painted pixel yet: {missing}." if missing else ""
@@ -271,10 +273,7 @@ class Session(Annotation):
     def validate(self, settings: TrainSettings) -> Iterator[Progress]:
         """Measure quality: leave each slice painted in full out in turn; sets ``quality``.
 
-        Parameters
-        ----------
-        settings
-            As for training; the seconds are shared by the slices that are left out.
+        The seconds in ``settings`` are shared by the slices that are left out.
 
         Raises
         ------
@@ -310,7 +309,8 @@ class Session(Annotation):
         made = self._rounds[number]
         segmenter, stored = self._rounds.model(number), self._rounds.prediction(number)
         with self._lock:
-            self._use(made, segmenter)
+            self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
+            self._log(Record({"op": "round", "number": number}))
             kept = np.isin(np.arange(len(self.predicted)), sorted(self.edited))
             self.predicted[~kept] = 0
             self.prediction[~kept] = 0
@@ -320,10 +320,6 @@ class Session(Annotation):
                 self._show(number, stored)
                 slices = stored.slices.tolist()
                 self._log(Record({"op": "predicted", "round": number, "slices": slices}))
-
-    def _use(self, made: Round, segmenter: Segmenter) -> None:
-        self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
-        self._log(Record({"op": "round", "number": made.number}))
 
     def compare(self, a: int, b: int) -> Comparison:
         """Compare the predictions of two rounds: Dice by label, changed pixels by slice."""

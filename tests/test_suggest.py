@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_diffseg.suggest import (
+    distance_to_painted,
+    slice_change,
+    slice_confidence,
+    suggest,
+)
+
+
+def painted(count: int, *at: int) -> np.ndarray:
+    marked = np.zeros(count, bool)
+    marked[list(at)] = True
+    return marked
+
+
+def test_distance_counts_slices() -> None:
+    np.testing.assert_array_equal(distance_to_painted(painted(6, 1, 4)), [1, 0, 1, 1, 0, 1])
+    assert np.isinf(distance_to_painted(painted(3))).all()
+
+
+def test_confidence_is_that_of_the_structures() -> None:
+    prediction = np.zeros((2, 4, 4), np.uint8)
+    confidence = np.full((2, 4, 4), 100, np.uint8)
+    prediction[1, 0, 0] = 3
+    confidence[1, 0, 0] = 60
+    confidence[1, 3, 3] = 40  # unsure background counts, certain background does not
+    np.testing.assert_array_equal(slice_confidence(prediction, confidence), [100, 50])
+
+
+def test_change_is_one_minus_dice_with_the_worse_neighbour() -> None:
+    prediction = np.zeros((4, 4, 4), np.uint8)
+    prediction[0, :2] = 1
+    prediction[1, :2] = 1
+    prediction[2, :2] = 2  # another label on the same pixels
+    np.testing.assert_allclose(slice_change(prediction), [0, 1, 1, 1])
+    prediction[2] = prediction[3] = prediction[1]
+    prediction[3, 1] = 0
+    np.testing.assert_allclose(slice_change(prediction), [0, 0, 1 / 3, 1 / 3])
+
+
+def test_without_a_prediction_the_volume_is_covered_evenly() -> None:
+    (first,) = suggest(painted(101))
+    assert abs(first.z - 50) <= 1
+    assert "nothing is painted yet" in first.reason
+    found = sorted(s.z for s in suggest(painted(101), n=4))
+    assert np.diff([-1, *found, 101]).max() <= 35
+    assert np.diff(found).min() >= 15
+
+
+def test_the_gap_is_suggested_and_the_distance_is_named() -> None:
+    (found,) = suggest(painted(60, 0, 5, 10, 50, 55, 59))
+    assert 28 <= found.z <= 32
+    assert (
+        found.reason
+        == f"Slice {found.z}: far from any painted slice ({min(found.z - 10, 50 - found.z)} slices)"
+    )
+
+
+def test_low_confidence_attracts_and_is_named() -> None:
+    confidence = np.full(60, 98.0)
+    confidence[40:45] = 61
+    (found,) = suggest(painted(60, 10, 25, 38, 50), confidence)
+    assert 40 <= found.z < 45
+    assert found.reason == f"Slice {found.z}: confidence is low (61 %)"
+
+
+def test_a_jump_attracts_and_is_named() -> None:
+    change = np.full(60, 0.02)
+    change[19:22] = 0.9
+    (found,) = suggest(painted(60, 5, 15, 25, 40, 55), np.full(60, 99.0), change)
+    assert 19 <= found.z < 22
+    assert found.reason == (
+        f"Slice {found.z}: the prediction jumps between neighbours (90 % differs)"
+    )
+
+
+def test_a_painted_slice_is_never_suggested() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        marked = rng.random(12) < 0.5
+        found = suggest(marked, rng.uniform(30, 100, 12), rng.random(12), n=12)
+        assert {s.z for s in found} == set(np.flatnonzero(~marked).tolist())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_tiny_volumes(count: int) -> None:
+    assert suggest(painted(count, *range(count))) == []
+    assert len(suggest(painted(count), n=5)) == count
