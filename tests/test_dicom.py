@@ -147,10 +147,15 @@ def test_localisers_and_other_modalities_are_skipped(tmp_path):
     def dose_report(n, data):
         data.Modality = "SR"
 
+    def screenshot(n, data):
+        data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+        del data.ImagePositionPatient
+
     pixels = save_series(tmp_path, line(3))
     orientation = (0, 1, 0, 0, 0, -1)
     save_series(tmp_path, line(1), number=2, orientation=orientation, change=localiser)
     save_series(tmp_path, line(1), number=3, change=dose_report)
+    save_series(tmp_path, line(1), number=4, change=screenshot)
     (tmp_path / "readme.txt").write_text("not DICOM")
     assert (read_volume(tmp_path).hu == pixels.astype(int) - 1024).all()
 
@@ -180,6 +185,14 @@ def setting(**values):
     return change
 
 
+def setting_all(**values):
+    def change(n, data):
+        for name, value in values.items():
+            setattr(data, name, value)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -191,11 +204,14 @@ def setting(**values):
         (setting(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "colour"),
         (setting(NumberOfFrames=2), "multi-frame"),
         (setting(PixelData=bytes(6)), "cannot be read"),
+        (deleting("ImagePositionPatient"), "no position, orientation or spacing"),
+        (lambda n, data: n == 1 and delattr(data, "ImagePositionPatient"), "no position"),
+        (setting_all(SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1"), "only multi-frame CT"),
         (deleting("ImageOrientationPatient"), "no position, orientation or spacing"),
         (deleting("RescaleSlope"), "no rescale to HU"),
         (setting(Modality="CT", ImageOrientationPatient=[0] * 6), "mixes slices"),
-        (lambda n, data: setattr(data, "ImageOrientationPatient", [0] * 6), "no usable orient"),
-        (lambda n, data: setattr(data, "Modality", "MR"), "only MR"),
+        (setting_all(ImageOrientationPatient=[0] * 6), "no usable orientation"),
+        (setting_all(Modality="MR"), "only MR"),
     ],
 )
 def test_unusable_series_is_refused_in_one_line(tmp_path, change, words):

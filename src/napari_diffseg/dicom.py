@@ -20,11 +20,15 @@ from napari_diffseg.formats import LPS, colour, reading, scaled, to_hu
 from napari_diffseg.geometry import Geometry, VolumeError
 
 _TAGS = [
-    "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality",
-    "ImageType", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "NumberOfFrames",
-    "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices", "SamplesPerPixel",
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
+    "Modality", "ImageType", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient",
+    "NumberOfFrames", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices", "SamplesPerPixel",
     "FrameOfReferenceUID",
 ]  # fmt: skip
+
+# SOP classes that are no plain CT slices: pictures of screens, and enhanced CT.
+_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.2."
 
 # A tilt below this, in degrees, and gaps that differ by less than this share are rounding.
 _TILT = 0.1
@@ -71,6 +75,12 @@ class _Slice(NamedTuple):
         """SOP instance UID; anonymisers sometimes leave it in the file's preamble only."""
         meta = getattr(self.header, "file_meta", {})
         return str(self.header.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID", ""))
+
+    @property
+    def storage(self) -> str:
+        """SOP class UID, likewise."""
+        meta = getattr(self.header, "file_meta", {})
+        return str(self.header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID", ""))
 
     @property
     def position(self) -> NDArray[np.float64]:
@@ -194,8 +204,10 @@ def _scan(folder: Path) -> dict[str, list[_Slice]]:
             other.add(modality or "no modality")
         elif "LOCALIZER" in (header.get("ImageType") or ()):
             other.add("CT localisers")
-        elif "ImagePositionPatient" not in header and "NumberOfFrames" not in header:
-            other.add("CT images without a position")
+        elif item.storage.startswith(_CAPTURE):
+            other.add("secondary captures")
+        elif item.storage.startswith(_MULTI_FRAME):
+            other.add("multi-frame CT, which must first be exported slice by slice or as NIfTI")
         else:
             _check(item)
             found[str(header.get("SeriesInstanceUID", ""))][item.uid or str(path)] = item

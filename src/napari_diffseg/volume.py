@@ -301,7 +301,10 @@ def _commit(path: Path, write: Callable[[Path], None], check: Callable[[Path], b
             write(part)
             if not check(part):
                 raise VolumeError(f"{path}: reads back differently; nothing was written")
+            # The header of a pair last: it must never name data that is not there yet.
             for file in sorted(Path(folder).iterdir(), key=lambda file: file == part):
+                with file.open("rb+") as stream:
+                    os.fsync(stream.fileno())
                 os.replace(file, path.parent / file.name)
     except VolumeError as error:
         raise VolumeError(str(error).replace(str(part), str(path))) from error
