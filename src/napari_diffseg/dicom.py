@@ -22,8 +22,8 @@ from napari_diffseg.geometry import Geometry, VolumeError
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
     "Modality", "ImageType", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient",
-    "NumberOfFrames", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices", "SamplesPerPixel",
-    "FrameOfReferenceUID",
+    "NumberOfFrames", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices",
+    "SamplesPerPixel", "FrameOfReferenceUID",
 ]  # fmt: skip
 
 # SOP classes that are no plain CT slices: pictures of screens, and enhanced CT.
