@@ -110,7 +110,7 @@ def random_walker(
     window: tuple[float, float] = (-160.0, 240.0),
     beta: float | None = None,
     voxels: int = 1_000_000,
-    ease: float = 4.0,
+    ease: float = 6.0,
 ) -> Mask:
     """Random walker in 3D with the painted slices as seeds.
 
@@ -124,7 +124,7 @@ def random_walker(
     window
         Range of HU that counts.
     beta
-        How much an edge of the image hinders the walker. By default 100,000 for slices painted
+        How much an edge of the image hinders the walker. By default 30,000 for slices painted
         in full, which hem small structures in with background from both sides unless edges stop
         it; 1,000 for scribbles, from which it has a long way over noise.
     voxels
@@ -162,7 +162,7 @@ def random_walker(
         labels = walk(
             ndimage.uniform_filter(image, (1, step, step))[thin],
             labels,
-            beta=beta or (100_000.0 if dense else 1_000.0),
+            beta=beta or (30_000.0 if dense else 1_000.0),
             mode="cg_j",
             tol=1e-2,
             spacing=spacing / spacing.min() * (ease, 1, 1),
