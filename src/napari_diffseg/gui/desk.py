@@ -71,7 +71,9 @@ class Desk(QObject):
         layers.events.removed.disconnect(self._on_removed)
         layers.selection.events.active.disconnect(self._on_active)
         for workspace in self.workspaces:
-            workspace.close(remove_layers)
+            workspace.close()
+            if remove_layers:
+                workspace.layers.remove()
         self.workspaces, self.active = [], None
 
     def _take(self, layer: Any) -> None:
@@ -92,7 +94,7 @@ class Desk(QObject):
         for workspace in list(self.workspaces):
             if gone is workspace.layers.ct:
                 self.workspaces.remove(workspace)
-                workspace.close(remove_layers=False)
+                workspace.close()
                 # napari is in the middle of a removal; the volume's other layers go afterwards.
                 QTimer.singleShot(0, workspace.layers.remove)
                 if workspace is self.active:

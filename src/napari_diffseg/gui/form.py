@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import types
-from dataclasses import MISSING, fields
+from dataclasses import Field, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from magicgui.widgets import Container, SpinBox, create_widget
+from magicgui.widgets import LineEdit, SpinBox, create_widget
+from qtpy.QtWidgets import QFormLayout, QWidget
 
-from napari_diffseg.finetune import TrainSettings
+from napari_diffseg.finetune import TrainError, TrainSettings
 
 BUDGET = "seconds"  # the panel's budget buttons set this one
 
@@ -18,33 +19,39 @@ class SettingsForm:
 
     Attributes
     ----------
-    container
-        magicgui container with one widget a field, save the time budget.
+    widgets
+        magicgui widget by field name, for every field but the time budget.
+    native
+        Qt widget with all of them, labelled.
     """
 
     def __init__(self) -> None:
         hints = get_type_hints(TrainSettings)
         self._optional: set[str] = set()
-        widgets = []
+        self.widgets: dict[str, Any] = {}
+        self.native = QWidget()
+        lines = QFormLayout(self.native)
+        lines.setContentsMargins(0, 0, 0, 0)
+        lines.setVerticalSpacing(4)
         for field in fields(TrainSettings):
             if field.name != BUDGET:
-                widgets.append(self._widget(field.name, hints[field.name], field))
-        self.container = Container(widgets=widgets, labels=True)
-        self.container.margins = (0, 0, 0, 0)
+                widget = self._widget(field, hints[field.name])
+                self.widgets[field.name] = widget
+                lines.addRow(field.name.capitalize(), widget.native)
 
-    def _widget(self, name: str, hint: Any, field: Any) -> Any:
-        default = None if field.default is MISSING else field.default
-        tooltip = field.metadata.get("help", "")
+    def _widget(self, field: Field[Any], hint: Any) -> Any:
         inner = _without_none(hint)
         if inner is not hint:
-            # 0 stands for None, for no field that may be None has a meaning at 0.
-            self._optional.add(name)
-            widget: Any = SpinBox(name=name, value=default or 0, min=0, max=100_000)
-            widget.native.setSpecialValueText("automatic")
+            # An empty line stands for None, which lets the program choose.
+            self._optional.add(field.name)
+            text = "" if field.default is None else str(field.default)
+            widget: Any = LineEdit(name=field.name, value=text)
+            widget.native.setPlaceholderText("automatic")
         elif inner is int:
-            widget = SpinBox(name=name, value=default, min=0, max=2**31 - 1)
+            widget = SpinBox(name=field.name, value=field.default, min=0, max=2**31 - 1)
         else:
-            widget = create_widget(value=default, annotation=inner, name=name)
+            widget = create_widget(value=field.default, annotation=inner, name=field.name)
+        tooltip = str(field.metadata.get("help", ""))
         widget.tooltip = tooltip[:1].upper() + tooltip[1:]
         return widget
 
@@ -59,12 +66,17 @@ class SettingsForm:
         Raises
         ------
         TrainError
-            If the settings contradict themselves.
+            If a number is none, or the settings contradict themselves.
         """
         values: dict[str, Any] = {BUDGET: seconds}
-        for widget in self.container:
+        for name, widget in self.widgets.items():
             value = widget.value
-            values[widget.name] = None if widget.name in self._optional and value == 0 else value
+            if name in self._optional:
+                text = str(value).strip()
+                if text and not text.isdecimal():
+                    raise TrainError(f"{name.capitalize()}: “{text}” is not a whole number.")
+                value = int(text) if text else None
+            values[name] = value
         return TrainSettings(**values)
 
 

@@ -179,7 +179,7 @@ def _next(s: Situation) -> str:
     if s.predicted < s.slices:
         return f"{s.predicted} of {s.slices} slices predicted: press Predict all."
     if s.current_predicted and not s.current_truth:
-        return f"Slice {s.current}: correct the prediction if need be, then Accept it. Or Export."
+        return "Correct this slice's prediction if need be, then Accept it. Or Export."
     return "Go to the next suggested slice and correct it, or Export."
 
 

@@ -56,6 +56,7 @@ def volume_layer(volume: Volume) -> LayerData:
             "scale": volume.geometry.spacing,
             "contrast_limits": SOFT_TISSUE,
             "colormap": "gray",
+            "interpolation2d": "linear",
             "units": "mm",
             "metadata": {VOLUME: volume},
         },

@@ -11,7 +11,7 @@ from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.labels_table import LabelsTable, rows_of
 from napari_diffseg.gui.theme import Palette, Section, allow
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.session import SliceState
+from napari_diffseg.session import Session
 
 
 class LabelsSection(Section):
@@ -57,19 +57,14 @@ class LabelsSection(Section):
             self.table.show_rows((), None)
             allow(self.remove_button, "", why or "Add a label first.")
             return
-        z = workspace.current
-        state = session.states[z]
-        scribbles = state == SliceState.SCRIBBLED or (
-            state == SliceState.UNPAINTED and workspace.fresh_state == SliceState.SCRIBBLED
-        )
         rows = rows_of(
             session.labels,
-            workspace.slices_per_label(),
+            workspace.truth.slices_per_label(),
             session.quality,
             workspace.quality_before(),
-            workspace.locked,
+            workspace.truth.locked,
             workspace.hidden,
-            scribbles,
+            workspace.truth.takes_scribbles(workspace.current),
         )
         paint = workspace.layers.paint
         brush = int(paint.selected_label) if paint is not None else None
@@ -79,11 +74,14 @@ class LabelsSection(Section):
         allow(self.remove_button, "Remove the chosen label; it must not be painted", why or none)
 
     def _add(self) -> None:
-        workspace = self._active()
-        if workspace is not None:
-            label_id = workspace.add_label()
+        def add(workspace: Workspace, session: Session) -> None:
+            label = session.add_label()
+            workspace.recolour()
+            workspace.take_brush(label.id)
             self.show_state(workspace, Guide(""))
-            self.table.edit_name(label_id)
+            self.table.edit_name(label.id)
+
+        self._do(add)
 
     def _pick(self, label_id: int) -> None:
         workspace = self._active()
@@ -91,34 +89,52 @@ class LabelsSection(Section):
             workspace.take_brush(label_id)
 
     def _rename(self, label_id: int, name: str) -> None:
-        self._try(lambda w: w.rename_label(label_id, name))
+        def rename(workspace: Workspace, session: Session) -> None:
+            session.rename_label(label_id, name)
+            workspace.recolour()
+
+        self._do(rename)
 
     def _remove(self) -> None:
-        label_id = self.table.selected_id()
-        if label_id is not None:
-            self._try(lambda w: w.remove_label(label_id))
+        def remove(workspace: Workspace, session: Session) -> None:
+            chosen = self.table.selected_id()
+            if chosen is not None:
+                session.remove_label(chosen)
+                workspace.show_session()
+                workspace.recolour()
+
+        self._do(remove)
 
     def _import_names(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Import label names", "", "JSON (*.json)")
+
+        def take(workspace: Workspace, session: Session) -> None:
+            session.import_names(path)
+            workspace.recolour()
+
         if path:
-            self._try(lambda w: w.import_names(path))
+            self._do(take)
 
     def _toggle_lock(self, label_id: int) -> None:
-        workspace = self._active()
-        if workspace is not None:
-            workspace.locked ^= {label_id}
+        def toggle(workspace: Workspace, session: Session) -> None:
+            workspace.truth.locked ^= {label_id}
             workspace.changed.emit()
 
+        self._do(toggle)
+
     def _toggle_eye(self, label_id: int) -> None:
-        workspace = self._active()
-        if workspace is not None:
+        def toggle(workspace: Workspace, session: Session) -> None:
             workspace.hidden ^= {label_id}
             workspace.recolour()
 
-    def _try(self, action: Callable[[Workspace], None]) -> None:
+        self._do(toggle)
+
+    def _do(self, action: Callable[[Workspace, Session], None]) -> None:
         workspace = self._active()
-        if workspace is not None:
-            try:
-                action(workspace)
-            except ValueError as error:
-                workspace.fail(error)
+        if workspace is None or workspace.session is None:
+            return
+        try:
+            action(workspace, workspace.session)
+        except ValueError as error:
+            workspace.fail(error)
+            self.table.forget()  # a name that was refused must not stay in the table

@@ -142,6 +142,10 @@ class LabelsTable(QTableWidget):
             self.setCurrentCell(-1, -1)
         self.blockSignals(False)
 
+    def forget(self) -> None:
+        """Fill every cell anew the next time."""
+        self._rows = ()
+
     def edit_name(self, label_id: int) -> None:
         """Let the user type the name of a label."""
         for index, row in enumerate(self._rows):
@@ -234,7 +238,7 @@ def rows_of(
         for label in labels
     ]
     if scribbles and labels:
-        rows.append(LabelRow(Label(BACKGROUND, "background", (209, 209, 219))))
+        rows.append(LabelRow(Label(BACKGROUND, "background", (210, 210, 210))))
     return tuple(rows)
 
 

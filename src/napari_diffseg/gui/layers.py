@@ -21,12 +21,12 @@ from napari_diffseg.volume import Label, Volume
 
 PAINT_OPACITY, PREDICTION_OPACITY = 0.7, 0.4
 _CLEAR = (0.0, 0.0, 0.0, 0.0)
-_BACKGROUND_GREY = (0.82, 0.82, 0.86, 0.8)
+_BACKGROUND_GREY = (0.82, 0.82, 0.82, 0.8)
 
 # Sure is clear glass, unsure is orange: the eye is led to where a look is needed.
 _UNSURE = Colormap(
-    [[0.95, 0.6, 0.1, 0.9], [0.95, 0.6, 0.1, 0.55], [0.95, 0.6, 0.1, 0.0]],
-    controls=[0.0, 0.6, 1.0],
+    [[0.95, 0.6, 0.1, 0.6], [0.95, 0.6, 0.1, 0.6], [0.95, 0.6, 0.1, 0.0]],
+    controls=[0.0, 0.5, 1.0],
     name="napari-diffseg unsure",
 )
 

@@ -23,7 +23,9 @@ class LossCurve(QWidget):
         self._points: list[tuple[float, float]] = []
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setAccessibleName("Training loss")
-        self.setToolTip("Training loss (logarithmic). It says how learning goes, not how good it is.")
+        self.setToolTip(
+            "Training loss (logarithmic). It says how learning goes, not how good it is."
+        )
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Qt's question for a size."""

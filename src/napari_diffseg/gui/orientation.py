@@ -75,7 +75,7 @@ class Letters:
             self._overlays[edge] = overlay
         for event in (viewer.dims.events.order, viewer.dims.events.ndisplay):
             event.connect(self._update)
-        viewer.camera.events.orientation.connect(self._update)
+        viewer.scene.camera.events.orientation.connect(self._update)
 
     def show(self, shown: bool) -> None:
         """Show the letters while a CT is open."""
@@ -86,7 +86,7 @@ class Letters:
         """Take the letters off the canvas."""
         for event in (self._viewer.dims.events.order, self._viewer.dims.events.ndisplay):
             event.disconnect(self._update)
-        self._viewer.camera.events.orientation.disconnect(self._update)
+        self._viewer.scene.camera.events.orientation.disconnect(self._update)
         for edge in self._overlays:
             self._viewer.canvas.overlays.pop(f"orientation_{edge}", None)
         self._overlays = {}
@@ -95,7 +95,7 @@ class Letters:
         dims = self._viewer.dims
         letters: dict[str, str] = {}
         if self._shown and dims.ndim == 3:
-            vertical, horizontal = (str(o) for o in self._viewer.camera.orientation2d)
+            vertical, horizontal = (str(o) for o in self._viewer.scene.camera.orientation2d)
             letters = edge_letters(tuple(dims.displayed), vertical, horizontal)
         for edge, overlay in self._overlays.items():
             overlay.text = letters.get(edge, "")

@@ -6,6 +6,7 @@ training had shown in passing.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Literal
 
@@ -28,8 +29,7 @@ STOP_SECONDS = 10.0
 class Runner(QObject):
     """Runs one thing at a time on a session.
 
-    Signals: ``changed``; ``began`` when a training starts; ``ended(sentence)``;
-    ``failed(error)``.
+    Signals: ``changed``; ``ended(sentence)``; ``failed(error)``.
 
     Parameters
     ----------
@@ -40,7 +40,6 @@ class Runner(QObject):
     """
 
     changed = Signal()
-    began = Signal()
     ended = Signal(str)
     failed = Signal(object)
 
@@ -53,6 +52,8 @@ class Runner(QObject):
         self.losses: list[float] = []
         self.previous: NDArray[np.uint8] | None = None
         self._task: Task | None = None
+        self._lock = threading.Lock()
+        self._previewing = False
         self._under_preview: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
 
     @property
@@ -65,16 +66,17 @@ class Runner(QObject):
 
         def steps() -> Iterator[Any]:
             yield from self.session.train(settings, from_model)
+            self._end_previews()
             yield from self.session.predict(self.session.current)
 
         self.losses = []
-        self.began.emit()
         self._run("training", steps)
 
     def predict(self) -> None:
         """Predict every slice with the model that is there."""
-        self._begin_prediction()
+        self._end_previews()
         self._run("predicting", lambda: self.session.predict(self.session.current))
+        self._begin_prediction()
 
     def check(self, settings: TrainSettings) -> None:
         """Measure the quality by leaving each painted slice out once."""
@@ -97,6 +99,7 @@ class Runner(QObject):
             yield from make()
 
         self.running, self.done, self.latest = running, 0, None
+        self._previewing = running == "training"
         self._task = Task(generator)
         self._task.batch.connect(self._on_batch)
         self._task.finished.connect(self._on_finished)
@@ -124,30 +127,30 @@ class Runner(QObject):
         self.changed.emit()
 
     def _begin_prediction(self) -> None:
-        # The worker writes whole slices from now on; what was shown in passing is overwritten,
-        # save where the user stops before.
-        self._take_previews_back()
-        if self.session.predicted.any():
-            self.previous = self.session.prediction.copy()
         self.layers.show_difference(None)
         self.layers.let_correct(False)
 
     def _show_preview(self, preview: SlicePrediction) -> None:
         z, s = preview.z, self.session
-        if z in s.edited:
-            return  # a correction by hand is not covered by a picture in passing
-        if z not in self._under_preview:
-            self._under_preview[z] = (s.prediction[z].copy(), s.confidence[z].copy())
-        s.prediction[z], s.confidence[z] = preview.mask, preview.confidence
-        self.layers.let_correct(False)
+        with self._lock:
+            # A correction by hand is not covered by a picture in passing, and a batch may come
+            # late, when the worker writes predictions already.
+            if z in s.edited or not self._previewing:
+                return
+            if z not in self._under_preview:
+                self._under_preview[z] = (s.prediction[z].copy(), s.confidence[z].copy())
+            s.prediction[z], s.confidence[z] = preview.mask, preview.confidence
         self._show()
 
-    def _take_previews_back(self) -> None:
-        number = 0 if self.session.round is None else self.session.round.number
-        for z, (mask, confidence) in self._under_preview.items():
-            if self.running == "training" or self.session.predicted[z] != number:
+    def _end_previews(self) -> None:
+        """Put back what previews covered, and keep the prediction for comparison."""
+        with self._lock:
+            self._previewing = False
+            for z, (mask, confidence) in self._under_preview.items():
                 self.session.prediction[z], self.session.confidence[z] = mask, confidence
-        self._under_preview.clear()
+            self._under_preview.clear()
+            if self.session.predicted.any():
+                self.previous = self.session.prediction.copy()
 
     def _show(self) -> None:
         self.layers.show_prediction(self.session.prediction, self.session.confidence, fresh=True)
@@ -172,7 +175,8 @@ class Runner(QObject):
 
     def _end(self) -> Running:
         running = self.running
-        self._take_previews_back()
+        if running == "training":
+            self._end_previews()
         self._task, self.running = None, ""
         self.layers.let_correct(True)
         self._show()

@@ -94,7 +94,7 @@ class SliceStrip(QWidget):
 
     def centre_of(self, z: int) -> float:
         """Horizontal centre of a slice's cell in px."""
-        return (z + 0.5) * self.width() / max(len(self.model.states), 1)
+        return float((z + 0.5) * self.width() / max(len(self.model.states), 1))
 
     def describe(self, z: int) -> str:
         """Tell what is on a slice, for the tooltip."""
@@ -128,8 +128,8 @@ class SliceStrip(QWidget):
                 x = int(z * width)
                 painter.drawLine(x, _TICKS, x, _TICKS + _CELLS - 1)
         self._paint_predicted(painter, width)
-        for z in np.flatnonzero(m.states):
-            self._paint_truth(painter, int(z), SliceState(int(m.states[z])), width)
+        for z in np.flatnonzero(m.states).tolist():
+            self._paint_truth(painter, z, SliceState(int(m.states[z])), width)
         for z in m.suggested:
             self._paint_tick(painter, self.centre_of(z))
         if self._hover is not None:

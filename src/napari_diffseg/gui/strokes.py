@@ -19,7 +19,7 @@ _CHUNK = 2**21  # voxels compared in one turn of the event loop, about a millise
 
 
 class StrokeWatcher(QObject):
-    """Calls ``stroke(z, before, after)`` for each slice that differs from the truth.
+    """Calls ``stroke(z, after)`` for each slice that differs from the truth.
 
     Parameters
     ----------
@@ -63,9 +63,6 @@ class StrokeWatcher(QObject):
             event.disconnect(self._on_event)
 
     def _on_event(self, event: object = None) -> None:
-        # In the middle of a stroke the layer collects; its paint event comes at the end.
-        if getattr(self._layer, "_block_history", False):
-            return
         self._compare(self._current())
         self._next = 0
         if not self._sweep.isActive():

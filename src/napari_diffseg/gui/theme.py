@@ -7,7 +7,15 @@ from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 # Blue and orange are told apart by every kind of colour vision, and from the greys of a CT.
 ACCENT = QColor(58, 134, 214)
@@ -60,11 +68,12 @@ def style_sheet(palette: Palette) -> str:
     accent, muted, line = ACCENT.name(), palette.muted.name(), palette.line.name()
     lighter, darker = ACCENT.lighter(115).name(), ACCENT.darker(115).name()
     grey = mixed(palette.line, palette.base, 0.5).name()
+    hover = mixed(palette.line, palette.text, 0.2).name()
     return f"""
     QWidget#panel QPushButton, QWidget#panel QToolButton {{
         padding: 4px 7px; border-radius: 3px; font-size: 9pt; }}
     QWidget#panel QToolButton {{ background: {line}; border: 0; }}
-    QWidget#panel QToolButton:hover {{ background: {mixed(palette.line, palette.text, 0.2).name()}; }}
+    QWidget#panel QToolButton:hover {{ background: {hover}; }}
     QWidget#panel QToolButton:checked {{ background: {accent}; color: white; }}
     QWidget#panel QPushButton:checked {{ background: {accent}; color: white; }}
     QWidget#panel QPushButton:disabled, QWidget#panel QToolButton:disabled {{
@@ -74,6 +83,10 @@ def style_sheet(palette: Palette) -> str:
     QPushButton#primary:hover {{ background: {lighter}; }}
     QPushButton#primary:pressed {{ background: {darker}; }}
     QWidget#panel QPushButton#primary:disabled {{ background: {grey}; color: {muted}; }}
+    QPushButton#stop {{ background: {line}; color: {palette.text.name()}; font-weight: 600;
+        font-size: 11pt; padding: 6px; border: 1px solid {ATTENTION.name()}; }}
+    QPushButton#stop:hover {{ background: {hover}; }}
+    QPushButton#second {{ font-size: 11pt; padding: 7px; }}
     QLabel#title {{ font-weight: 600; font-size: 9pt; color: {muted}; }}
     QLabel#muted {{ color: {muted}; font-size: 8pt; }}
     QLabel#name {{ font-weight: 600; font-size: 10pt; }}
@@ -131,3 +144,20 @@ def muted(text: str = "") -> QLabel:
     label.setObjectName("muted")
     label.setWordWrap(True)
     return label
+
+
+def tool(text: str, help_text: str = "", checkable: bool = False) -> QToolButton:
+    """Make a small button that takes its share of the row."""
+    button = QToolButton()
+    button.setText(text)
+    button.setToolTip(help_text)
+    button.setCheckable(checkable)
+    button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return button
+
+
+def chip() -> QToolButton:
+    """Make a rounded note that can be clicked for more."""
+    button = QToolButton()
+    button.setObjectName("chip")
+    return button

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QButtonGroup, QLabel, QProgressBar, QPushButton, QToolButton
 
@@ -32,9 +34,9 @@ class TrainPanel(Section):
         self.train_button = QPushButton("Train")
         self.train_button.setObjectName("primary")
         self.continue_button = QPushButton("Continue")
-        self.continue_button.setObjectName("primary")
+        self.continue_button.setObjectName("second")
         self.stop_button = QPushButton("Stop")
-        self.stop_button.setObjectName("primary")
+        self.stop_button.setObjectName("stop")
         self.train_button.clicked.connect(lambda: self.train.emit(False))
         self.continue_button.clicked.connect(lambda: self.train.emit(True))
         self.stop_button.clicked.connect(self.stop)
@@ -66,13 +68,13 @@ class TrainPanel(Section):
     @property
     def seconds(self) -> float:
         """The chosen budget in s."""
-        return BUDGETS[self._budgets.checkedId()][1]
+        return float(BUDGETS[self._budgets.checkedId()][1])
 
     def set_palette(self, palette: Palette) -> None:
         """Follow the viewer's theme."""
         self.curve.set_palette(palette)
 
-    def follow(self, curve: tuple[float, ...]) -> None:
+    def follow(self, curve: Sequence[float]) -> None:
         """Show the losses so far of the volume that is worked on."""
         self.curve.show_losses(curve)
         self.curve.setVisible(len(curve) > 1)

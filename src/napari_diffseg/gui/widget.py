@@ -7,26 +7,24 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
-from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 from napari_diffseg.gui import files
 from napari_diffseg.gui.banner import Banner
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide, Situation, guide
 from napari_diffseg.gui.labels_section import LabelsSection
+from napari_diffseg.gui.more_section import MoreSection
 from napari_diffseg.gui.orientation import PRESETS, Letters, window_limits
-from napari_diffseg.gui.sections import (
-    ExportSection,
-    MoreSection,
-    ResultSection,
-    SlicesSection,
-    VolumeSection,
-)
+from napari_diffseg.gui.result_section import ExportSection, ResultSection
+from napari_diffseg.gui.slices_section import SlicesSection
 from napari_diffseg.gui.strip import StripModel
 from napari_diffseg.gui.theme import Palette, style_sheet
 from napari_diffseg.gui.train_panel import TrainPanel
+from napari_diffseg.gui.volume_section import VolumeSection
 from napari_diffseg.gui.worker import ThreadCap
 from napari_diffseg.gui.workspace import Workspace
+from napari_diffseg.session import SliceState
 
 WIDTH = 340
 
@@ -117,8 +115,8 @@ class DiffSegWidget(QWidget):
         self.volume.chosen.connect(lambda index: self.desk.choose(index))
         self.labels.connect_to(lambda: self.desk.active)
         self.slices.went.connect(self._for(Workspace.go))
-        self.slices.state_set.connect(self._for(Workspace.set_state))
-        self.slices.cleared.connect(self._for(Workspace.clear_slice))
+        self.slices.state_set.connect(self._for(lambda w, state: w.truth.set_state(state)))
+        self.slices.cleared.connect(self._for(lambda w: w.truth.clear_slice()))
         self.train.train.connect(self._train)
         self.train.stop.connect(self._for(lambda w: w.runner.stop()))
         self.result.accept.connect(self._for(Workspace.accept))
@@ -165,17 +163,19 @@ class DiffSegWidget(QWidget):
                 session.states.copy(),
                 workspace.predicted,
                 workspace.current,
-                workspace.suggested,
-                workspace.present_names(),
+                dict(workspace.suggested),
+                workspace.truth.present_names(),
             )
         elif workspace is not None:
             slices = len(workspace.volume.hu)
             blank = np.zeros(slices, np.uint8)
             model = StripModel(blank, blank.astype(bool), workspace.current)
-        fresh = workspace.fresh_state if workspace is not None else None
+        fresh = SliceState.PAINTED
+        if workspace is not None and session is not None:
+            fresh = workspace.truth.fresh_state
         self.slices.show_state(model, self.guide, fresh)
         self.labels.show_state(workspace, self.guide)
-        runner = workspace.runner if workspace is not None else None
+        runner = workspace.runner if workspace is not None and session is not None else None
         has_model = session is not None and session.segmenter is not None
         self.train.show_state(self.guide, runner, has_model, situation.slices)
         self.result.show_state(self.guide, situation.predicted > 0 or situation.task == "training")
@@ -184,7 +184,9 @@ class DiffSegWidget(QWidget):
         rounds = session.rounds if session is not None else ()
         self.more.show_state(rounds, session.round if session is not None else None, self.guide)
         self.volume.show_chips(
-            device_text(), workspace.backbone_name if workspace is not None else ""
+            device_text(),
+            workspace.backbone_name if workspace is not None else "",
+            workspace.backbone_error if workspace is not None else "",
         )
 
     def _on_switched(self) -> None:
@@ -204,9 +206,7 @@ class DiffSegWidget(QWidget):
     # -- actions ----------------------------------------------------------------------------
 
     def _train(self, from_model: bool) -> None:
-        self._for(
-            lambda w: w.train(self.more.form.settings(self.train.seconds), from_model)
-        )()
+        self._for(lambda w: w.train(self.more.form.settings(self.train.seconds), from_model))()
 
     def _check(self) -> None:
         self._for(lambda w: w.check(self.more.form.settings(self.train.seconds)))()
@@ -248,11 +248,12 @@ class DiffSegWidget(QWidget):
     def showEvent(self, event: QEvent) -> None:  # noqa: N802
         """Watch the window that the panel is docked in."""
         super().showEvent(event)
-        if self.window() is not self._window:
-            if self._window is not None:
-                self._window.removeEventFilter(self)
-            self._window = self.viewer.window._qt_window
-            self._window.installEventFilter(self)
+        window: QWidget | None = self
+        while window is not None and not isinstance(window, QMainWindow):
+            window = window.parentWidget()  # past the dock, which may float as its own window
+        if window is not None and window is not self._window:
+            self._window = window
+            window.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
         """Shut down when the main window was really closed, not asked to and then kept."""

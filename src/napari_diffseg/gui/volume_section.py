@@ -1,0 +1,84 @@
+"""The Volume section: what is open, where the network runs, the CT window."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QLabel, QWidget
+
+from napari_diffseg.gui.orientation import PRESETS
+from napari_diffseg.gui.theme import Section, chip, muted, row, tool
+from napari_diffseg.volume import Volume
+
+
+class VolumeSection(Section):
+    """Name, size, spacing, findings, chips, window presets; Open where nothing is open.
+
+    Signals: ``window(name)``, ``open_file``, ``open_folder``, ``open_sample``, ``card``,
+    ``chosen(index)``.
+    """
+
+    window = Signal(str)
+    open_file = Signal()
+    open_folder = Signal()
+    open_sample = Signal()
+    card = Signal()
+    chosen = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__("Volume")
+        self.name = QLabel()
+        self.name.setObjectName("name")
+        self.choice = QComboBox()
+        self.choice.setToolTip("Which of the open volumes the panel works on")
+        self.choice.activated.connect(self.chosen)
+        self.facts = muted()
+        self.notes = muted()
+        self.device, self.backbone = chip(), chip()
+        self.device.setToolTip("Where the network runs")
+        self.backbone.clicked.connect(self.card)
+        self.presets = QWidget()
+        buttons = []
+        for name, (width, level) in PRESETS.items():
+            button = tool(name, f"Window W{width:g} L{level:g}")
+            button.clicked.connect(lambda _=False, n=name: self.window.emit(n))
+            buttons.append(button)
+        self.presets.setLayout(row(*buttons))
+        self.openers = QWidget()
+        file, folder = tool("Open file…"), tool("DICOM folder…")
+        sample = tool("Sample", "Open the sample CT: chest and upper abdomen, LIDC-IDRI-0001")
+        file.clicked.connect(self.open_file)
+        folder.clicked.connect(self.open_folder)
+        sample.clicked.connect(self.open_sample)
+        self.openers.setLayout(row(file, folder, sample))
+        for widget in (self.choice, self.name, self.facts, self.notes):
+            self.body.addWidget(widget)
+        self.chips = QWidget()
+        self.chips.setLayout(row(self.device, self.backbone, stretch=True))
+        for widget in (self.chips, self.presets, self.openers):
+            self.body.addWidget(widget)
+
+    def show_volume(self, volume: Volume | None, names: tuple[str, ...], index: int) -> None:
+        """Show which volume is worked on."""
+        there = volume is not None
+        for widget in (self.facts, self.chips, self.presets):
+            widget.setVisible(there)
+        self.openers.setVisible(not there)
+        self.choice.setVisible(len(names) > 1)
+        self.name.setVisible(there and len(names) == 1)
+        self.notes.setVisible(volume is not None and bool(volume.geometry.notes))
+        if volume is None:
+            return
+        self.choice.clear()
+        self.choice.addItems(names)
+        self.choice.setCurrentIndex(index)
+        self.name.setText(volume.name)
+        z, y, x = volume.hu.shape
+        dz, dy, dx = volume.geometry.spacing
+        self.facts.setText(f"{z} slices of {y} × {x} · {dz:.3g} × {dy:.3g} × {dx:.3g} mm")
+        self.notes.setText("⚠ " + ", ".join(volume.geometry.notes))
+
+    def show_chips(self, device: str, backbone: str, error: str) -> None:
+        """Show where the network runs, and the pre-trained network that training begins at."""
+        self.device.setText(device)
+        self.backbone.setText(backbone or ("⚠ no backbone" if error else "…"))
+        self.backbone.setToolTip(error or "What training begins at; click for its card")
