@@ -111,8 +111,10 @@ class Journal:
                 os.fsync(stream.fileno())
             if self._stream is not None:
                 self._stream.close()  # Windows replaces no open file
-            os.replace(temporary, self.path)
-            self._stream = self.path.open("ab")
+            try:
+                os.replace(temporary, self.path)
+            finally:
+                self._stream = self.path.open("ab")
             self._limit = self._stream.tell() + COMPACT_BYTES
 
     def append(self, record: Record) -> None:

@@ -100,7 +100,7 @@ class Session(Annotation):
             If it is open in another window or process.
         """
         session = cls(volume, backbone=backbone, folder=folder)
-        place = SessionFolder.latest(folder or home() / "sessions", volume)
+        place = SessionFolder.latest(Path(folder or home() / "sessions"), volume)
         if place is None:
             return None
         found = False
@@ -124,7 +124,7 @@ class Session(Annotation):
         with self._lock:
             if self.predicted.all():
                 # A few pixels tell as much, and the window asks after each stroke.
-                step = max(1, self.prediction.shape[2] // 128)
+                step = max(1, self.prediction.shape[2] // 64)
                 prediction = self.prediction[:, ::step, ::step]
                 confidence = slice_confidence(prediction, self.confidence[:, ::step, ::step])
                 change = slice_change(prediction)
