@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from napari_diffseg.backbone import Backbone, Intensity
 from napari_diffseg.finetune import TrainSettings
 from napari_diffseg.predict import SlicePrediction
+from napari_diffseg.segmenter import Segmenter
+from napari_diffseg.session import Session
 from napari_diffseg.unet import UNet, UNetConfig
 from napari_diffseg.volume import Geometry, Label, Volume
 
@@ -58,3 +61,19 @@ def predicting(mask: NDArray[np.uint8]) -> Callable[..., Iterator[SlicePredictio
             yield SlicePrediction(z, mask, confidence)
 
     return predict
+
+
+def trained(session: Session, seed: int = 0, **more: object) -> Session:
+    """Paint two slices where none is painted, train, and predict."""
+    if not session.states.any():
+        session.set_slice(1, block())
+        session.set_slice(4, block())
+    list(session.train(replace(QUICK, seed=seed, **more)))  # type: ignore[arg-type]
+    list(session.predict())
+    return session
+
+
+def weights(segmenter: Segmenter | None) -> list[NDArray[np.generic]]:
+    """Copy a model's weights."""
+    assert segmenter is not None
+    return [p.detach().cpu().numpy().copy() for p in segmenter.state_dict().values()]

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from session_tools import (
+    LIVER,
+    QUICK,
+    SPLEEN,
+    block,
+    predicting,
+    tiny_backbone,
+    tiny_volume,
+)
+
+import napari_diffseg.session as module
+from napari_diffseg.finetune import Progress
+from napari_diffseg.session import Session, SessionError
+
+
+@pytest.fixture
+def session() -> Session:
+    """Two labels, nothing painted, nothing on disk."""
+    return Session(tiny_volume(), [LIVER, SPLEEN], tiny_backbone(), folder=False)
+
+
+def test_validation_never_trains_on_the_slice_it_judges(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    real = module.finetune
+
+    def watched(volume: object, painted: object, *rest: object) -> Iterator[Progress]:
+        seen.append(tuple(s.z for s in painted))  # type: ignore[attr-defined]
+        return real(volume, painted, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("napari_diffseg.validation.finetune", watched)
+    for z in (0, 2, 5):
+        session.set_slice(z, block())
+    steps = list(session.validate(QUICK))
+    assert seen == [(2, 5), (0, 5), (0, 2)]
+    assert steps[-1].stage == "validated"
+    assert session.quality.keys() == {1}
+    assert 0 <= session.quality[1] <= 1
+    assert session.rounds == ()
+
+
+def test_quality_is_that_of_the_slices_left_out(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = predicting(np.roll(block(1), 2, axis=0))
+    monkeypatch.setattr("napari_diffseg.validation.predict", fake)
+    session.set_slice(0, block())
+    session.set_slice(3, block())
+    list(session.validate(replace(QUICK, seed=5)))
+    assert session.quality == {1: pytest.approx(0.75)}
+    list(session.train(QUICK))
+    assert session.rounds[0].quality == {}  # that was of other settings
+    list(session.validate(QUICK))
+    assert session.rounds[0].quality == session.quality
+    list(session.train(QUICK))
+    assert session.rounds[1].quality == session.quality  # nothing was painted in between
+
+
+def test_the_folds_share_the_seconds(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[float | None] = []
+    real = module.finetune
+
+    def watched(*given: object) -> Iterator[Progress]:
+        budgets.append(given[4].seconds)  # type: ignore[attr-defined]
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("napari_diffseg.validation.finetune", watched)
+    for z in range(4):
+        session.set_slice(z, block())
+    list(session.validate(replace(QUICK, seconds=8.0)))
+    assert budgets == [2.0] * 4
+
+
+def test_many_painted_slices_are_sampled_evenly(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_diffseg.validation.MAX_FOLDS", 3)
+    for z in range(5):
+        session.set_slice(z, block())
+    left_out = {step.note.split(" (")[0] for step in session.validate(QUICK)}
+    assert left_out == {f"without slice {z}" for z in (0, 2, 4)} | {"validated"}
+
+
+def test_quality_needs_two_slices(session: Session) -> None:
+    session.set_slice(0, block())
+    with pytest.raises(SessionError, match="needs two slices"):
+        list(session.validate(QUICK))
+    session.set_slice(1, block(2))
+    with pytest.raises(SessionError, match="on one slice only"):
+        list(session.validate(QUICK))
+    session.set_slice(2, block(2))
+    list(session.validate(QUICK))
+    assert session.quality.keys() == {2}  # nothing can be said of the liver
+
+
+def test_a_stopped_validation_changes_nothing(session: Session) -> None:
+    session.set_slice(0, block())
+    session.set_slice(1, block())
+    steps = session.validate(QUICK)
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    assert session.quality == {}
