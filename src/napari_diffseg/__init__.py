@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# Read when torch loads OpenMP. By default its threads spin while they wait for each other, which
+# on a machine with other work (a viewer, a training) made steps seven times slower; see
+# docs/decisions/0501-openmp-waits-passively.md. Whoever sets it otherwise is obeyed.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from napari_diffseg.backbone import Backbone, load_backbone
@@ -28,7 +34,21 @@ _HOME = {
     "read_volume": "volume",
     "write_mask": "volume",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "Backbone",
+    "Geometry",
+    "Label",
+    "Segmenter",
+    "Session",
+    "TrainSettings",
+    "Volume",
+    "finetune",
+    "load_backbone",
+    "predict",
+    "read_labels",
+    "read_volume",
+    "write_mask",
+]
 
 
 def __getattr__(name: str) -> Any:
