@@ -13,12 +13,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from napari_diffseg.backbone import Backbone, load_backbone
-    from napari_diffseg.finetune import TrainSettings, finetune
-    from napari_diffseg.predict import predict
+    from napari_diffseg.finetune import TrainSettings
     from napari_diffseg.segmenter import Segmenter
     from napari_diffseg.session import Session
     from napari_diffseg.volume import Geometry, Label, Volume, read_labels, read_volume, write_mask
 
+# The functions `finetune` and `predict` are not among these: Python binds these names to the
+# modules as soon as anything imports them, so what the names meant would depend on the order.
 _HOME = {
     "Backbone": "backbone",
     "Geometry": "volume",
@@ -27,9 +28,7 @@ _HOME = {
     "Session": "session",
     "TrainSettings": "finetune",
     "Volume": "volume",
-    "finetune": "finetune",
     "load_backbone": "backbone",
-    "predict": "predict",
     "read_labels": "volume",
     "read_volume": "volume",
     "write_mask": "volume",
@@ -42,9 +41,7 @@ __all__ = [
     "Session",
     "TrainSettings",
     "Volume",
-    "finetune",
     "load_backbone",
-    "predict",
     "read_labels",
     "read_volume",
     "write_mask",
