@@ -60,8 +60,34 @@ def _parser() -> argparse.ArgumentParser:
     arena.add_argument("--budgets", type=numbers(float), default=(10.0, 30.0, 60.0, 120.0))
     arena.add_argument("--methods", type=numbers(str), help="names; see the command methods")
     arena.add_argument("--seeds", type=numbers(int), default=(0,))
+    arena.add_argument("--side", type=int, help="pixels along the model grid")
+    arena.add_argument("--absent", choices=("leave-out", "papers"), default="leave-out")
     _sweep_options(arena)
     arena.set_defaults(run=_arena)
+
+    table = commands.add_parser("table", help="the papers' tables on labelled scans")
+    table.add_argument("--profile", choices=("flare22", "mini"), required=True)
+    table.add_argument("--data", nargs="+", required=True, type=Path, metavar="PATH")
+    table.add_argument("--methods", type=numbers(str), help="instead of the profile's")
+    table.add_argument("--seeds", type=numbers(int), default=(0,))
+    table.add_argument("--ablation", action="store_true", help="add the rows over the timestep")
+    table.add_argument("--steps", type=int, help="optimiser steps of every row, for a smoke test")
+    _sweep_options(table)
+    table.set_defaults(run=_table)
+
+    prepare = commands.add_parser("prepare", help="a public set into nnU-Net's folder layout")
+    prepare.add_argument("source", choices=("flare22", "amos22", "btcv", "msd", "totalsegmentator"))
+    prepare.add_argument("folder", type=Path, help="the unpacked download")
+    prepare.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    prepare.add_argument("--unlabelled", type=Path, help="FLARE22's unlabelled scans, to count")
+    prepare.set_defaults(run=_prepare)
+
+    panels = commands.add_parser("panels", help="figure of mask panels from kept masks")
+    panels.add_argument("folder", type=Path, help="the folder of a sweep run with --masks")
+    panels.add_argument("--volumes", nargs="+", required=True, type=Path, metavar="PATH")
+    panels.add_argument("--methods", type=numbers(str), help="columns; all by default")
+    panels.add_argument("--slices", type=numbers(int), help="rows, slice indices")
+    panels.set_defaults(run=_panels)
 
     report = commands.add_parser("report", help="tables and figures from finished rows")
     report.add_argument("folder", type=Path, help="the folder of a sweep")
@@ -75,9 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 def _sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--backbone", help="name or file; the shipped one by default")
-    parser.add_argument("--side", type=int, help="pixels along the model grid")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--absent", choices=("leave-out", "papers"), default="leave-out")
     parser.add_argument("--masks", action="store_true", help="keep the masks, for the panels")
     parser.add_argument("--limit", type=float, metavar="S", help="most seconds for one row")
     parser.add_argument("--retry", action="store_true", help="run failed rows again")
@@ -100,6 +124,42 @@ def _arena(arguments: argparse.Namespace) -> int:
         absent=arguments.absent,
     ).specs()
     return _sweep(specs, arguments)
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.profiles import Sweep
+
+    specs = Sweep(
+        profile=arguments.profile,
+        data=tuple(arguments.data),
+        seeds=arguments.seeds,
+        methods=arguments.methods,
+        ablation=arguments.ablation,
+        backbone=arguments.backbone,
+        device=arguments.device,
+        steps=arguments.steps,
+    ).specs()
+    return _sweep(specs, arguments)
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.prepare import check_unlabelled, prepare
+
+    if arguments.unlabelled:
+        print(f"{check_unlabelled(arguments.unlabelled)} unlabelled slices, as in the papers")
+    for name in prepare(arguments.source, arguments.folder, arguments.output):
+        print(name, flush=True)
+    return 0
+
+
+def _panels(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.reports import write_panels
+
+    for path in write_panels(
+        arguments.folder, arguments.volumes, arguments.methods, arguments.slices
+    ):
+        print(path)
+    return 0
 
 
 def _sweep(specs: list[RowSpec], arguments: argparse.Namespace) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from diffseg_training.benchmark import figures, tables
+import numpy as np
+
+from diffseg_training.benchmark import figures, profiles, tables
 from diffseg_training.benchmark.arena import report, title_of
+from diffseg_training.benchmark.datasets import find_names, find_scans, labels_of
 from diffseg_training.benchmark.sweeps import read_rows
 
 
@@ -30,6 +33,11 @@ def write_reports(folder: Path) -> Iterator[Path]:
     inside = [row for row in rows if row["protocol"] == "in-volume"]
     if inside:
         yield _write(folder / "arena.md", report(inside))
+    across = [row for row in rows if row["protocol"] == "cross-patient"]
+    if across:
+        # Only the papers' own settings on their own split may stand beside their figures.
+        papers = all(row["absent"] == "papers" and row["side"] == 256 for row in across)
+        yield _write(folder / "papers.md", profiles.report(across, published=papers))
     for (test, count), own in _split(tables.finished(inside)).items():
         if any(row["budget"] is not None for row in own):
             path = folder / f"dice-seconds-{test}-{count}.png"
@@ -41,6 +49,52 @@ def write_reports(folder: Path) -> Iterator[Path]:
         if len({row["slices"] for row in own}) > 1:
             path = folder / f"dice-slices-{test}.png"
             figures.curve(own, "slices", path, title_of)
+            yield path
+
+
+def write_panels(
+    folder: Path,
+    volumes: Sequence[Path],
+    methods: Sequence[str] | None = None,
+    slices: Sequence[int] | None = None,
+) -> Iterator[Path]:
+    """Draw the kept masks of a sweep, one figure for each split, and yield each path.
+
+    Parameters
+    ----------
+    folder
+        Folder of a sweep that kept its masks.
+    volumes
+        The labelled scans.
+    methods
+        Columns; every method with a mask by default.
+    slices
+        Rows; by default three tested slices, at a quarter, half and three quarters of them.
+    """
+    scans = {files.name: files.read() for files in find_scans(volumes)}
+    labels = labels_of(scans.values(), find_names(volumes))
+    rows = tables.finished(read_rows(folder / "rows.jsonl"))
+    for (split,), own in tables.grouped(rows, "split").items():
+        masks: dict[str, dict[str, tables.Row]] = {}
+        for row in own:
+            if (folder / "masks" / f"{row['key']}.npz").exists() and (
+                methods is None or row["method"] in methods
+            ):
+                for scan in set(row["test"]) & set(scans):
+                    # Of several seeds and budgets the last in the file is drawn.
+                    masks.setdefault(scan, {})[title_of(row["method"])] = row
+        for scan, columns in masks.items():
+            drawn = {
+                title: np.load(folder / "masks" / f"{row['key']}.npz")[scan]
+                for title, row in columns.items()
+            }
+            first = next(iter(columns.values()))
+            painted = set(first["painted"].get(scan, []))
+            labelled = np.flatnonzero(scans[scan].reference.any(axis=(1, 2)))
+            free = [int(z) for z in labelled if int(z) not in painted]
+            shown = slices or [free[len(free) * n // 4] for n in (1, 2, 3)]
+            path = folder / f"panels-{scan}-{split}.png"
+            figures.panels(scans[scan], labels, drawn, shown, path)
             yield path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,9 +63,16 @@ def to_csv(rows: Iterable[Row]) -> str:
 
 
 def by_amount(
-    rows: Sequence[Row], titles: Callable[[str], str], figure: str = "dice", scale: float = 1.0
+    rows: Sequence[Row],
+    titles: Callable[[str], str],
+    figure: str = "dice",
+    scale: float = 1.0,
+    published: Mapping[str, Mapping[str, float]] | None = None,
 ) -> str:
-    """Methods down, painted amounts across: mean ± deviation over seeds and splits."""
+    """Methods down, painted amounts across: mean ± deviation over seeds and splits.
+
+    `published` has figures by method and amount that are set beside ours in brackets.
+    """
     done = finished(rows)
     amounts = sorted({row["amount"] for row in done}, key=_amount_order)
     body = []
@@ -75,9 +82,14 @@ def by_amount(
             body.append([titles(method), *["failed"] * len(amounts)])
             continue
         digits = 1 if scale == 100 or figure.endswith("mm") else 3
+        theirs = (published or {}).get(method, {})
         body.append(
             [titles(method)]
-            + [spread([r[figure] for r in cells.get((a,), [])], scale, digits) for a in amounts]
+            + [
+                spread([r[figure] for r in cells.get((a,), [])], scale, digits)
+                + (f" ({theirs[a]:.2f})" if a in theirs else "")
+                for a in amounts
+            ]
         )
     return markdown(["method", *amounts], body)
 

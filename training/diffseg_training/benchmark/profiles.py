@@ -1,0 +1,270 @@
+"""The papers' tables as sweeps: the exact settings for a GPU, and a small one for two cores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from diffseg_training.benchmark.arena import title_of
+from diffseg_training.benchmark.datasets import (
+    ScanFiles,
+    digest,
+    find_names,
+    find_scans,
+    labels_of,
+)
+from diffseg_training.benchmark.methods import find_method
+from diffseg_training.benchmark.protocols import (
+    Presence,
+    Split,
+    cross_patient,
+    in_volume,
+    presence,
+    split_patients,
+)
+from diffseg_training.benchmark.rows import RowSpec, weights_digest
+from diffseg_training.benchmark.tables import Row, by_amount, failures, grouped, markdown, per_label
+
+RIVALS = (
+    "deeplabv3plus",
+    "res-unet",
+    "unetplusplus",
+    "attention-unet",
+    "unetr",
+    "swin-unetr",
+    "nnunet",
+    "ddpm-seg",
+)
+OURS = ("scratch", "linear", "decoder")
+
+PUBLISHED: dict[str, dict[str, float]] = {
+    "decoder": {"4 slices": 51.81, "1 %": 71.56, "10 %": 78.51, "100 %": 86.91},
+    "scratch": {"4 slices": 28.34, "1 %": 60.07, "10 %": 69.92, "100 %": 80.59},
+    "ddpm-seg": {"4 slices": 44.54, "1 %": 59.27},
+    "nnunet": {"1 %": 58.69, "10 %": 73.43, "100 %": 87.39},
+}
+"""Mean DSC in percent on FLARE22 (arXiv 2402.15216v2); ours are its size S."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Settings of a sweep over the papers' rows.
+
+    Attributes
+    ----------
+    amounts
+        Painted slices: a number, or a share of the training slices; with its optimiser steps
+        (PAPER row 11), or ``None`` where nominal seconds decide.
+    budget
+        Nominal seconds of learning, where steps do not decide.
+    side
+        Pixels along the model grid.
+    small
+        Rival networks in their small variant.
+    timesteps
+        Of the ablation (PAPER row 14).
+    inside
+        Also paint and test inside each volume.
+    absent
+        Rule for absent labels.
+    methods
+        Names of methods.
+    """
+
+    amounts: tuple[tuple[int | float, int | None], ...]
+    budget: float | None
+    side: int
+    small: bool
+    timesteps: tuple[int, ...]
+    inside: bool
+    absent: str
+    methods: tuple[str, ...] = (*RIVALS, *OURS)
+
+
+PROFILES: dict[str, Profile] = {
+    "flare22": Profile(
+        amounts=((4, 1_000), (0.01, 10_000), (0.1, 10_000), (1.0, 30_000)),
+        budget=None,
+        side=256,
+        small=False,
+        timesteps=tuple(range(0, 1001, 100)),
+        inside=False,
+        absent="papers",
+    ),
+    "mini": Profile(
+        amounts=((4, None), (8, None), (16, None)),
+        budget=60.0,
+        side=128,
+        small=True,
+        timesteps=(0, 50, 200, 500),
+        inside=True,
+        absent="leave-out",
+        methods=(*RIVALS, *OURS, "ours"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A profile on some data.
+
+    Attributes
+    ----------
+    profile
+        Key of :data:`PROFILES`.
+    data
+        See :func:`datasets.find_scans`. ``split.json`` in a folder (``{"train": [...], "test":
+        [...]}``) decides who is tested; without it each patient of a set of fewer than five is
+        tested in turn, and a fifth of a larger set's.
+    seeds
+        Of the methods and of the random draws.
+    methods
+        Instead of the profile's.
+    ablation
+        Add ``linear`` and ``decoder`` at the profile's timesteps.
+    backbone, device
+        See :class:`rows.RowSpec`.
+    steps
+        Optimiser steps of every row instead of the profile's budget, for a smoke test.
+    """
+
+    profile: str
+    data: tuple[Path, ...]
+    seeds: tuple[int, ...] = (0,)
+    methods: tuple[str, ...] | None = None
+    ablation: bool = False
+    backbone: str | None = None
+    device: str = "auto"
+    steps: int | None = None
+
+    def specs(self) -> list[RowSpec]:
+        """All rows."""
+        profile = PROFILES[self.profile]
+        files = {one.name: one for one in find_scans(self.data)}
+        scans = {name: one.read() for name, one in files.items()}
+        labels = labels_of(scans.values(), find_names(self.data))
+        ids = [label.id for label in labels]
+        present = {name: presence(scan.reference, ids) for name, scan in scans.items()}
+        names = self.methods or profile.methods
+        if self.ablation:
+            names = (
+                *names,
+                *(f"{m}@{t}" for m in ("linear", "decoder") for t in profile.timesteps),
+            )
+        uses_weights = any(find_method(name).backbone for name in names)
+        weights = weights_digest(self.backbone) if uses_weights else None
+        data = digest(files.values())
+        specs = []
+        for (amount, steps), seed in product(profile.amounts, self.seeds):
+            for split, name in product(self._splits(files, present, amount, seed), names):
+                method = find_method(name)
+                used = {one.scan for one in (*split.train, *split.test)}
+                iterations = self.steps or steps
+                specs.append(
+                    RowSpec(
+                        data=data,
+                        scans=tuple(files[scan] for scan in sorted(used)),
+                        names={label.id: label.name for label in labels},
+                        split=split,
+                        method=name,
+                        seed=seed,
+                        budget=profile.budget if iterations is None and method.budgeted else None,
+                        iterations=iterations if method.budgeted else None,
+                        backbone=self.backbone if method.backbone else None,
+                        weights=weights if method.backbone else None,
+                        side=profile.side,
+                        small=profile.small,
+                        device=self.device,
+                        absent=profile.absent,
+                    )
+                )
+        return list({spec.key: spec for spec in specs}.values())
+
+    def _splits(
+        self,
+        files: Mapping[str, ScanFiles],
+        present: Mapping[str, Presence],
+        amount: int | float,
+        seed: int,
+    ) -> list[Split]:
+        splits = [
+            cross_patient(present, train, test, amount, seed) for train, test in self._folds(files)
+        ]
+        if PROFILES[self.profile].inside and isinstance(amount, int):
+            splits += [in_volume(name, one, amount) for name, one in present.items()]
+        return splits
+
+    def _folds(
+        self, files: Mapping[str, ScanFiles]
+    ) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+        for path in (folder / "split.json" for folder in self.data):
+            if path.exists():
+                fixed = json.loads(path.read_text(encoding="utf-8"))
+                return [(tuple(fixed["train"]), tuple(fixed["test"]))]
+        patients = {name: one.patient for name, one in files.items()}
+        if not 2 <= len(set(patients.values())) < 5:
+            return [split_patients(patients)]
+        return [
+            (
+                tuple(name for name in files if patients[name] != tested),
+                tuple(name for name in files if patients[name] == tested),
+            )
+            for tested in sorted(set(patients.values()))
+        ]
+
+
+def report(rows: Sequence[Row], published: bool) -> str:
+    """Write the cross-patient tables as Markdown.
+
+    Parameters
+    ----------
+    rows
+        Cross-patient rows.
+    published
+        Whether the papers' figures stand beside ours.
+    """
+    beside = PUBLISHED if published else None
+    plain = [row for row in rows if "@" not in row["method"]]
+    parts = ["# Papers' tables", "", _preamble(rows, published)]
+    parts += ["## DSC in percent", "", by_amount(plain, title_of, "dice", 100, beside), ""]
+    parts += ["## Jaccard in percent", "", by_amount(plain, title_of, "jaccard", 100), ""]
+    for (amount,), own in grouped(plain, "amount").items():
+        parts += [f"## DSC of each organ in percent, {amount}", "", per_label(own, title_of), ""]
+    swept = [row for row in rows if "@" in row["method"]]
+    if swept:
+        parts += ["## Ablation over the timestep: DSC in percent", ""]
+        parts += [by_amount(swept, title_of, "dice", 100), ""]
+    parts += ["## Cost", "", _cost(rows)]
+    if broken := failures(rows):
+        parts += ["", "## Failed rows", "", broken]
+    return "\n".join(parts)
+
+
+def _preamble(rows: Sequence[Row], published: bool) -> str:
+    tested = sorted({"+".join(row["test"]) for row in rows})
+    text = (
+        f"Split by patient; {len(tested)} test sets. Mean over structures, ± standard deviation over "
+        "seeds and test sets. Absent structures: "
+        + " and ".join(sorted({row["absent"] for row in rows}))
+        + " (see `napari_diffseg.metrics`)."
+    )
+    return text + (" In brackets: the papers' figure.\n" if published else "\n")
+
+
+def _cost(rows: Sequence[Row]) -> str:
+    done = [row for row in rows if "error" not in row]
+    body = [
+        (
+            title_of(method),
+            "-" if own[0]["steps"] is None else f"{sum(r['steps'] for r in own) / len(own):.0f}",
+            f"{sum(r['fit_seconds'] for r in own) / len(own):.0f}",
+            f"{sum(r['seconds'] for r in own) / len(own):.0f}",
+            f"{max(r['peak_memory_bytes'] for r in own) / 2**30:.2f}",
+            own[0]["note"],
+        )
+        for (method,), own in grouped(done, "method").items()
+    ]
+    return markdown(["method", "steps", "fit s", "all s", "GiB", "note"], body)
