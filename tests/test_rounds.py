@@ -96,6 +96,26 @@ def test_everything_comes_back_after_closing(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_round_that_was_predicted_in_part_is_restored_in_part(tmp_path: Path) -> None:
+    session = trained(Session(tiny_volume(), [LIVER], tiny_backbone(), folder=tmp_path))
+    list(session.train(QUICK))
+    prediction = session.predict(start=0)
+    next(prediction), next(prediction)
+    prediction.close()  # type: ignore[attr-defined]
+    session.restore(1)
+    assert session.predicted.tolist() == [1] * 6
+    session.restore(2)
+    assert session.predicted.tolist() == [2, 2, 0, 0, 0, 0]
+    assert not session.prediction[2:].any()
+    assert session._place is not None
+    session._place.release()  # as after a kill
+    again = Session.recover(tiny_volume(), tmp_path, tiny_backbone())
+    assert again is not None
+    assert again.predicted.tolist() == [2, 2, 0, 0, 0, 0]
+    np.testing.assert_array_equal(again.prediction, session.prediction)
+    again.close()
+
+
 def test_damaged_rounds_never_cost_the_paint(tmp_path: Path) -> None:
     session = Session(tiny_volume(), [LIVER], tiny_backbone(), folder=tmp_path)
     trained(session)
