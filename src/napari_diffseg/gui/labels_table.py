@@ -259,6 +259,13 @@ def _drawn() -> tuple[QPixmap, QPainter]:
     return pixmap, painter
 
 
+def _icon(pixmap: QPixmap) -> QIcon:
+    icon = QIcon(pixmap)
+    # Qt tints icons of selected rows, and a tinted colour is another colour.
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon
+
+
 def swatch(colour: QColor) -> QIcon:
     """Draw a rounded square of a colour."""
     pixmap, painter = _drawn()
@@ -266,7 +273,7 @@ def swatch(colour: QColor) -> QIcon:
     painter.setBrush(colour)
     painter.drawRoundedRect(QRectF(4, 4, 24, 24), 6, 6)
     painter.end()
-    return QIcon(pixmap)
+    return _icon(pixmap)
 
 
 def lock_icon(closed: bool, ink: QColor) -> QIcon:
@@ -281,7 +288,7 @@ def lock_icon(closed: bool, ink: QColor) -> QIcon:
     painter.setBrush(ink if closed else Qt.BrushStyle.NoBrush)
     painter.drawRoundedRect(QRectF(7, 15, 18, 12), 2, 2)
     painter.end()
-    return QIcon(pixmap)
+    return _icon(pixmap)
 
 
 def eye_icon(is_open: bool, ink: QColor) -> QIcon:
@@ -298,4 +305,4 @@ def eye_icon(is_open: bool, ink: QColor) -> QIcon:
         painter.setBrush(ink)
         painter.drawEllipse(QPointF(16, 16), 4, 4)
     painter.end()
-    return QIcon(pixmap)
+    return _icon(pixmap)

@@ -84,6 +84,8 @@ class Letters:
 
     def close(self) -> None:
         """Take the letters off the canvas."""
+        if not self._overlays:
+            return
         for event in (self._viewer.dims.events.order, self._viewer.dims.events.ndisplay):
             event.disconnect(self._update)
         self._viewer.scene.camera.events.orientation.disconnect(self._update)

@@ -8,7 +8,8 @@ once, the others a few at a time while the window is idle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class StrokeWatcher(QObject):
         super().__init__()
         self._layer, self._truth, self._current, self._stroke = layer, truth, current, stroke
         self._next = 0
+        self._away = False
         self._sweep = QTimer(self)
         self._sweep.setInterval(15)
         self._sweep.timeout.connect(self._sweep_some)
@@ -56,6 +58,19 @@ class StrokeWatcher(QObject):
         for z in range(len(self._layer.data)):
             self._compare(z)
 
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """Let the program itself write to the layer what the session holds already.
+
+        napari tells of such a change before it has made it, so that the layer would look
+        different from the truth, and the truth would be taken back.
+        """
+        self._away = True
+        try:
+            yield
+        finally:
+            self._away = False
+
     def close(self) -> None:
         """Look no more."""
         self._sweep.stop()
@@ -63,6 +78,8 @@ class StrokeWatcher(QObject):
             event.disconnect(self._on_event)
 
     def _on_event(self, event: object = None) -> None:
+        if self._away:
+            return
         self._compare(self._current())
         self._next = 0
         if not self._sweep.isActive():

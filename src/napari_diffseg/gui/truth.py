@@ -159,13 +159,14 @@ class Truth(QObject):
 
     def _show(self, z: int) -> None:
         paint = self.layers.paint
-        if paint is None:
+        if paint is None or self._watcher is None:
             return
         where = np.nonzero(paint.data[z] != self.session.paint[z])
         if len(where[0]):
             # Through napari's own door, so that Ctrl+Z takes it back.
             index = (np.full(len(where[0]), z), *where)
-            paint.data_setitem(index, self.session.paint[z][where])
+            with self._watcher.looking_away():
+                paint.data_setitem(index, self.session.paint[z][where])
 
     def _note(self, z: int) -> None:
         self.since_round.add(z)

@@ -263,7 +263,11 @@ class DiffSegWidget(QWidget):
 
     def shut_down(self) -> None:
         """Stop what runs, keep every stroke, give the cores back."""
+        if self._window is not None:
+            self._window.removeEventFilter(self)
+            self._window = None
         self.desk.close()
+        self._letters.close()
         self._threads.release()
 
 

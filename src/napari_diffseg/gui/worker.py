@@ -7,11 +7,10 @@ generator in its own thread at the next yield, so a stopped training never commi
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
 from qtpy.QtCore import QObject, Signal
@@ -103,7 +102,6 @@ class Task(QObject):
 
     def _run(self) -> Iterator[tuple[Any, ...]]:
         try:
-            _yield_the_processor()
             with closing(self._make()) as items:
                 yield from batches(items, stop=self._stop.is_set)
         finally:
@@ -166,13 +164,6 @@ class Errand(QObject):
             return self._function()
         finally:
             self._ended.set()
-
-
-def _yield_the_processor() -> None:
-    """Let the window's thread go first where the system gives threads their own priority."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 class ThreadCap:

@@ -1,0 +1,167 @@
+"""A viewer with the panel, a tiny CT and a tiny random backbone."""
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt, QThreadPool
+from session_tools import tiny_backbone, tiny_volume
+
+from napari_diffseg.backbone import save_backbone
+from napari_diffseg.gui.io import volume_layer
+
+
+@pytest.fixture(scope="session")
+def backbones(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backbones")
+    save_backbone(folder / "tiny.safetensors", tiny_backbone())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch, backbones):
+    """Sessions go to a folder of the test's own."""
+    monkeypatch.setenv("NAPARI_DIFFSEG_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NAPARI_DIFFSEG_BACKBONES", str(backbones))
+    return tmp_path / "home"
+
+
+class Window:
+    """The real window, driven with real events.
+
+    Parameters
+    ----------
+    viewer
+        napari viewer that is shown.
+    qtbot
+        pytest-qt's robot.
+    """
+
+    def __init__(self, viewer, qtbot):
+        from napari_diffseg.gui.widget import DiffSegWidget
+
+        self.viewer, self.qtbot = viewer, qtbot
+        self.panel = DiffSegWidget(viewer)
+        self.dock = viewer.window.add_dock_widget(self.panel, area="right", name="Segment CT")
+
+    @property
+    def workspace(self):
+        return self.panel.desk.active
+
+    @property
+    def session(self):
+        return self.workspace.session
+
+    @property
+    def sentence(self):
+        self.panel.refresh()
+        return self.panel.banner.sentence.text()
+
+    def open(self, volume=None, wait=True):
+        data, kwargs, _ = volume_layer(volume or tiny_volume())
+        layer = self.viewer.add_image(data, **kwargs)
+        if wait:
+            self.until(lambda: self.workspace is not None and self.session is not None)
+        return layer
+
+    def until(self, condition, timeout=30_000):
+        self.qtbot.waitUntil(condition, timeout=timeout)
+
+    def idle(self):
+        """Wait for what runs, then show the state."""
+        self.until(lambda: not self.workspace.runner.running)
+        self.panel.refresh()
+
+    def click(self, button):
+        self.panel.refresh()
+        assert button.isEnabled(), button.toolTip()
+        self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def add_label(self, name):
+        self.click(self.panel.labels.add_button)
+        label = self.session.labels[-1]
+        editor = self.panel.labels.table.viewport().findChildren(_editor())[-1]
+        editor.selectAll()
+        self.qtbot.keyClicks(editor, name)
+        self.qtbot.keyClick(editor, Qt.Key.Key_Return)
+        self.until(lambda: name in [one.name for one in self.session.labels])
+        return label.id
+
+    def canvas(self):
+        from qtpy.QtWidgets import QWidget
+
+        found = [
+            w
+            for w in self.viewer.window._qt_window.findChildren(QWidget)
+            if type(w).__name__ == "CanvasBackendDesktop"
+        ]
+        assert len(found) == 1
+        return found[0]
+
+    def at(self, row, column):
+        """Canvas pixel over a voxel of the slice in view."""
+        _, dy, dx = self.workspace.layers.ct.scale
+        camera, canvas = self.viewer.scene.camera, self.canvas()
+        return QPoint(
+            round((column * dx - camera.center[2]) * camera.zoom + canvas.width() / 2),
+            round((row * dy - camera.center[1]) * camera.zoom + canvas.height() / 2),
+        )
+
+    def drag(self, *voxels):
+        """Drag the mouse over (row, column) voxels with the left button down."""
+        canvas, points = self.canvas(), [self.at(*voxel) for voxel in voxels]
+        self.qtbot.mouseMove(canvas, points[0])
+        self.qtbot.wait(20)
+        self.qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=points[0])
+        for point in points[1:]:
+            self.qtbot.mouseMove(canvas, point)
+            self.qtbot.wait(20)
+        self.qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=points[-1])
+        self.qtbot.wait(20)
+
+    def key(self, key):
+        """Press Ctrl and a key over the canvas."""
+        self.qtbot.keyClick(self.canvas(), key, Qt.KeyboardModifier.ControlModifier)
+        self.qtbot.wait(30)
+
+    def undo(self):
+        self.key(Qt.Key.Key_Z)
+
+    def paint_block(self, z, label):
+        """Paint the bright block of a slice as a brush stroke would, without the mouse."""
+        self.workspace.go(z)
+        paint = self.workspace.layers.paint
+        rows, columns = np.mgrid[8:16, 8:16]
+        paint.data_setitem((np.full(64, z), rows.ravel(), columns.ravel()), label)
+        self.until(lambda: bool(self.session.states[z]))
+
+    def train(self, iterations=3, seconds=None):
+        form = self.panel.more.form
+        form.widgets["iterations"].value = str(iterations) if iterations else ""
+        form.widgets["device"].value = "cpu"
+        self.click(self.panel.train.train_button)
+
+    def painted_and_trained(self):
+        self.open()
+        self.session.add_label("liver")
+        self.workspace.recolour()
+        for z in (1, 4):
+            self.paint_block(z, 1)
+        self.train()
+        self.idle()
+
+
+def _editor():
+    from qtpy.QtWidgets import QLineEdit
+
+    return QLineEdit
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot):
+    """A shown viewer with the panel docked."""
+    viewer = make_napari_viewer(show=True)
+    viewer.window._qt_window.resize(1300, 850)
+    window = Window(viewer, qtbot)
+    yield window
+    window.panel.shut_down()
+    QThreadPool.globalInstance().waitForDone(5000)
+    window.__dict__.clear()  # pytest keeps the fixture's value, napari wants its viewer freed

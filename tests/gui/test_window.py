@@ -1,0 +1,288 @@
+"""The window, driven through its real widgets, mouse and keys."""
+
+import json
+import threading
+
+import nibabel as nib
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt, QThreadPool
+from qtpy.QtWidgets import QFileDialog
+from session_tools import tiny_volume
+
+from napari_diffseg.session import Session, SliceState
+
+
+def test_paint_with_the_mouse(window):
+    assert window.sentence.startswith("Drag a CT onto the viewer")
+    assert window.panel.train.train_button.toolTip() == "Open a CT first."
+    window.open()
+    assert window.sentence.startswith("Add a label")
+    assert window.panel.train.train_button.toolTip() == "Add a label first."
+    assert [layer.name for layer in window.viewer.layers] == [
+        "tiny", "confidence", "prediction", "paint",
+    ]  # fmt: skip
+    assert tuple(window.workspace.layers.ct.scale) == (5.0, 2.0, 2.0)
+
+    label = window.add_label("liver")
+    assert window.viewer.layers.selection.active.name == "paint"
+    assert window.sentence == "Paint liver on two or three slices, then Train."
+
+    strip = window.panel.slices.strip
+    window.qtbot.mouseClick(
+        strip, Qt.MouseButton.LeftButton, pos=QPoint(round(strip.centre_of(2)), 15)
+    )
+    assert window.workspace.current == 2 and window.session.current == 2
+    paint = window.workspace.layers.paint
+    paint.brush_size = 5
+    window.drag((10, 10), (10, 20))
+    assert window.session.state(2) == SliceState.PAINTED
+    assert (window.session.paint[2, 10, 10:21] == label).all()
+    assert np.array_equal(window.session.paint, paint.data)
+    assert (window.session.paint[[0, 1, 3, 4, 5]] == 0).all()
+
+    # An undone stroke leaves no truth behind; a redone one brings it back.
+    stroke = window.session.paint[2].copy()
+    window.undo()
+    assert not window.session.paint.any() and window.session.state(2) == SliceState.UNPAINTED
+    window.viewer.layers.selection.active.redo()
+    assert np.array_equal(window.session.paint[2], stroke)
+
+    # An undo on a slice that is not in view is found, too.
+    window.workspace.go(5)
+    window.undo()
+    window.until(lambda: not window.session.paint.any())
+
+    # Scribbles: the switch, and a brush for background.
+    window.panel.refresh()
+    window.click(window.panel.slices.scribbles)
+    window.panel.refresh()
+    table = window.panel.labels.table
+    assert table.item(1, 1).text() == "background"
+    window.drag((10, 10), (10, 20))
+    table.setCurrentCell(1, 1)
+    assert paint.selected_label == 255
+    window.drag((25, 10), (25, 20))
+    assert window.session.state(5) == SliceState.SCRIBBLED
+    assert set(np.unique(window.session.paint[5])) == {0, label, 255}
+    window.click(window.panel.slices.full)
+    assert window.session.state(5) == SliceState.PAINTED
+
+    # A locked label neither gains nor loses.
+    before = window.session.paint[5].copy()
+    table.cellClicked.emit(0, 5)
+    window.drag((10, 10), (25, 10))
+    assert np.array_equal(window.session.paint[5] == label, before == label)
+    assert np.array_equal(paint.data[5], window.session.paint[5])
+
+    # A hidden label is not drawn.
+    table.cellClicked.emit(0, 6)
+    assert window.workspace.layers.paint.colormap.map(label)[-1] == 0
+
+    window.click(window.panel.slices.clear)
+    assert not window.session.paint.any() and not paint.data.any()
+
+
+def test_train_predict_correct_accept_export(window, tmp_path, monkeypatch):
+    window.painted_and_trained()
+    session, layers = window.session, window.workspace.layers
+    truth = session.paint.copy()
+    assert len(session.rounds) == 1 and session.rounds[0].slices == (1, 4)
+    assert window.workspace.predicted.all()
+    assert layers.prediction.data is session.prediction
+    assert np.array_equal(session.paint, truth) and np.array_equal(layers.paint.data, truth)
+    assert len(window.workspace.runner.losses) == 3
+    assert window.panel.train.train_button.text() == "Train again"
+    assert window.panel.train.continue_button.isVisible()
+    assert not window.panel.train.stop_button.isVisible()
+
+    # Strokes from before a prediction must not come back into it by Ctrl+Z.
+    window.workspace.go(2)
+    window.viewer.layers.selection.active = layers.prediction
+    layers.prediction.mode = "paint"
+    layers.prediction.selected_label = 1
+    window.drag((20, 20), (20, 26))
+    corrected = session.prediction[2].copy()
+    assert session.edited == {2} and (corrected[20, 20:27] == 1).all()
+    assert "corrected 1 slice" in window.sentence
+    window.click(window.panel.result.accept_button)
+    assert session.state(2) == SliceState.ACCEPTED
+    assert np.array_equal(session.paint[2], corrected)
+    assert np.array_equal(layers.paint.data[2], corrected)
+    window.panel.refresh()
+    assert window.panel.result.accept_button.toolTip().startswith("This slice is truth already")
+
+    window.click(window.panel.train.continue_button)
+    window.idle()
+    assert len(session.rounds) == 2 and session.rounds[1].parent == 1
+    after = session.prediction.copy()
+    window.viewer.layers.selection.active = layers.prediction
+    window.undo()
+    assert np.array_equal(session.prediction, after)
+
+    window.click(window.panel.result.difference_button)
+    changed = layers.difference.data.astype(bool)
+    assert np.array_equal(changed, after != window.workspace.runner.previous)
+    window.click(window.panel.result.difference_button)
+    assert layers.difference is None
+    window.click(window.panel.result.confidence_button)
+    assert layers.confidence.visible
+    window.click(window.panel.result.contour_button)
+    assert layers.prediction.contour == 2
+    window.click(window.panel.result.next_button)
+    assert session.states[window.workspace.current] == SliceState.UNPAINTED
+    assert window.workspace.current in window.panel.slices.strip.model.suggested
+
+    def export(button, name):
+        path = tmp_path / name
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+        window.click(button)
+        window.until(path.exists)
+        window.until(lambda: name in window.sentence)
+        return path
+
+    mask = export(window.panel.export.mask_button, "mask.nii.gz")
+    stored = nib.load(mask)
+    geometry = window.workspace.volume.geometry
+    np.testing.assert_allclose(stored.affine, geometry.affine, atol=1e-5)
+    assert np.array_equal(geometry.to_canonical(np.asarray(stored.dataobj)), session.merged())
+    report = json.loads(export(window.panel.export.report_button, "report.json").read_text())
+    assert report
+    model = export(window.panel.export.model_button, "model.safetensors")
+
+    window.panel.more.fold.click()
+    window.panel.more.rounds.setCurrentRow(1)
+    window.click(window.panel.more.restore_button)
+    window.until(lambda: session.round.number == 1)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(model), ""))
+    window.click(window.panel.more.load_button)
+    window.until(lambda: len(session.rounds) == 3)
+    window.idle()
+    assert session.round.settings is None and window.workspace.predicted.all()
+
+
+def test_stop_keeps_the_previous_model_and_prediction(window):
+    window.painted_and_trained()
+    session = window.session
+    model, prediction = session.segmenter, session.prediction.copy()
+    window.train(iterations=1_000_000)
+    runner = window.workspace.runner
+    window.until(lambda: len(runner.losses) > 2)
+    assert window.panel.train.bar.isVisible()
+    assert window.panel.train.train_button.toolTip().startswith("Training is running")
+    # A preview shows in passing, and goes when the training is stopped.
+    z = window.workspace.current
+    runner._show_preview(_preview(session, z))
+    assert (session.prediction[z] == 1).all()
+    window.click(window.panel.train.stop_button)
+    window.idle()
+    assert session.segmenter is model and len(session.rounds) == 1
+    assert np.array_equal(session.prediction, prediction)
+    assert window.sentence.startswith("Training stopped, the model before it is kept.")
+    assert window.panel.train.train_button.isEnabled()
+
+    # A failure is told in one sentence, and all goes on.
+    session.predict = _fails
+    window.click(window.panel.result.predict_button)
+    window.idle()
+    assert window.sentence == "the disk is full: free some space"
+    assert window.panel.guide.tone == "error"
+    window.paint_block(3, 1)
+    assert window.panel.guide.tone == "error" and "changed since round 1" in window.sentence
+
+
+def _preview(session, z):
+    from napari_diffseg.predict import SlicePrediction
+
+    shape = session.prediction.shape[1:]
+    return SlicePrediction(z, np.ones(shape, np.uint8), np.full(shape, 50, np.uint8))
+
+
+def _fails(start=None):
+    raise ValueError("the disk is full: free some space")
+    yield
+
+
+@pytest.mark.parametrize("how", ["by the user", "by the program"])
+def test_closing_the_window_while_training(window, how):
+    window.open()
+    window.session.add_label("liver")
+    window.paint_block(1, 1)
+    truth = window.session.paint.copy()
+    threads = threading.active_count()
+    window.train(iterations=1_000_000)
+    window.until(lambda: len(window.workspace.runner.losses) > 2)
+    if how == "by the user":
+        # What Qt does once napari has agreed to close; the fixture needs the window afterwards.
+        window.viewer.window._qt_window.hide()
+    else:
+        window.viewer.close()
+    assert QThreadPool.globalInstance().waitForDone(5000)
+    assert threading.active_count() <= threads
+    assert window.panel.desk.workspaces == []
+    again = Session.recover(tiny_volume())
+    assert np.array_equal(again.paint, truth)
+    again.close()
+
+
+def test_earlier_work_is_offered(window):
+    ct = window.open()
+    window.session.add_label("liver")
+    window.paint_block(2, 1)
+    truth = window.session.paint.copy()
+    window.viewer.layers.remove(ct)
+    window.until(lambda: len(window.viewer.layers) == 0)
+    assert window.workspace is None and window.sentence.startswith("Drag a CT")
+
+    ct = window.open(wait=False)
+    window.until(lambda: window.workspace.earlier is not None)
+    assert "1 slice painted" in window.sentence
+    assert window.panel.banner.choice.isVisible()
+    assert window.panel.train.train_button.toolTip().startswith("Restore the earlier work")
+    window.click(window.panel.banner.restore_button)
+    assert np.array_equal(window.session.paint, truth)
+    assert np.array_equal(window.workspace.layers.paint.data, truth)
+    assert not window.panel.banner.choice.isVisible()
+    window.viewer.layers.remove(ct)
+
+    window.open(wait=False)
+    window.until(lambda: window.workspace is not None and window.workspace.earlier is not None)
+    window.panel.refresh()
+    window.click(window.panel.banner.fresh_button)
+    assert not window.session.paint.any() and window.session.labels == ()
+
+
+def test_layers_come_and_go(window):
+    window.viewer.add_image(np.zeros((4, 4)), units="mm", name="photo")
+    assert "“photo” was not opened by napari-diffseg" in window.sentence
+    first = window.open()
+    window.session.add_label("liver")
+    window.paint_block(2, 1)
+    window.viewer.layers.remove(window.workspace.layers.paint)
+    window.until(lambda: "paint" in window.viewer.layers)
+    assert np.array_equal(window.workspace.layers.paint.data, window.session.paint)
+    window.paint_block(3, 1)
+    assert window.session.state(3) == SliceState.PAINTED
+
+    second = window.open(tiny_volume(seed=1), wait=False)
+    window.until(lambda: window.session is not None and window.workspace.layers.ct is second)
+    assert len(window.panel.desk.workspaces) == 2
+    assert window.workspace.layers.paint.name.startswith("paint · tiny")
+    assert not window.session.paint.any()
+    window.panel.volume.chosen.emit(0)
+    assert window.workspace.layers.ct is first and window.session.paint.any()
+    assert not second.visible and first.visible
+    window.viewer.layers.remove(first)
+    window.until(lambda: len(window.viewer.layers) == 5)
+    assert window.workspace.layers.ct is second
+    assert window.workspace.layers.paint.name == "paint"
+
+
+def test_quality_check_fills_the_table(window):
+    window.painted_and_trained()
+    window.panel.more.form.widgets["iterations"].value = "2"
+    window.click(window.panel.result.check_button)
+    window.idle()
+    assert set(window.session.quality) == {1}
+    window.panel.refresh()
+    assert window.panel.labels.table.item(0, 4).text()[0] in "01"
