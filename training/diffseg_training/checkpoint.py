@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from diffseg_training.config import PretrainError, TrainSettings, as_json, from_mapping
+from diffseg_training.config import as_json, from_mapping
+from diffseg_training.settings import PretrainError, TrainSettings
 from napari_diffseg.backbone import (
     Backbone,
     BackboneError,
@@ -62,7 +63,9 @@ class Header:
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         return {
-            **{k: getattr(self, k) for k in ("name", "step", "seconds", "data", "history", "start")},
+            **{
+                k: getattr(self, k) for k in ("name", "step", "seconds", "data", "history", "start")
+            },
             **{k: as_json(getattr(self, k)) for k in ("unet", "settings", "intensity")},
         }
 
@@ -80,7 +83,7 @@ def save(
     """Write a checkpoint to a temporary name, then rename it."""
     tensors = {f"model.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
-    names = {parameter: name for name, parameter in net.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in net.named_parameters()}
     for parameter, state in optimiser.state.items():
         for key, value in state.items():
             tensors[f"adam.{names[parameter]}.{key}"] = value
@@ -116,7 +119,10 @@ def restore(
     for name, parameter in net.named_parameters():
         moments = _part(adam, f"{name}.")
         optimiser.state[parameter] = {
-            key: value.clone() if key == "step" else value.to(parameter.device)
+            # In the weight's memory layout: the fused optimiser goes through memory, not indices.
+            key: value.to(parameter.device)
+            if key == "step"
+            else torch.empty_like(parameter, requires_grad=False).copy_(value)
             for key, value in moments.items()
         }
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from diffseg_training.config import (
+from diffseg_training import checkpoint
+from diffseg_training.config import add_options, load_recipe, overridden
+from diffseg_training.settings import (
+    ConvertSettings,
+    EvaluateSettings,
     PrepareSettings,
     PretrainError,
+    ReleaseSettings,
+    SampleSettings,
     TrainSettings,
-    add_options,
-    load_recipe,
-    overridden,
 )
+from napari_diffseg.backbone import Backbone, Intensity, load_backbone, save_backbone
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,10 +52,39 @@ def _parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("train", help="train, or resume, a backbone")
     one.add_argument("--config", required=True, help="name of a shipped configuration, or a .toml")
-    one.add_argument("--data", type=Path, required=True, help="folder that prepare wrote")
-    one.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
+    one.add_argument("--data", type=Path, help="folder that prepare wrote")
+    one.add_argument("--out", type=Path, help="folder for checkpoints and logs")
+    one.add_argument(
+        "--dry-run", type=int, metavar="STEPS",
+        help="report cost and memory, take STEPS real steps on random images, and write nothing",
+    )  # fmt: skip
     add_options(one, TrainSettings, defaults=False)
     one.set_defaults(run=_train)
+
+    one = commands.add_parser("sample", help="generate slices with a backbone")
+    one.add_argument("backbone", help="name or file of a backbone, or a checkpoint")
+    one.add_argument("--out", type=Path, required=True, help="folder for PNG grids and NIfTI")
+    add_options(one, SampleSettings)
+    one.set_defaults(run=_sample)
+
+    one = commands.add_parser("evaluate", help="FID, sFID, precision, recall and F1 of slices")
+    one.add_argument("real", type=Path, help="folder that prepare wrote, or a volume")
+    one.add_argument("generated", type=Path, help="volume that sample wrote")
+    add_options(one, EvaluateSettings)
+    one.set_defaults(run=_evaluate)
+
+    one = commands.add_parser("release", help="make a shipped backbone of a checkpoint")
+    one.add_argument("checkpoint", type=Path, help="folder or file that train wrote")
+    one.add_argument("--out", type=Path, required=True, help="folder of the registry")
+    add_options(one, ReleaseSettings)
+    one.set_defaults(run=_release)
+
+    one = commands.add_parser("convert", help="read guided-diffusion weights into a backbone")
+    one.add_argument("weights", type=Path, help="its state dict, .pt or .safetensors")
+    one.add_argument("--config", required=True, help="configuration with the network's shape")
+    one.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    add_options(one, ConvertSettings)
+    one.set_defaults(run=_convert)
     return parser
 
 
@@ -75,15 +109,26 @@ def _prepare(options: argparse.Namespace) -> None:
     print(f"skipped: {skipped} volumes\nHU over all voxels: {numbers}")
     for pair in manifest["duplicates"]:
         across = " ACROSS THE SPLIT" if pair["across_split"] else ""
-        print(f"near-duplicates: {pair['slices']} slices of {pair['second']} are like slices of "
-              f"{pair['first']}{across}")
+        print(
+            f"near-duplicates: {pair['slices']} slices of {pair['second']} are like slices of "
+            f"{pair['first']}{across}"
+        )
 
 
 def _train(options: argparse.Namespace) -> None:
-    from diffseg_training.train import Trainer, describe
-
     recipe = load_recipe(options.config)
     recipe = replace(recipe, train=overridden(recipe.train, options))
+    if options.dry_run is not None:
+        from diffseg_training.dryrun import dry_run
+
+        for line in dry_run(recipe, max(1, options.dry_run)):
+            print(line, flush=True)
+        return
+    if options.data is None or options.out is None:
+        raise PretrainError("train needs --data and --out")
+    from diffseg_training.progress import describe
+    from diffseg_training.train import Trainer
+
     options.out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(recipe, options.data, options.out)
     # A polite end: save after the step that is running, so that nothing is lost.
@@ -94,6 +139,77 @@ def _train(options: argparse.Namespace) -> None:
     for progress in trainer.run():
         if trainer.leads:
             print(describe(progress), flush=True)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from diffseg_training.generate import generate, write_figures
+
+    settings = overridden(SampleSettings(), options)
+    backbone = _backbone(options.backbone)
+    finished = []
+    for state in generate(backbone, settings):
+        if state.hu is not None:
+            finished.append(state.hu)
+            print(f"[{state.done}/{state.count}] slices", flush=True)
+    for path in write_figures(options.out, np.concatenate(finished)):
+        print(path)
+
+
+def _backbone(which: str) -> Backbone:
+    """A backbone by name or file, or the averaged network of a checkpoint."""
+    from diffseg_training.release import load_trained
+
+    path = Path(which)
+    if path.exists() and (path.is_dir() or path.name == checkpoint.NAME):
+        return load_trained(path)[0]
+    return load_backbone(which)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import torch
+
+    from diffseg_training.features import features, load_slices, make_extractor
+    from diffseg_training.quality import evaluate
+
+    settings = overridden(EvaluateSettings(), options)
+    extractor = make_extractor(settings)
+    sets = []
+    for place in (options.real, options.generated):
+        pooled, spatial = [], []
+        for done, first, second in features(load_slices(place), extractor, settings):
+            pooled.append(first)
+            spatial.append(second)
+            print(f"{place.name}: {done} slices", file=sys.stderr)
+        sets.append((torch.cat(pooled), torch.cat(spatial)))
+    (real, real_spatial), (generated, generated_spatial) = sets
+    quality = evaluate(real, generated, real_spatial, generated_spatial)
+    print(json.dumps({"extractor": Path(settings.extractor).name, **asdict(quality)}, indent=1))
+
+
+def _release(options: argparse.Namespace) -> None:
+    from diffseg_training.release import release
+
+    settings = overridden(ReleaseSettings(), options)
+    path = release(options.checkpoint, options.out, settings)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from diffseg_training.convert import convert, read_state_dict
+
+    settings = overridden(ConvertSettings(), options)
+    recipe = load_recipe(options.config)
+    unet = convert(read_state_dict(options.weights), recipe.unet)
+    try:
+        intensity = Intensity(settings.hu, settings.value)
+    except ValueError as error:
+        raise PretrainError(f"hu, value: {error}") from error
+    card = {"converted": "guided-diffusion layout"}
+    name = options.out.stem
+    save_backbone(options.out, Backbone(name, unet, intensity, settings.schedule, card))
+    print(options.out)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from diffseg_training.config import TrainSettings
 from diffseg_training.diffusion import STEPS
+from diffseg_training.settings import TrainSettings
 from napari_diffseg.backbone import Intensity
 
 

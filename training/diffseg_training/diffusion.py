@@ -15,7 +15,7 @@ import torch
 from monai.networks.schedulers import DDPMScheduler, NoiseSchedules
 from torch import Tensor
 
-from diffseg_training.config import Schedule
+from diffseg_training.settings import Schedule
 
 STEPS = 1000
 """Timesteps T of the diffusion process (PAPER row 4)."""
@@ -23,12 +23,16 @@ STEPS = 1000
 _MONAI = {"cosine": "cosine", "linear": "linear_beta", "cosine-beta": "diffseg_cosine_beta"}
 
 
-@NoiseSchedules.add_def("diffseg_cosine_beta", "beta rises as half a cosine from 1e-4 to 0.02")
 def _cosine_beta(
     num_train_timesteps: int, beta_start: float = 1e-4, beta_end: float = 2e-2
 ) -> Tensor:
     ramp = (1 - torch.cos(torch.linspace(0, math.pi, num_train_timesteps))) / 2
     return beta_start + (beta_end - beta_start) * ramp
+
+
+NoiseSchedules.add_def("diffseg_cosine_beta", "beta rises as half a cosine, 1e-4 to 0.02")(
+    _cosine_beta
+)
 
 
 def signal_levels(schedule: Schedule | str) -> Tensor:
@@ -68,9 +72,8 @@ class Denoised(NamedTuple):
 
 def sample(
     predict: Callable[[Tensor, Tensor], Tensor],
-    noise: Tensor,
+    draw: Callable[[], Tensor],
     levels: Tensor,
-    generator: torch.Generator,
     steps: int = STEPS,
     eta: float = 1.0,
 ) -> Iterator[Denoised]:
@@ -80,12 +83,10 @@ def sample(
     ----------
     predict
         The network: noisy images and timesteps ``(B,)`` to noise.
-    noise
-        Images at the last timestep, ``(B, 1, N, N)`` standard normal.
+    draw
+        Source of noise ``(B, 1, N, N)``, standard normal: for the start and on the way.
     levels
         Cumulative products of alpha, from :func:`signal_levels`.
-    generator
-        Source of the noise added on the way, on the device of ``noise``.
     steps
         Steps to take; they are spread evenly over the 1000 timesteps.
     eta
@@ -94,7 +95,7 @@ def sample(
         al., Eq. 12).
     """
     times = torch.linspace(STEPS - 1, 0, steps).round().long().tolist()
-    x = noise
+    x = draw()
     for index, time in enumerate(times):
         level = float(levels[time])
         before = float(levels[times[index + 1]]) if index + 1 < steps else 1.0
@@ -105,6 +106,5 @@ def sample(
         variance = eta**2 * (1 - before) / (1 - level) * (1 - level / before)
         x = math.sqrt(before) * image + math.sqrt(max(1 - before - variance, 0.0)) * predicted
         if variance > 0:
-            fresh = torch.randn(x.shape, generator=generator, device=x.device)
-            x = x + math.sqrt(variance) * fresh
+            x = x + math.sqrt(variance) * draw()
         yield Denoised(index + 1, steps, x)

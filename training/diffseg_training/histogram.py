@@ -48,7 +48,7 @@ class Histogram:
         cumulative = np.cumsum(self.counts)
         low = int(np.searchsorted(cumulative, np.floor(position), side="right"))
         high = int(np.searchsorted(cumulative, np.ceil(position), side="right"))
-        return low + (high - low) * (position - np.floor(position)) + _LOW
+        return float(low + (high - low) * (position - np.floor(position)) + _LOW)
 
     def statistics(self) -> dict[str, float]:
         """Voxels, extremes and the percentiles that the papers clip to (PAPER row 2)."""

@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from diffseg_training import sources
-from diffseg_training.config import PrepareSettings, PretrainError, Source, as_json
+from diffseg_training.config import as_json
 from diffseg_training.duplicates import near_duplicates, thumbnails
 from diffseg_training.histogram import Histogram
+from diffseg_training.settings import PrepareSettings, PretrainError, Source
 from diffseg_training.sources import Found
 from diffseg_training.store import MANIFEST, write_array, write_json
 from napari_diffseg.volume import Volume, read_volume
@@ -211,8 +212,7 @@ def resample(
     hu = np.asarray(volume.hu)
     if target is not None:
         size = [
-            max(1, round(n * mm / to))
-            for n, mm, to in zip(hu.shape, spacing, target, strict=True)
+            max(1, round(n * mm / to)) for n, mm, to in zip(hu.shape, spacing, target, strict=True)
         ]
         whole = torch.from_numpy(hu.astype(np.float32))[None, None]
         whole = F.interpolate(whole, size=size, mode="trilinear", align_corners=False)

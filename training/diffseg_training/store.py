@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diffseg_training.config import PretrainError
+from diffseg_training.settings import PretrainError
 
 MANIFEST = "manifest.json"
 Split = Literal["train", "validation"]

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,52 +26,19 @@ from torch.utils.tensorboard import SummaryWriter
 
 from diffseg_training import checkpoint
 from diffseg_training.checkpoint import Header
-from diffseg_training.config import PretrainError, Recipe, TrainSettings
 from diffseg_training.cost import network_cost
 from diffseg_training.data import Draws, Shard
 from diffseg_training.diffusion import add_noise, signal_levels
+from diffseg_training.progress import TrainProgress, mean_loss
+from diffseg_training.settings import PretrainError, Recipe, TrainSettings
+from diffseg_training.start import intensity_of, origin, summary
 from diffseg_training.store import SliceStore
 from diffseg_training.validate import validate, validation_images
-from napari_diffseg.backbone import Backbone, Intensity, load_backbone, save_backbone
+from napari_diffseg.backbone import Backbone, load_backbone, save_backbone
 from napari_diffseg.device import autocast, native_bf16, pick_device
 from napari_diffseg.unet import Stage, UNet
 
 BEST = "best.safetensors"
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """What a logged step tells.
-
-    Attributes
-    ----------
-    step, steps
-        Optimiser steps done and planned.
-    loss
-        Mean loss since the last progress.
-    seconds
-        Wall time of this process so far.
-    remaining
-        Expected wall time to the end.
-    slices_per_second
-        Over all processes, since the last progress.
-    gflops
-        Achieved 1e9 floating-point operations a second of this process, since the last progress.
-    outside
-        Share of wall time that was not forward, backward, optimiser and average.
-    validation
-        Loss by timestep where this step was validated, else ``None``.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    seconds: float
-    remaining: float
-    slices_per_second: float
-    gflops: float
-    outside: float
-    validation: dict[int, float] | None = None
 
 
 class Trainer:
@@ -121,21 +88,19 @@ class Trainer:
         self.layout = torch.contiguous_format
         if native_bf16(self.device) and settings.precision == "auto":
             self.layout = torch.channels_last  # where low-precision convolutions are fastest
-        self.net.to(memory_format=self.layout)
+        self.net.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.ema = AveragedModel(self.net, multi_avg_fn=partial(_average, settings.ema))
-        self.optimiser = torch.optim.Adam(
-            self.net.parameters(), settings.learning_rate, fused=True
-        )
+        self.optimiser = torch.optim.Adam(self.net.parameters(), settings.learning_rate, fused=True)
         self.header = Header(
             name=recipe.name,
             step=0,
             seconds=0.0,
             unet=recipe.unet,
             settings=settings,
-            intensity=_intensity(settings, store, start),
-            data=_summary(store),
+            intensity=intensity_of(settings, store, start),
+            data=summary(store),
             history={"train": [], "validation": []},
-            start=_origin(start),
+            start=origin(start),
         )
         self._resume()
         if settings.checkpointing:
@@ -196,9 +161,7 @@ class Trainer:
             if step % settings.validate_every == 0 or step == steps:
                 validated = self._validate()
             now = time.perf_counter()
-            self.header = replace(
-                self.header, step=step, seconds=header.seconds + now - begun
-            )
+            self.header = replace(self.header, step=step, seconds=header.seconds + now - begun)
             due = now - saved >= 60 * settings.save_minutes
             last = self._agreed(step == steps or self.stopped)
             if validated or step % settings.log_every == 0 or last:
@@ -246,7 +209,7 @@ class Trainer:
                 with self._precision():
                     predicted = self.model(add_noise(image, noise, t, self.levels), t)
                 loss = (predicted.float() - noise).square().mean() / settings.accumulate
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             total += loss.detach()
             spent += time.perf_counter() - begun
         begun = time.perf_counter()
@@ -309,6 +272,11 @@ class Trainer:
             writer.add_scalar("loss/validation", mean_loss(progress.validation), progress.step)
         writer.flush()
 
+    def _averaged(self) -> UNet:
+        averaged = self.ema.module
+        assert isinstance(averaged, UNet)
+        return averaged
+
     def _save(self, validated: dict[int, float] | None) -> None:
         if self.leads:
             path = self.out / checkpoint.NAME
@@ -323,7 +291,7 @@ class Trainer:
         header = self.header
         card = {"training": header.to_json()}
         best = Backbone(
-            header.name, self.ema.module, header.intensity, self.settings.schedule, card
+            header.name, self._averaged(), header.intensity, self.settings.schedule, card
         )
         save_backbone(self.out / BEST, best, torch.float32)
 
@@ -337,14 +305,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> Iterator[TrainProgress]:
 def learning_rate(step: int, settings: TrainSettings) -> float:
     """Learning rate of a step (from 0), falling linearly to the last step (PAPER row 4)."""
     share = step / max(1, settings.iterations - 1)
-    return settings.learning_rate + share * (
-        settings.final_learning_rate - settings.learning_rate
-    )
-
-
-def mean_loss(validation: dict[int, float] | dict[str, float]) -> float:
-    """Mean over the noise levels."""
-    return sum(validation.values()) / len(validation)
+    return settings.learning_rate + share * (settings.final_learning_rate - settings.learning_rate)
 
 
 def _average(
@@ -373,60 +334,3 @@ def _join(settings: TrainSettings) -> tuple[torch.device, int, int]:
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device, int(os.environ.get("RANK", "0")), world
-
-
-def _intensity(settings: TrainSettings, store: SliceStore, start: Backbone | None) -> Intensity:
-    if settings.hu:
-        try:
-            return Intensity(settings.hu, settings.value)
-        except ValueError as error:
-            raise PretrainError(f"hu, value: {error}") from error
-    if start is not None:
-        return start.intensity
-    low, high = store.statistics["p0.5"], store.statistics["p99.5"]
-    return Intensity((low, high), (-1.0, 1.0))
-
-
-def _summary(store: SliceStore) -> dict[str, Any]:
-    """What the data were, without a patient's name."""
-    volumes = store.manifest["volumes"]
-    collections = {}
-    for name in sorted({volume["collection"] for volume in volumes}):
-        own = [volume for volume in volumes if volume["collection"] == name]
-        collections[name] = {
-            "licence": ", ".join(sorted({volume["licence"] for volume in own})),
-            "volumes": len(own),
-            "patients": len({volume["patient"] for volume in own}),
-            "slices": sum(volume["slices"] for volume in own),
-        }
-    counts = {
-        split: {
-            "patients": len({v["patient"] for v in volumes if v["split"] == split}),
-            "slices": sum(v["slices"] for v in volumes if v["split"] == split),
-        }
-        for split in ("train", "validation")
-    }
-    return {"collections": collections, "statistics": store.statistics, **counts}
-
-
-def _origin(start: Backbone | None) -> dict[str, Any]:
-    if start is None:
-        return {"weights": "random"}
-    return {"weights": start.name, "card": start.card}
-
-
-def describe(progress: TrainProgress) -> str:
-    """One line of the log."""
-    hours, minutes = divmod(round(progress.remaining / 60), 60)
-    line = (
-        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
-        f"{progress.slices_per_second:.1f} slices/s  {progress.gflops:.0f} GFLOP/s  "
-        f"{100 * progress.outside:.1f} % outside the network  "
-        f"{hours} h {minutes:02d} min left"
-    )
-    if progress.validation:
-        levels = " ".join(f"{t}:{v:.4f}" for t, v in progress.validation.items())
-        line += f"\n  validation {mean_loss(progress.validation):.4f} ({levels})"
-    return line
-
-

@@ -17,9 +17,7 @@ LEVELS = (10, 50, 150, 300, 500, 700, 900)
 """Timesteps at which the loss is measured."""
 
 
-def validation_images(
-    slices: Slices, intensity: Intensity, size: int, count: int
-) -> Tensor:
+def validation_images(slices: Slices, intensity: Intensity, size: int, count: int) -> Tensor:
     """Up to ``count`` held-out slices ``(n, 1, size, size)``, spread evenly over patients' volumes.
 
     Single slices of many patients and long volumes get the same say: volumes are taken in turn.

@@ -1,0 +1,197 @@
+"""Turn a checkpoint into a shipped backbone: weights, card, registry line, sample grid."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffseg_training import checkpoint
+from diffseg_training.checkpoint import Header
+from diffseg_training.cost import network_cost
+from diffseg_training.generate import generate, write_figures
+from diffseg_training.settings import PretrainError, ReleaseSettings, SampleSettings
+from napari_diffseg.backbone import Backbone, load_backbone, registry_line, save_backbone
+
+
+def load_trained(path: Path) -> tuple[Backbone, Header]:
+    """Read the averaged network of a checkpoint, or the best network that training kept.
+
+    Raises
+    ------
+    PretrainError
+        If it is neither.
+    """
+    if path.is_dir():
+        path = path / checkpoint.NAME
+    if not path.is_file():
+        raise PretrainError(f"{path}: no such checkpoint")
+    try:
+        return checkpoint.averaged_backbone(path)
+    except PretrainError:
+        backbone = load_backbone(path)
+        if "training" not in backbone.card:
+            raise PretrainError(f"{path}: neither a checkpoint nor a network kept by train") from (
+                None
+            )
+        return backbone, Header.from_json(backbone.card["training"])
+
+
+def release(source: Path, folder: Path, settings: ReleaseSettings) -> Path:
+    """Write weights, card, sample grids and registry line to ``folder``; return the weights.
+
+    Raises
+    ------
+    PretrainError
+        If the weights are too large or the figures unreadable.
+    """
+    backbone, header = load_trained(source)
+    card = make_card(header, settings)
+    backbone = replace(backbone, name=settings.name, card=card)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{settings.name}.safetensors"
+    staged = folder / f"{settings.name}.safetensors.new"
+    save_backbone(staged, backbone, torch.float16)
+    size = staged.stat().st_size / 1e6
+    if size > settings.megabytes:
+        staged.unlink()
+        raise PretrainError(f"{path}: {size:.1f} MB is over {settings.megabytes:g} MB")
+    staged.chmod(0o644)
+    os.replace(staged, path)
+    if settings.samples:
+        released = load_backbone(path, verified=False)
+        wanted = SampleSettings(count=settings.samples, steps=settings.steps)
+        done = [g.hu for g in generate(released, wanted) if g.hu is not None]
+        for extra in write_figures(folder, np.concatenate(done), f"{settings.name}-samples"):
+            if extra.suffix != ".png":
+                extra.unlink()
+    _write(folder / f"{settings.name}.md", card_text(settings, card, size))
+    _register(folder, path)
+    return path
+
+
+def make_card(header: Header, settings: ReleaseSettings) -> dict[str, Any]:
+    """JSON card of a backbone: data, steps, losses; no names, no paths."""
+    values = header.to_json()
+    train, validation = values["history"]["train"], values["history"]["validation"]
+    card = {
+        "recipe": header.name,
+        "steps": header.step,
+        "slices_seen": header.step * header.settings.batch,
+        "hours": round(header.seconds / 3600, 2),
+        "parameters": network_cost(header.unet).parameters,
+        "settings": {k: v for k, v in values["settings"].items() if k != "init_from"},
+        "data": header.data,
+        "start": {"weights": header.start.get("weights", "random")},
+        "validation": validation[-1][1] if validation else {},
+        "curves": {"train": _thinned(train), "validation": _thinned(validation)},
+    }
+    if settings.figures:
+        try:
+            card["few_shot"] = json.loads(Path(settings.figures).read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise PretrainError(f"{settings.figures}: not readable JSON ({error})") from error
+    return card
+
+
+def _thinned(history: list[Any], most: int = 40) -> list[Any]:
+    if len(history) <= most:
+        return history
+    kept = np.unique(np.linspace(0, len(history) - 1, most).round().astype(int))
+    return [history[index] for index in kept]
+
+
+def card_text(settings: ReleaseSettings, card: dict[str, Any], size: float) -> str:
+    """The card as Markdown."""
+    data, own = card["data"], card["settings"]
+    lines = [
+        f"# {settings.name}",
+        "",
+        "Denoising diffusion U-Net pre-trained on unlabelled CT, for few-shot segmentation in "
+        "napari-diffseg. Not a medical device.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| parameters | {card['parameters']:,} |",
+        f"| file | float16 safetensors, {size:.1f} MB |",
+        f"| trained | {card['steps']:,} steps x {own['batch']} slices, "
+        f"{card['hours']} h, from {card['start']['weights']} weights |",
+        f"| schedule | {own['schedule']}, T = 1000, noise prediction |",
+        f"| weights | moving average, decay {own['ema']} with warm-up |",
+        f"| trained on | {data['train']['slices']:,} slices of {data['train']['patients']} "
+        "patients |",
+        f"| held out | {data['validation']['slices']:,} slices of "
+        f"{data['validation']['patients']} patients |",
+        f"| HU of all voxels | {data['statistics']['min']:g} to {data['statistics']['max']:g}, "
+        f"0.5 and 99.5 percentiles {data['statistics']['p0.5']:g} and "
+        f"{data['statistics']['p99.5']:g} |",
+        "",
+        "## Data and licences",
+        "",
+        "Licences are those of the collections as remembered by whoever gathered the slices; they "
+        "are to be confirmed before any public release.",
+        "",
+        "| collection | licence | patients | volumes | slices |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {c['licence']} | {c['patients']} | {c['volumes']} | {c['slices']} |"
+            for name, c in data["collections"].items()
+        ),
+        "",
+        "## Validation loss by noise level",
+        "",
+        "Mean squared error of the predicted noise on held-out patients, averaged weights.",
+        "",
+    ]
+    history = card["curves"]["validation"]
+    if history:
+        levels = list(history[0][1])
+        lines += [
+            "| step | mean | " + " | ".join(f"t = {t}" for t in levels) + " |",
+            "|---" * (len(levels) + 2) + "|",
+            *(
+                f"| {step} | {sum(losses.values()) / len(losses):.4f} | "
+                + " | ".join(f"{value:.4f}" for value in losses.values())
+                + " |"
+                for step, losses in history
+            ),
+            "",
+        ]
+    if "few_shot" in card:
+        lines += ["## Few-shot figures", "", "```json", json.dumps(card["few_shot"], indent=1)]
+        lines += ["```", ""]
+    if settings.samples:
+        lines += [
+            "## Generated slices",
+            "",
+            f"{settings.samples} slices, DDIM with {settings.steps} steps, seed 0, not selected.",
+            "",
+            f"![lung window]({settings.name}-samples-lung.png)",
+            "",
+            f"![abdomen window]({settings.name}-samples-abdomen.png)",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _register(folder: Path, path: Path) -> None:
+    registry = folder / "registry.toml"
+    known = tomllib.loads(registry.read_text()) if registry.exists() else {}
+    known.pop(path.stem, None)
+    kept = [
+        f'[{name}]\nfile = "{line["file"]}"\nsha256 = "{line["sha256"]}"\n'
+        for name, line in known.items()
+    ]
+    _write(registry, "\n".join([registry_line(path), *kept]))
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
