@@ -246,8 +246,8 @@ def report(rows: Sequence[Row], published: bool) -> str:
 def _preamble(rows: Sequence[Row], published: bool) -> str:
     tested = sorted({"+".join(row["test"]) for row in rows})
     text = (
-        f"Split by patient; {len(tested)} test sets. Mean over structures, ± standard deviation over "
-        "seeds and test sets. Absent structures: "
+        f"Split by patient; {len(tested)} test sets. Mean over structures, ± standard deviation "
+        "over seeds and test sets. Absent structures: "
         + " and ".join(sorted({row["absent"] for row in rows}))
         + " (see `napari_diffseg.metrics`)."
     )

@@ -1,0 +1,168 @@
+"""The command line on a small set: rows, resuming, failures, tables and figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from diffseg_training.benchmark import sweeps
+from diffseg_training.benchmark.cli import main
+from diffseg_training.benchmark.datasets import DatasetError, digest, find_names, find_scans
+from diffseg_training.benchmark.rows import RowSpec, compute
+from diffseg_training.benchmark.tables import area, by_amount
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two patients in nnU-Net layout, with a disc that drifts and a square above it."""
+    folder = tmp_path / "data"
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    y, x = np.mgrid[:32, :32]
+    for patient in range(2):
+        mask = np.zeros((20, 32, 32), np.uint8)
+        for z in range(20):
+            mask[z][(y - 10 - z / 2) ** 2 + (x - 12) ** 2 < 20] = 1
+        mask[8:, 18:28, 20:28] = 2
+        hu = np.choose(mask, (0, 120, 240)) + np.random.default_rng(patient).normal(
+            0, 5, mask.shape
+        )
+        affine = np.diag([-2.0, -2.0, 4.0, 1.0])
+        for place, array in (("imagesTr/p{}_0000", hu), ("labelsTr/p{}", mask)):
+            image = nib.Nifti1Image(array.astype(np.int16).T, affine)
+            nib.save(image, folder / f"{place.format(patient)}.nii.gz")
+    about = {"labels": {"background": 0, "disc": 1, "square": 2}}
+    (folder / "dataset.json").write_text(json.dumps(about))
+    return folder
+
+
+def _arena(data: Path, out: Path, *more: str) -> int:
+    return main(["arena", "--volumes", str(data), "-o", str(out), "--budgets", "1", *more])
+
+
+def test_arena_writes_rows_tables_and_resumes(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    some = ("--slices", "2", "--methods", "nearest-copy", "--masks", "--threads", "1")
+    assert _arena(data, out, *some) == 0
+    rows = sweeps.read_rows(out / "rows.jsonl")
+    assert [row["test"] for row in rows] == [["p0"], ["p1"]]
+    for row in rows:
+        assert 0.3 < row["dice"] < 1
+        assert set(row["labels"]) == {"disc", "square"}
+        assert row["seconds"] > 0
+        assert row["peak_memory_bytes"] > 2**20
+        assert row["hardware"]["threads"] == 1
+        assert len(row["split"]) == 12
+        assert np.load(out / "masks" / f"{row['key']}.npz")[row["test"][0]].shape == (20, 32, 32)
+    assert "Nearest-slice copy" in (out / "arena.md").read_text()
+    assert (out / "rows.csv").read_text().count("\n") == 3
+    capsys.readouterr()
+
+    # Asked again, nothing is run; a new method is.
+    assert _arena(data, out, *some) == 0
+    assert "2 rows, 2 of them done already" in capsys.readouterr().out
+    assert len((out / "rows.jsonl").read_text().splitlines()) == 2
+    assert main(["panels", str(out), "--volumes", str(data), "--slices", "9"]) == 0
+    assert len(list(out.glob("panels-*.png"))) == 2
+
+
+def test_a_failing_row_is_recorded_and_the_sweep_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_DIFFSEG_IMAGENET", str(tmp_path))
+    specs = [
+        _spec(data, method="no-such-method"),
+        _spec(data, method="shape-interpolation"),
+        _spec(data, method="registration"),
+    ]
+    monkeypatch.setattr(sweeps, "run_row", lambda spec, masks, limit: compute(spec, masks))
+    rows = list(sweeps.sweep(specs, tmp_path / "rows.jsonl"))
+    assert "no method 'no-such-method'" in rows[0]["error"]
+    assert rows[1]["dice"] > 0.3
+    assert rows[2]["dice"] > 0.3
+    assert not list(sweeps.sweep(specs, tmp_path / "rows.jsonl"))
+    assert len(list(sweeps.sweep(specs, tmp_path / "rows.jsonl", retry=True))) == 1
+    assert "failed" in by_amount(rows, str)
+
+
+def test_a_line_cut_off_by_a_crash_costs_one_row(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    monkeypatch.setattr(sweeps, "run_row", lambda spec, masks, limit: compute(spec, masks))
+    specs = [_spec(data, method="nearest-copy"), _spec(data, method="shape-interpolation")]
+    list(sweeps.sweep(specs, path))
+    path.write_text(path.read_text()[:-40])
+    assert [row["method"] for row in sweeps.sweep(specs, path)] == ["shape-interpolation"]
+    assert len(sweeps.read_rows(path)) == 2
+
+
+def test_a_row_beyond_its_limit_is_ended_and_says_so(data: Path) -> None:
+    from diffseg_training.benchmark.rows import run_row
+
+    row = run_row(_spec(data, method="nearest-copy"), limit=0.01)
+    assert "took more than 0.01 s" in row["error"]
+
+
+def test_methods_without_learning_refuse_other_patients(data: Path) -> None:
+    from diffseg_training.benchmark.profiles import Sweep
+
+    specs = Sweep("mini", (data,), methods=("nearest-copy",), steps=1).specs()
+    protocols = [spec.split.protocol for spec in specs]
+    assert protocols.count("cross-patient") == 2
+    across = next(spec for spec in specs if spec.split.protocol == "cross-patient")
+    assert {one.scan for one in across.split.train}.isdisjoint(
+        one.scan for one in across.split.test
+    )
+    assert "cannot learn from one patient" in compute(across)["error"]
+
+
+def test_keys_depend_on_what_matters(data: Path) -> None:
+    base = _spec(data, method="nearest-copy")
+    assert base.key == _spec(data, method="nearest-copy").key
+    assert base.key != _spec(data, method="registration").key
+    assert base.key != _spec(data, method="nearest-copy", seed=1).key
+    assert base.key == RowSpec.from_json(json.loads(json.dumps(base.to_json()))).key
+
+
+def test_the_area_is_the_mean_height_over_the_logarithm_of_the_budget() -> None:
+    rows = [{"budget": float(b), "dice": d} for b, d in ((10, 0.2), (20, 0.4), (40, 0.8))]
+    assert area(rows, [10.0, 20.0, 40.0]) == pytest.approx((0.3 + 0.6) / 2)
+    assert area([{"budget": None, "dice": 0.5}], [10.0, 40.0]) == pytest.approx(0.5)
+
+
+def test_scans_are_found_and_their_content_is_hashed(data: Path, tmp_path: Path) -> None:
+    scans = find_scans([data])
+    assert [(scan.name, scan.patient) for scan in scans] == [("p0", "p0"), ("p1", "p1")]
+    assert find_names([data]) == {1: "disc", 2: "square"}
+    assert digest(scans[:1]) != digest(scans[1:])
+    (data / "patients.json").write_text('{"p0": "anna", "p1": "anna"}')
+    assert {scan.patient for scan in find_scans([data])} == {"anna"}
+    with pytest.raises(DatasetError, match="holds no labelled scans"):
+        find_scans([tmp_path])
+
+
+def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("napari-diffseg-benchmark: error: ")
+    assert error.count("\n") == 1
+    assert main(["methods"]) == 0
+    assert "Swin UNETR" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["arena", "--slices", "two"])
+    assert stopped.value.code == 2
+
+
+def _spec(data: Path, method: str, seed: int = 0) -> RowSpec:
+    from diffseg_training.benchmark.protocols import in_volume, presence
+
+    (files, _) = find_scans([data])
+    split = in_volume(files.name, presence(files.read().reference, [1, 2]), 2)
+    return RowSpec("data", (files,), {1: "disc", 2: "square"}, split, method, seed)
