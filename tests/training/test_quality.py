@@ -74,17 +74,14 @@ def test_report_says_when_samples_are_too_few() -> None:
 
 
 def test_figures_equal_torch_fidelitys() -> None:
-    pytest.importorskip("torch_fidelity")
-    from torch_fidelity.metric_fid import fid_features_to_metric
-    from torch_fidelity.metric_prc import prc_features_to_metric
-
+    fid = pytest.importorskip("torch_fidelity.metric_fid")
+    prc = pytest.importorskip("torch_fidelity.metric_prc")
     torch.manual_seed(0)
-    real, generated = torch.randn(120, 12), torch.randn(100, 12) * 0.9 + 0.2
+    real = torch.randn(120, 12, dtype=torch.float64)
+    generated = torch.randn(100, 12, dtype=torch.float64) * 0.9 + 0.2
     quality = evaluate(real, generated)
-    theirs = fid_features_to_metric(real, generated, verbose=False)
-    assert quality.fid == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
-    theirs = prc_features_to_metric(
-        real, generated, verbose=False, prc_neighborhood=3, prc_batch_size=100
-    )
-    assert quality.precision == pytest.approx(theirs["precision"])
-    assert quality.recall == pytest.approx(theirs["recall"])
+    statistics = [fid.fid_features_to_statistics(features) for features in (real, generated)]
+    theirs = fid.fid_statistics_to_metric(*statistics, verbose=False)
+    assert quality.fid == pytest.approx(theirs["frechet_inception_distance"], rel=1e-8)
+    theirs = prc.calculate_precision_recall_part(generated, real, 3)
+    assert (quality.precision, quality.recall) == pytest.approx(theirs)
