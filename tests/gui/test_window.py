@@ -32,7 +32,8 @@ def test_paint_with_the_mouse(window):
     window.qtbot.mouseClick(
         strip, Qt.MouseButton.LeftButton, pos=QPoint(round(strip.centre_of(2)), 15)
     )
-    assert window.workspace.current == 2 and window.session.current == 2
+    assert window.workspace.current == 2
+    assert window.session.current == 2
     paint = window.workspace.layers.paint
     paint.brush_size = 5
     window.drag((10, 10), (10, 20))
@@ -44,7 +45,8 @@ def test_paint_with_the_mouse(window):
     # An undone stroke leaves no truth behind; a redone one brings it back.
     stroke = window.session.paint[2].copy()
     window.undo()
-    assert not window.session.paint.any() and window.session.state(2) == SliceState.UNPAINTED
+    assert not window.session.paint.any()
+    assert window.session.state(2) == SliceState.UNPAINTED
     window.viewer.layers.selection.active.redo()
     assert np.array_equal(window.session.paint[2], stroke)
 
@@ -80,17 +82,20 @@ def test_paint_with_the_mouse(window):
     assert window.workspace.layers.paint.colormap.map(label)[-1] == 0
 
     window.click(window.panel.slices.clear)
-    assert not window.session.paint.any() and not paint.data.any()
+    assert not window.session.paint.any()
+    assert not paint.data.any()
 
 
 def test_train_predict_correct_accept_export(window, tmp_path, monkeypatch):
     window.painted_and_trained()
     session, layers = window.session, window.workspace.layers
     truth = session.paint.copy()
-    assert len(session.rounds) == 1 and session.rounds[0].slices == (1, 4)
+    assert len(session.rounds) == 1
+    assert session.rounds[0].slices == (1, 4)
     assert window.workspace.predicted.all()
     assert layers.prediction.data is session.prediction
-    assert np.array_equal(session.paint, truth) and np.array_equal(layers.paint.data, truth)
+    assert np.array_equal(session.paint, truth)
+    assert np.array_equal(layers.paint.data, truth)
     assert len(window.workspace.runner.losses) == 3
     assert window.panel.train.train_button.text() == "Train again"
     assert window.panel.train.continue_button.isVisible()
@@ -103,7 +108,8 @@ def test_train_predict_correct_accept_export(window, tmp_path, monkeypatch):
     layers.prediction.selected_label = 1
     window.drag((20, 20), (20, 26))
     corrected = session.prediction[2].copy()
-    assert session.edited == {2} and (corrected[20, 20:27] == 1).all()
+    assert session.edited == {2}
+    assert (corrected[20, 20:27] == 1).all()
     assert "corrected 1 slice" in window.sentence
     window.click(window.panel.result.accept_button)
     assert session.state(2) == SliceState.ACCEPTED
@@ -114,7 +120,8 @@ def test_train_predict_correct_accept_export(window, tmp_path, monkeypatch):
 
     window.click(window.panel.train.continue_button)
     window.idle()
-    assert len(session.rounds) == 2 and session.rounds[1].parent == 1
+    assert len(session.rounds) == 2
+    assert session.rounds[1].parent == 1
     after = session.prediction.copy()
     window.viewer.layers.selection.active = layers.prediction
     window.undo()
@@ -158,7 +165,8 @@ def test_train_predict_correct_accept_export(window, tmp_path, monkeypatch):
     window.click(window.panel.more.load_button)
     window.until(lambda: len(session.rounds) == 3)
     window.idle()
-    assert session.round.settings is None and window.workspace.predicted.all()
+    assert session.round.settings is None
+    assert window.workspace.predicted.all()
 
 
 def test_stop_keeps_the_previous_model_and_prediction(window):
@@ -176,7 +184,8 @@ def test_stop_keeps_the_previous_model_and_prediction(window):
     assert (session.prediction[z] == 1).all()
     window.click(window.panel.train.stop_button)
     window.idle()
-    assert session.segmenter is model and len(session.rounds) == 1
+    assert session.segmenter is model
+    assert len(session.rounds) == 1
     assert np.array_equal(session.prediction, prediction)
     assert window.sentence.startswith("Training stopped, the model before it is kept.")
     assert window.panel.train.train_button.isEnabled()
@@ -188,7 +197,8 @@ def test_stop_keeps_the_previous_model_and_prediction(window):
     assert window.sentence == "the disk is full: free some space"
     assert window.panel.guide.tone == "error"
     window.paint_block(3, 1)
-    assert window.panel.guide.tone == "error" and "changed since round 1" in window.sentence
+    assert window.panel.guide.tone == "error"
+    assert "changed since round 1" in window.sentence
 
 
 def _preview(session, z):
@@ -232,7 +242,8 @@ def test_earlier_work_is_offered(window):
     truth = window.session.paint.copy()
     window.viewer.layers.remove(ct)
     window.until(lambda: len(window.viewer.layers) == 0)
-    assert window.workspace is None and window.sentence.startswith("Drag a CT")
+    assert window.workspace is None
+    assert window.sentence.startswith("Drag a CT")
 
     ct = window.open(wait=False)
     window.until(lambda: window.workspace.earlier is not None)
@@ -242,6 +253,7 @@ def test_earlier_work_is_offered(window):
     window.click(window.panel.banner.restore_button)
     assert np.array_equal(window.session.paint, truth)
     assert np.array_equal(window.workspace.layers.paint.data, truth)
+    window.panel.refresh()
     assert not window.panel.banner.choice.isVisible()
     window.viewer.layers.remove(ct)
 
@@ -249,7 +261,8 @@ def test_earlier_work_is_offered(window):
     window.until(lambda: window.workspace is not None and window.workspace.earlier is not None)
     window.panel.refresh()
     window.click(window.panel.banner.fresh_button)
-    assert not window.session.paint.any() and window.session.labels == ()
+    assert not window.session.paint.any()
+    assert window.session.labels == ()
 
 
 def test_layers_come_and_go(window):
@@ -270,8 +283,10 @@ def test_layers_come_and_go(window):
     assert window.workspace.layers.paint.name.startswith("paint · tiny")
     assert not window.session.paint.any()
     window.panel.volume.chosen.emit(0)
-    assert window.workspace.layers.ct is first and window.session.paint.any()
-    assert not second.visible and first.visible
+    assert window.workspace.layers.ct is first
+    assert window.session.paint.any()
+    assert not second.visible
+    assert first.visible
     window.viewer.layers.remove(first)
     window.until(lambda: len(window.viewer.layers) == 5)
     assert window.workspace.layers.ct is second

@@ -105,7 +105,7 @@ class SliceStrip(QWidget):
         if m.predicted[z]:
             parts.append("predicted")
         if z in m.suggested:
-            parts.append(f"suggested next ({m.suggested[z]})")
+            parts.append(f"suggested: {m.suggested[z]}")
         return f"Slice {z} · " + " · ".join(parts)
 
     # -- painting ---------------------------------------------------------------------------

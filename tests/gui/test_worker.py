@@ -1,0 +1,110 @@
+"""Tasks in threads: batches, stopping, failing."""
+
+import threading
+import time
+
+from qtpy.QtCore import QThreadPool
+
+from napari_diffseg.gui.worker import Errand, Task, ThreadCap, batches
+
+
+def test_batches_lose_nothing_and_keep_their_distance():
+    began = time.monotonic()
+
+    def items():
+        for n in range(40):
+            time.sleep(0.005)
+            yield n
+
+    groups = list(batches(items(), period=0.05))
+    assert [n for group in groups for n in group] == list(range(40))
+    assert groups[0] == (0,)  # the first is told at once
+    assert len(groups) <= (time.monotonic() - began) / 0.05 + 2
+
+
+def test_task_tells_on_the_gui_thread(qtbot):
+    threads, items = set(), []
+
+    def make():
+        threads.add(threading.get_ident())
+        yield from range(5)
+
+    task = Task(make)
+    task.batch.connect(lambda batch: items.extend(batch))
+    task.batch.connect(lambda _: threads.add(threading.get_ident()))
+    with qtbot.waitSignal(task.finished, timeout=5000) as blocker:
+        task.start()
+    assert blocker.args == [False]
+    assert items == [0, 1, 2, 3, 4]
+    assert len(threads) == 2
+    assert threading.get_ident() in threads
+
+
+def test_stop_closes_the_generator(qtbot):
+    closed = []
+
+    def make():
+        try:
+            while True:
+                time.sleep(0.01)
+                yield 0
+        finally:
+            closed.append(True)
+
+    task = Task(make)
+    with qtbot.waitSignal(task.batch, timeout=5000):
+        task.start()
+    began = time.monotonic()
+    with qtbot.waitSignal(task.finished, timeout=5000) as blocker:
+        task.stop()
+    assert time.monotonic() - began < 1
+    assert blocker.args == [True]
+    assert closed == [True]
+
+    task = Task(make)
+    with qtbot.waitSignal(task.batch, timeout=5000):
+        task.start()
+    told = []
+    task.finished.connect(told.append)
+    assert task.stop_and_wait(5)
+    assert QThreadPool.globalInstance().waitForDone(5000)
+    qtbot.wait(50)
+    assert told == []
+
+
+def test_failures_are_told(qtbot):
+    def make():
+        yield 1
+        raise ValueError("no disk")
+
+    task = Task(make)
+    with qtbot.waitSignal(task.failed, timeout=5000) as blocker:
+        task.start()
+    assert str(blocker.args[0]) == "no disk"
+
+    told = []
+    Errand(lambda: 1 / 0, told.append, told.append)
+    qtbot.waitUntil(lambda: len(told) == 1, timeout=5000)
+    assert isinstance(told[0], ZeroDivisionError)
+    errand = Errand(lambda: 7, told.append, told.append)
+    qtbot.waitUntil(lambda: told[1:] == [7], timeout=5000)
+    assert errand.over
+
+
+def test_one_core_is_left_to_the_window(monkeypatch):
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        monkeypatch.setattr("os.cpu_count", lambda: 4)
+        cap = ThreadCap()
+        assert torch.get_num_threads() == 3
+        cap.release()
+        assert torch.get_num_threads() == 4
+        monkeypatch.setattr("os.cpu_count", lambda: 1)
+        cap = ThreadCap()
+        assert torch.get_num_threads() == 1
+        cap.release()
+    finally:
+        torch.set_num_threads(before)
