@@ -135,15 +135,16 @@ def test_interrupt_leaves_nothing_behind(case: Case):
         (("--report", "there/r.json"), ("there/r.json", "folder does not exist")),
         (("--names", "there.json"), ("there.json", "check the path")),
         (("--device", "cuda"), ("no cuda device",)),
+        (("-o", "mask.dcm", "--seconds", "1000"), ("mask.dcm: DICOM-SEG needs a volume",)),
     ],
-    ids=["slice", "backbone", "folder", "report", "names", "device"],
+    ids=["slice", "backbone", "folder", "report", "names", "device", "format"],
 )
 def test_segment_errors_are_one_line(
     case: Case, more: tuple[str, ...], says: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ):
     if "cuda" in more and torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    code = main([*segment(case, "-o", "mask.nii.gz", "--iterations", "1"), *more])
+    code = main([*segment(case, "-o", "mask.nii.gz"), *more])
     check_error(capsys, code, *says)
     assert names_in() == set()
 

@@ -196,12 +196,17 @@ def draw(given: Given, mask: Mask, path: Path) -> None:
     at = np.linspace(0, len(given.test) - 1, min(_SHOWN, len(given.test)) + 2)[1:-1]
     shown = sorted({given.test[round(i)] for i in at})
     rows = math.ceil(len(shown) / columns)
-    canvas, axes = plt.subplots(
-        rows, columns, figsize=(4 * columns, 4 * rows + 0.8), layout="constrained", squeeze=False
-    )
     inside = given.volume.hu > -500
     ys, xs = (np.flatnonzero(inside.any(axis=other)) for other in ((0, 2), (0, 1)))
     _, dy, dx = given.volume.geometry.spacing
+    height = 4 * (ys[-1] - ys[0]) * dy / ((xs[-1] - xs[0]) * dx)
+    canvas, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(4 * columns, (height + 0.3) * rows + 0.6),
+        layout="constrained",
+        squeeze=False,
+    )
     for cell in axes.flat:
         cell.set_axis_off()
     for cell, z in zip(axes.flat, shown, strict=False):

@@ -10,10 +10,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari_diffseg.cli.console import ProgressLine, figure, table
+from napari_diffseg.cli.console import ProgressLine, figure, table, uninterrupted
 from napari_diffseg.cli.options import slice_indices
+
+if TYPE_CHECKING:
+    from napari_diffseg.volume import Geometry
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -47,6 +50,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    from napari_diffseg.device import pick_device
     from napari_diffseg.segmenter import Segmenter
     from napari_diffseg.volume import stem
 
@@ -54,6 +58,7 @@ def _predict(args: argparse.Namespace) -> int:
     twice = next((name for name in outputs if outputs.count(name) > 1), None)
     if twice is not None:
         args.fail(f"two volumes would both be written to {twice}: rename one")
+    pick_device(args.device)
     segmenter = Segmenter.load(args.model)
     args.output.mkdir(parents=True, exist_ok=True)
     failed = 0
@@ -84,7 +89,8 @@ def _predict_one(segmenter: Any, path: Path, output: Path, device: str) -> None:
             mask[prediction.z] = prediction.mask
             remaining = (time.monotonic() - began) / done * (len(mask) - done)
             line.update(f"predicting {path.name}", done, len(mask), remaining)
-    write_mask(output, mask, volume.geometry, segmenter.labels)
+    with uninterrupted():
+        write_mask(output, mask, volume.geometry, segmenter.labels)
     print(f"{output}: {len(mask)} slices, {len(segmenter.labels)} labels")
 
 
@@ -112,10 +118,10 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from napari_diffseg.metrics import evaluate
-    from napari_diffseg.volume import labels_for, load_names, read_labels, read_volume
+    from napari_diffseg.volume import labels_for, load_names, read_labels
 
     names = load_names(args.names) if args.names else {}
-    geometry = read_volume(args.reference).geometry
+    geometry = _common_grid(args.reference, args.mask)
     reference = read_labels(args.reference, geometry)
     mask = read_labels(args.mask, geometry)
     known = {label.id: label for label in (*mask.labels, *reference.labels)}
@@ -141,6 +147,19 @@ def _evaluate(args: argparse.Namespace) -> int:
     print(table(("label", "Dice", "Jaccard", "HD95 mm", near), rows))
     print(f"{result.slices} slices evaluated; {result.rule}.")
     return 0
+
+
+def _common_grid(*paths: Path) -> Geometry:
+    """Return the grid of the first file that is a whole volume (DICOM-SEG, for one, is not)."""
+    from napari_diffseg.volume import VolumeError, read_volume
+
+    errors = []
+    for path in paths:
+        try:
+            return read_volume(path).geometry
+        except VolumeError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def add_open(parser: argparse.ArgumentParser) -> None:

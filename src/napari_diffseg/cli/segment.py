@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_diffseg.cli.console import ProgressLine, figure, table
+from napari_diffseg.cli.console import ProgressLine, figure, table, uninterrupted
 from napari_diffseg.cli.options import add_settings, settings_from, slice_indices
 from napari_diffseg.device import pick_device
 from napari_diffseg.finetune import Progress, TrainError, TrainSettings
@@ -24,11 +25,13 @@ from napari_diffseg.volume import (
     Label,
     LabelMap,
     Volume,
+    VolumeError,
     labels_for,
     load_names,
     read_labels,
     read_volume,
     stem,
+    write_mask,
 )
 
 
@@ -103,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
             line.say(f"napari-diffseg: warning: {args.volume}: {note}")
         slices = _painted_slices(args, labels)
         session = _session(volume, labels, slices, names, args)
+        _rehearse(session, args.output)
         with clock.stage("train"):
             _follow(session.train(settings, from_model=args.model is not None), line)
         with clock.stage("predict"):
@@ -110,13 +114,14 @@ def run(args: argparse.Namespace) -> int:
         if args.validate:
             with clock.stage("validate"):
                 _follow(session.validate(settings), line)
-        with clock.stage("write"):
-            session.export_mask(args.output)
-            if args.save_model:
-                session.save_model(args.save_model)
-                Segmenter.load(args.save_model)
-    if args.report:
-        _write_json(args.report, _report(session, args, clock))
+        with uninterrupted():
+            with clock.stage("write"):
+                session.export_mask(args.output)
+                if args.save_model:
+                    session.save_model(args.save_model)
+                    Segmenter.load(args.save_model)
+            if args.report:
+                _write_json(args.report, _report(session, args, clock))
     print(
         f"{args.output}: {len(volume.hu)} slices from {len(slices)} painted ones, "
         f"{session.rounds[-1].iterations} iterations, {clock.total:.1f} s"
@@ -203,6 +208,16 @@ def _session(
         session.set_slice(z, mask, SliceState.PAINTED)
     session.current = slices[len(slices) // 2]
     return session
+
+
+def _rehearse(session: Session, output: Path) -> None:
+    """Write the paint alone, elsewhere: a format that cannot hold it is refused before training."""
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / output.name
+        try:
+            write_mask(part, session.paint, session.volume.geometry, session.labels)
+        except VolumeError as error:
+            raise SegmentError(str(error).replace(str(part), str(output))) from error
 
 
 def _follow(steps: Iterator[Progress], line: ProgressLine) -> None:
