@@ -1,12 +1,14 @@
 # make demo    the main job on the sample CT, without a screen -> demo-output/
 # make test    lint and tests (a virtual screen is used where there is no display)
 # make lint    ruff, mypy, import-linter
+# make benchmark-env    .venv-benchmarks with the papers' rivals (several GB, half an hour)
+# make test-benchmarks  the tests that need them
 # make clean   remove the environment and everything that is generated
 #
 # Each target sets up .venv first when pyproject.toml or constraints.txt changed since.
 # PYTHON=/path/to/python3.12 chooses the interpreter.
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean benchmark-env test-benchmarks
 .NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
@@ -24,10 +26,22 @@ lint: .venv/.ready-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Apart from .venv, and without its constraints: torchvision dictates which torch it is.
+benchmark-env: .venv-benchmarks/.ready
+
+.venv-benchmarks/.ready: pyproject.toml
+	$(or $(PYTHON),python3) -m venv .venv-benchmarks
+	.venv-benchmarks/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable ".[benchmarks,test]"
+	touch $@
+
+test-benchmarks: .venv-benchmarks/.ready
+	tools/with-display.sh .venv-benchmarks/bin/python -m pytest tests/training/test_benchmark_packages.py
+
 .venv/.ready-%: $(STAMP_NEEDS)
 	PYTHON="$(PYTHON)" tools/setup.sh $*
 
 clean:
-	rm -rf .venv build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf .venv .venv-benchmarks build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis
 	find src training models tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

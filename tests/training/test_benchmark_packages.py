@@ -1,0 +1,82 @@
+"""Rivals from packages of their own environment: ``make test-benchmarks`` runs these for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffseg_training.benchmark.networks import ENCODERS, IMAGENET_FOLDER, NETWORKS
+from diffseg_training.benchmark.supervised import train_network
+from diffseg_training.benchmark.tasks import Budget, Example, Task
+from napari_diffseg.finetune import PaintedSlice
+from napari_diffseg.volume import Geometry, Label, Volume
+
+
+def _task(iterations: int) -> tuple[Task, np.ndarray]:
+    y, x = np.mgrid[:64, :64]
+    mask = np.zeros((4, 64, 64), np.uint8)
+    mask[:, (y - 24) ** 2 + (x - 24) ** 2 < 90] = 3
+    mask[:, 36:52, 36:54] = 7
+    hu = np.select([mask == 3, mask == 7], [150, 300], 0) + np.random.default_rng(0).normal(
+        0, 6, mask.shape
+    )
+    hu[:, :3] = hu[:, -3:] = hu[:, :, :3] = hu[:, :, -3:] = -1000
+    geometry = Geometry.from_affine(np.diag([-2.0, -2.0, 3.0, 1.0]), (64, 64, 4))
+    volume = Volume(hu.astype(np.int16), geometry, "made")
+    painted = tuple(PaintedSlice(z, mask[z], True) for z in (0, 3))
+    labels = (Label(3, "disc", (255, 0, 0)), Label(7, "square", (0, 0, 255)))
+    budget = Budget(iterations=iterations)
+    return Task(labels, (Example(volume, painted),), (volume,), budget, 0, "cpu"), mask
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_segmentation_models_train(name: str) -> None:
+    pytest.importorskip("segmentation_models_pytorch", reason="needs make benchmark-env")
+    task, truth = _task(25)
+    outcome = train_network(task, name, side=64)
+    assert outcome.steps == 25
+    assert "no ImageNet file" in outcome.note
+    found = outcome.masks[0] > 0
+    assert 2 * (found & (truth > 0)).sum() / (found.sum() + (truth > 0).sum()) > 0.3
+
+
+def test_imagenet_weights_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("segmentation_models_pytorch", reason="needs make benchmark-env")
+    first = NETWORKS["res-unet"].build(3, 64, True)
+    encoder = first.network.encoder
+    torch.save(encoder.state_dict(), tmp_path / f"{ENCODERS['res-unet'][1]}.pth")
+    monkeypatch.setenv(IMAGENET_FOLDER, str(tmp_path))
+    second = NETWORKS["res-unet"].build(3, 64, True)
+    for name, weight in encoder.state_dict().items():
+        torch.testing.assert_close(second.network.encoder.state_dict()[name], weight)
+    assert "ImageNet weights" in train_network(_task(1)[0], "res-unet", side=64).note
+
+
+def test_the_real_nnunet_plans_trains_and_predicts() -> None:
+    pytest.importorskip("nnunetv2", reason="needs make benchmark-env")
+    from diffseg_training.benchmark.nnunet import nnunet_2d
+
+    task, truth = _task(40)
+    outcome = nnunet_2d(task)
+    assert outcome.steps == 40
+    assert "nnunetv2 2." in outcome.note
+    assert outcome.masks[0].shape == truth.shape
+    assert set(np.unique(outcome.masks[0])) <= {0, 3, 7}
+    found = outcome.masks[0] > 0
+    assert 2 * (found & (truth > 0)).sum() / (found.sum() + (truth > 0).sum()) > 0.3
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_networks_at_the_papers_size_take_two_steps(name: str) -> None:
+    # All of them only in the benchmarks' environment: `make test` stays light.
+    pytest.importorskip("segmentation_models_pytorch", reason="needs make benchmark-env")
+    task, _ = _task(2)
+    one_slice = Volume(task.test[0].hu[:1], task.test[0].geometry, "one slice")
+    outcome = train_network(
+        Task(task.labels, task.train, (one_slice,), task.budget, 0, "cpu"), name, 256, small=False
+    )
+    assert outcome.steps == 2
+    assert outcome.masks[0].shape == (1, 64, 64)
