@@ -209,6 +209,7 @@ def test_cost_counts_what_the_network_has() -> None:
     cost = network_cost(config)
     assert cost.parameters == sum(p.numel() for p in UNet(config).parameters())
     assert 2.5 * cost.forward < cost.step < 3.1 * cost.forward
+    assert cost.recomputed < cost.activations
     assert cost.memory(4, bf16=True) < cost.memory(4, bf16=False) < cost.memory(8, bf16=False)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_diffseg.unet import UNet, UNetConfig
+from napari_diffseg.unet import Stage, UNet, UNetConfig
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,19 @@ class Cost:
         Floating-point operations of forward and backward.
     activations
         Bytes that autograd keeps between forward and backward, in float32.
+    recomputed
+        The same when stages are computed again: their inputs, and the largest stage's own.
     """
 
     parameters: int
     forward: int
     step: int
     activations: int
+    recomputed: int
 
-    def memory(self, micro_batch: int, bf16: bool, checkpointed: bool = False) -> int:
-        """Bytes that training needs: weights, gradients, EMA, two Adam moments, activations.
-
-        ``checkpointed`` keeps about one tensor in eight: what enters each stage, plus one
-        stage's activations at a time.
-        """
-        kept = self.activations // (8 if checkpointed else 1) // (2 if bf16 else 1)
+    def memory(self, micro_batch: int, bf16: bool, recompute: bool = False) -> int:
+        """Bytes that training needs: weights, gradients, EMA, two Adam moments, activations."""
+        kept = (self.recomputed if recompute else self.activations) // (2 if bf16 else 1)
         return self.parameters * 4 * 5 + kept * micro_batch
 
 
@@ -52,27 +53,59 @@ def network_cost(config: UNetConfig) -> Cost:
         x = torch.empty(1, config.channels, config.image_size, config.image_size)
         t = torch.zeros(1, dtype=torch.long)
     own = {parameter.untyped_storage()._cdata for parameter in net.parameters()}
-    kept: dict[int, int] = {}
+    stages: list[int] = []
+    inputs: list[int] = []
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
+    def counted(forward: Callable[[Tensor, Tensor | None], Tensor]) -> Any:
+        def count(h: Tensor, embedding: Tensor | None) -> Tensor:
+            inputs.append(h.untyped_storage().nbytes())
+            with _Kept(own) as kept:
+                result = forward(h, embedding)
+            stages.append(kept.bytes)
+            return result
 
-    with FlopCounterMode(display=False) as forward:
+        return count
+
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
         net(x, t)
-    with (
-        FlopCounterMode(display=False) as both,
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-    ):
+    with FlopCounterMode(display=False) as both, _Kept(own) as kept:
         net(x, t).square().mean().backward()
+    for stage in (module for module in net.modules() if isinstance(module, Stage)):
+        stage.forward = counted(stage.forward)  # type: ignore[method-assign]
+    net(x, t)
     return Cost(
         sum(parameter.numel() for parameter in net.parameters()),
         forward.get_total_flops(),
         both.get_total_flops(),
-        sum(kept.values()),
+        kept.bytes,
+        sum(inputs) + max(stages),
     )
+
+
+class _Kept:
+    """Context that adds up what autograd keeps, each storage once, without the weights."""
+
+    def __init__(self, own: set[int]) -> None:
+        self._own = own
+        self._storages: dict[int, int] = {}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._own:
+            self._storages[storage._cdata] = storage.nbytes()
+        return tensor
+
+    def __enter__(self) -> _Kept:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._hooks.__exit__()
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._storages.values())
 
 
 def best_matmul(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 _SIDE = 16
-_CHUNK = 4096
+_CHUNK = 1024
 
 
 @dataclass(frozen=True)
