@@ -67,7 +67,7 @@ class Window:
 
     def idle(self):
         """Wait for what runs, then show the state."""
-        self.until(lambda: not self.workspace.runner.running)
+        self.until(lambda: not self.workspace.runner.running and not self.workspace.loading)
         self.panel.refresh()
 
     def click(self, button):
@@ -159,7 +159,7 @@ def _editor():
 def window(make_napari_viewer, qtbot):
     """A shown viewer with the panel docked."""
     viewer = make_napari_viewer(show=True)
-    viewer.window._qt_window.resize(1300, 850)
+    viewer.window._qt_window.resize(1100, 700)  # a small canvas is drawn sooner
     window = Window(viewer, qtbot)
     yield window
     window.panel.shut_down()

@@ -27,6 +27,7 @@ TRAINED = replace(PAINTED, model=True, predicted=133, rounds=1, current_predicte
         (PAINTED, "3 slices painted: press Train.", "next"),
         (replace(PAINTED, task="training"), "Learning from 3 slices", "busy"),
         (replace(TRAINED, task="predicting", done=7, current=40), "slice 40: 7 of 133", "busy"),
+        (replace(TRAINED, task="loading"), "Loading a model.", "busy"),
         (replace(TRAINED, task="checking"), "Leaving each painted slice out", "busy"),
         (TRAINED, "Correct this slice's prediction", "next"),
         (replace(TRAINED, current_truth=True), "Go to the next suggested slice", "next"),
@@ -60,4 +61,5 @@ def test_greyed_out_buttons_say_why():
         busy = guide(replace(TRAINED, task=task))
         for button in ("train", "continue", "predict", "check", "load"):
             assert "running" in busy.why_not(button)
+    assert "being loaded" in guide(replace(TRAINED, task="loading")).why_not("train")
     assert all(reason.endswith(".") for reason in guide(OPEN).blocked.values())

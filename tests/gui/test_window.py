@@ -161,12 +161,12 @@ def test_train_predict_correct_accept_export(window, tmp_path, monkeypatch):
     window.panel.more.rounds.setCurrentRow(1)
     window.click(window.panel.more.restore_button)
     window.until(lambda: session.round.number == 1)
+    window.idle()
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(model), ""))
     window.click(window.panel.more.load_button)
-    window.until(lambda: len(session.rounds) == 3)
+    window.until(lambda: len(session.rounds) == 3 and bool(window.workspace.predicted.all()))
     window.idle()
     assert session.round.settings is None
-    assert window.workspace.predicted.all()
 
 
 def test_stop_keeps_the_previous_model_and_prediction(window):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Task = Literal["", "training", "predicting", "checking"]
+Task = Literal["", "training", "predicting", "checking", "loading"]
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,8 @@ def _busy(s: Situation) -> str:
             f"Learning from {_slices(s.painted)}. Look around: the slice in view is "
             "predicted again as it learns."
         )
+    if s.task == "loading":
+        return "Loading a model."
     if s.task == "checking":
         return "Leaving each painted slice out once to measure the quality. You can go on looking."
     return (
@@ -221,6 +223,7 @@ def _blocked(s: Situation) -> dict[str, str]:
             "training": "Training is running: Stop it first.",
             "predicting": "Prediction is running: wait or Stop it.",
             "checking": "The quality check is running: Stop it first.",
+            "loading": "A model is being loaded: wait for it.",
         }[s.task]
         for button in ("train", "continue", "predict", "check", "load"):
             reason[button] = why

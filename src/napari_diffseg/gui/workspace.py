@@ -53,6 +53,7 @@ class Workspace(QObject):
         self.hidden: set[int] = set()
         self.suggested: dict[int, str] = {}
         self.error = self.said = ""
+        self.loading = False
         self.backbone_name = self.backbone_error = ""
         self.backbone_card: dict[str, Any] = {}
         self._errands: list[Errand] = []
@@ -274,22 +275,33 @@ class Workspace(QObject):
         """Load a model, then predict with it."""
         s = self.session
         if s is not None:
-            self.errand(lambda: s.load_model(path), lambda _: self._on_loaded())
-
-    def _on_loaded(self) -> None:
-        self.recolour()
-        self.runner.predict()
+            self._load(lambda: s.load_model(path), self.runner.predict)
 
     def restore_round(self, number: int) -> None:
         """Bring back a round's model and prediction."""
 
-        def done(_: object) -> None:
+        def done() -> None:
             self.said = f"Round {number} restored."
             self.show_session()
 
         s = self.session
         if s is not None:
-            self.errand(lambda: s.restore(number), done)
+            self._load(lambda: s.restore(number), done)
+
+    def _load(self, load: Callable[[], None], then: Callable[[], None]) -> None:
+        def done(_: object) -> None:
+            self.loading = False
+            self.recolour()
+            then()
+
+        def failed(error: Exception) -> None:
+            self.loading = False
+            self.fail(error)
+
+        self.loading = True
+        self.error = self.said = ""
+        self.errand(load, done, failed)
+        self.changed.emit()
 
     def save(self, path: Path, write: Callable[[Path], Any], what: str) -> None:
         """Export and say so."""
@@ -352,7 +364,7 @@ class Workspace(QObject):
             current_truth=bool(s.states[z] >= SliceState.PAINTED),
             rounds=len(s.rounds),
             comparable=self.runner.previous is not None,
-            task=self.runner.running,
+            task="loading" if self.loading else self.runner.running,
             done=self.runner.done,
             error=self.error,
             said=self.said,
