@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from diffseg_training.cli import main
 from diffseg_training.convert import convert, read_state_dict
 from diffseg_training.settings import PretrainError
+from napari_diffseg.backbone import load_backbone
 from napari_diffseg.unet import UNetConfig
 
 CONFIG = UNetConfig(16, (32, 64), 2, (8,), 16, "conditioned")
@@ -174,6 +176,24 @@ def test_other_networks_are_refused_by_name(tmp_path: Path) -> None:
         convert({**tensors, "label_emb.weight": torch.zeros(1)}, CONFIG)
     with pytest.raises(PretrainError, match=r"missing, the first is out\.2"):
         convert({k: v for k, v in tensors.items() if not k.startswith("out.2")}, CONFIG)
+
+
+def test_command_line_makes_a_loadable_backbone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    reference = Reference(CONFIG, 1).eval()
+    torch.save(reference.state_dict(), tmp_path / "theirs.pt")
+    (tmp_path / "shape.toml").write_text(
+        "[unet]\nimage_size = 16\nwidths = [32, 64]\nattention = [8]\nhead_channels = 16\n"
+        'resampling = "conditioned"\n'
+    )
+    command = ["convert", str(tmp_path / "theirs.pt"), "--config", str(tmp_path / "shape.toml")]
+    out = tmp_path / "ours.safetensors"
+    assert main([*command, "--out", str(out), "--hu", "-900", "700", "--schedule", "linear"]) == 0
+    backbone = load_backbone(out)
+    assert (backbone.intensity.hu, backbone.schedule) == ((-900.0, 700.0), "linear")
+    x, t = torch.randn(1, 1, 16, 16), torch.tensor([40])
+    with torch.no_grad():  # weights are stored in half precision
+        torch.testing.assert_close(backbone.unet(x, t), reference(x, t), rtol=0.02, atol=0.02)
 
 
 def test_files_are_read_without_running_code(tmp_path: Path) -> None:

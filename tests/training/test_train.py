@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,7 +117,9 @@ def test_killed_and_resumed_equals_unbroken(recipe: Recipe, store: Path, tmp_pat
 def test_two_processes_follow_the_curve_of_one(recipe: Recipe, store: Path, tmp_path: Path) -> None:
     recipe = replace(recipe, train=replace(recipe.train, precision="float32"))
     alone = losses(recipe, store, tmp_path / "one")
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29431", "WORLD_SIZE": "2"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     pair = [
         start(recipe, store, tmp_path / "two", RANK=str(n), LOCAL_RANK=str(n), **shared)
         for n in range(2)

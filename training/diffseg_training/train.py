@@ -148,7 +148,8 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
             persistent_workers=settings.workers > 0,
         )
-        writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=first)
+        logs = str(self.out / "tensorboard")
+        writer = SummaryWriter(logs, purge_step=first) if self.leads else None
         batches = iter(loader)
         begun = logged = saved = time.perf_counter()
         since, inside, losses = first, 0.0, torch.zeros((), device=self.device)
@@ -179,7 +180,8 @@ class Trainer:
                     outside=max(0.0, 1 - inside / wall),
                     validation=validated,
                 )
-                self._record(progress, rate, writer)
+                if writer:
+                    self._record(progress, rate, writer)
                 logged, since, inside = now, step, 0.0
                 losses.zero_()
                 yield progress
@@ -190,7 +192,10 @@ class Trainer:
                 self._keep_best(validated)
             if last:
                 break
-        writer.close()
+        if writer:
+            writer.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
     def _step(self, batches: Iterator[Any], rate: float) -> tuple[Tensor, float]:
         """Do one optimiser step; return its mean loss and the seconds spent in the network."""
@@ -253,8 +258,6 @@ class Trainer:
         return validate(predict, self.held, self.levels, max(1, self.settings.batch // 2))
 
     def _record(self, progress: TrainProgress, rate: float, writer: SummaryWriter) -> None:
-        if not self.leads:
-            return
         history = self.header.history
         history["train"].append([progress.step, progress.loss])
         for name, value in (
