@@ -25,9 +25,9 @@ LABELS = (Label(1, "one", (1, 2, 3)), Label(4, "four", (4, 5, 6)))
 
 
 def _present(depth: int, *ranges: tuple[int, int]) -> np.ndarray:
-    present = np.zeros((depth, len(ranges)), bool)
+    present = np.zeros((depth, len(ranges)), np.int64)
     for column, (first, last) in enumerate(ranges):
-        present[first : last + 1, column] = True
+        present[first : last + 1, column] = 1
     return present
 
 
@@ -54,6 +54,16 @@ def test_chosen_slices_are_spread_over_the_labelled_range() -> None:
     assert min(chosen) < 20
     assert max(chosen) > 39
     assert np.diff(chosen).min() >= 8
+
+
+def test_the_last_sliver_of_an_organ_does_not_cover_it() -> None:
+    present = np.zeros((30, 2), np.int64)
+    present[0:15, 0] = 100
+    present[14:25, 1] = [5, *[80] * 9, 5]
+    for count in (1, 2, 3):
+        chosen = covering_slices(present, count)
+        assert 14 not in chosen
+    assert present[list(covering_slices(present, 2)), 1].max() == 80
 
 
 def test_more_slices_than_there_are_is_an_error() -> None:

@@ -129,20 +129,18 @@ def report(rows: Sequence[Row]) -> str:
 
 
 def _preamble(rows: Sequence[Row]) -> str:
-    machines = sorted(
-        {
-            f"{h['hardware']} ({h['device']}, {h['threads']} threads), torch {h['torch']}, "
-            f"commit {(h['commit'] or 'unknown')[:10]}"
-            for h in (row["hardware"] for row in rows if "hardware" in row)
-        }
-    )
+    machines: dict[str, set[str]] = {}
+    for h in (row["hardware"] for row in rows if "hardware" in row):
+        machine = f"{h['hardware']} ({h['device']}, {h['threads']} threads), torch {h['torch']}"
+        machines.setdefault(machine, set()).add((h["commit"] or "unknown")[:10])
+    lines = [f"- {machine}, commit {', '.join(sorted(c))}" for machine, c in machines.items()]
     return (
         "Mean Dice over the structures of the volume on its unpainted slices; ± is the standard "
         "deviation over seeds. Budgets are nominal seconds of learning: seconds on a machine whose "
         "float32 matrix product runs at 100 GFLOP/s, measured before each row. `area` is the mean "
         "height of Dice against the logarithm of the budget, `+ s` the nominal seconds that a "
         "method needs beside its budget (prediction, or everything where it has none), `GiB` the "
-        "peak memory of the row's process.\n\n" + "\n".join(f"- {line}" for line in machines) + "\n"
+        "peak memory of the row's process.\n\n" + "\n".join(lines) + "\n"
     )
 
 

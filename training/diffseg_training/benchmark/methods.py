@@ -155,6 +155,7 @@ METHODS: dict[str, Method] = {
             "Pixel forest, backbone",
             partial(_forest, "backbone"),
             budgeted=False,
+            backbone=True,
         ),
         *(Method(name, spec.title, partial(_network, name)) for name, spec in NETWORKS.items()),
         Method("nnunet", "nnU-Net 2D", _nnunet),

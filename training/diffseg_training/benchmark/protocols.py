@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Presence = NDArray[np.bool_]
-"""``(z, labels)``: whether a label has a pixel on a slice."""
+Presence = NDArray[np.int64]
+"""``(z, labels)``: pixels of each label on each slice; 0 and 1 do where areas do not matter."""
+
+_SUBSTANTIAL = 0.25
 
 
 class ProtocolError(ValueError):
@@ -71,11 +73,16 @@ class Split:
 
 
 def presence(mask: NDArray[np.uint8], ids: Sequence[int]) -> Presence:
-    """Which of the labels `ids` each slice of a mask ``(z, y, x)`` holds."""
-    found = np.zeros((len(mask), 256), bool)
-    for z, plane in enumerate(mask):
-        found[z, np.unique(plane)] = True
-    return found[:, list(ids)]
+    """Count the pixels of the labels `ids` on each slice of a mask ``(z, y, x)``."""
+    counts = np.stack([np.bincount(plane.ravel(), minlength=256) for plane in mask])
+    return counts[:, list(ids)].astype(np.int64)
+
+
+def _substantial(present: Presence) -> NDArray[np.bool_]:
+    """Where a label has a quarter of its largest area."""
+    # The last sliver of an organ teaches little, and nobody would choose it to paint.
+    large: NDArray[np.bool_] = present >= np.maximum(_SUBSTANTIAL * present.max(axis=0), 1)
+    return large
 
 
 def covering_slices(present: Presence, count: int) -> tuple[int, ...]:
@@ -88,7 +95,8 @@ def covering_slices(present: Presence, count: int) -> tuple[int, ...]:
     Parameters
     ----------
     present
-        Labels on each slice ``(z, labels)``.
+        Labels on each slice ``(z, labels)``. A slice covers a label when it shows a quarter of
+        the label's largest area.
     count
         How many slices to choose.
 
@@ -107,8 +115,8 @@ def covering_slices(present: Presence, count: int) -> tuple[int, ...]:
         raise ProtocolError(
             f"{count} slices cannot be chosen: {len(candidates)} slices hold a label"
         )
-    held = present[candidates]
-    weight = held.sum(axis=1)
+    held = _substantial(present)[candidates]
+    weight = (present[candidates] > 0).sum(axis=1)
     apart = np.abs(candidates[:, None] - candidates)
 
     def worth(chosen: list[int]) -> tuple[int, int]:
@@ -248,9 +256,10 @@ def _covering_over_scans(present: Mapping[str, Presence], count: int) -> list[tu
         ((scan, only),) = present.items()
         return [(scan, z) for z in covering_slices(only, count)]
     where = [(scan, z) for scan, one in present.items() for z in np.flatnonzero(one.any(axis=1))]
-    held = np.stack([present[scan][z] for scan, z in where]) if where else np.zeros((0, 1), bool)
     if count > len(where):
         raise ProtocolError(f"{count} slices cannot be chosen: {len(where)} slices hold a label")
+    large = {scan: _substantial(one) for scan, one in present.items()}
+    held = np.stack([large[scan][z] for scan, z in where])
     covered = np.zeros(held.shape[1], bool)
     chosen: list[int] = []
     for _ in range(count):
