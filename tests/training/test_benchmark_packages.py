@@ -8,11 +8,23 @@ import numpy as np
 import pytest
 import torch
 
+from diffseg_training.benchmark.methods import Options, find_method
 from diffseg_training.benchmark.networks import ENCODERS, IMAGENET_FOLDER, NETWORKS
 from diffseg_training.benchmark.supervised import train_network
 from diffseg_training.benchmark.tasks import Budget, Example, Task
+from napari_diffseg.backbone import Backbone, Intensity, save_backbone
 from napari_diffseg.finetune import PaintedSlice
+from napari_diffseg.unet import UNet, UNetConfig
 from napari_diffseg.volume import Geometry, Label, Volume
+
+
+@pytest.fixture(scope="module")
+def unet_b(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The papers' network with c = 128, untrained."""
+    path = tmp_path_factory.mktemp("backbone") / "unet-b.safetensors"
+    unet = UNet(UNetConfig())
+    save_backbone(path, Backbone("unet-b", unet, Intensity((-1000.0, 1000.0), (-1.0, 1.0))))
+    return path
 
 
 def _task(iterations: int) -> tuple[Task, np.ndarray]:
@@ -79,4 +91,15 @@ def test_networks_at_the_papers_size_take_two_steps(name: str) -> None:
         Task(task.labels, task.train, (one_slice,), task.budget, 0, "cpu"), name, 256, small=False
     )
     assert outcome.steps == 2
+    assert outcome.masks[0].shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["scratch", "linear", "decoder", "ddpm-seg"])
+def test_our_rows_at_the_papers_size_take_two_steps(name: str, unet_b: Path) -> None:
+    pytest.importorskip("segmentation_models_pytorch", reason="needs make benchmark-env")
+    task, _ = _task(2)
+    one_slice = Volume(task.test[0].hu[:1], task.test[0].geometry, "one slice")
+    small = Task(task.labels, task.train, (one_slice,), task.budget, 0, "cpu")
+    outcome = find_method(name).run(small, Options(backbone=unet_b, side=256))
+    assert outcome.steps == (20 if name == "ddpm-seg" else 2)  # ten voters, two steps each
     assert outcome.masks[0].shape == (1, 64, 64)

@@ -47,11 +47,13 @@ def _arena(data: Path, out: Path, *more: str) -> int:
 def test_arena_writes_rows_tables_and_resumes(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for path in data.glob("*/p1*"):
+        path.unlink()  # one patient is enough here, and each row starts a process
     out = tmp_path / "out"
     some = ("--slices", "2", "--methods", "nearest-copy", "--masks", "--threads", "1")
     assert _arena(data, out, *some) == 0
     rows = sweeps.read_rows(out / "rows.jsonl")
-    assert [row["test"] for row in rows] == [["p0"], ["p1"]]
+    assert [row["test"] for row in rows] == [["p0"]]
     for row in rows:
         assert 0.3 < row["dice"] < 1
         assert set(row["labels"]) == {"disc", "square"}
@@ -61,15 +63,15 @@ def test_arena_writes_rows_tables_and_resumes(
         assert len(row["split"]) == 12
         assert np.load(out / "masks" / f"{row['key']}.npz")[row["test"][0]].shape == (20, 32, 32)
     assert "Nearest-slice copy" in (out / "arena.md").read_text()
-    assert (out / "rows.csv").read_text().count("\n") == 3
+    assert (out / "rows.csv").read_text().count("\n") == 2
     capsys.readouterr()
 
     # Asked again, nothing is run; a new method is.
     assert _arena(data, out, *some) == 0
-    assert "2 rows, 2 of them done already" in capsys.readouterr().out
-    assert len((out / "rows.jsonl").read_text().splitlines()) == 2
+    assert "1 rows, 1 of them done already" in capsys.readouterr().out
+    assert len((out / "rows.jsonl").read_text().splitlines()) == 1
     assert main(["panels", str(out), "--volumes", str(data), "--slices", "9"]) == 0
-    assert len(list(out.glob("panels-*.png"))) == 2
+    assert len(list(out.glob("panels-*.png"))) == 1
 
 
 def test_a_failing_row_is_recorded_and_the_sweep_goes_on(
@@ -135,6 +137,39 @@ def test_the_area_is_the_mean_height_over_the_logarithm_of_the_budget() -> None:
     rows = [{"budget": float(b), "dice": d} for b, d in ((10, 0.2), (20, 0.4), (40, 0.8))]
     assert area(rows, [10.0, 20.0, 40.0]) == pytest.approx((0.3 + 0.6) / 2)
     assert area([{"budget": None, "dice": 0.5}], [10.0, 40.0]) == pytest.approx(0.5)
+
+
+def test_the_papers_figures_stand_beside_rows_with_their_settings_only() -> None:
+    from diffseg_training.benchmark.profiles import as_in_the_papers, report
+
+    row = {
+        "method": "decoder",
+        "protocol": "cross-patient",
+        "test": ["b"],
+        "amount": "4 slices",
+        "seed": 0,
+        "side": 256,
+        "small": False,
+        "absent": "papers",
+        "iterations": 1000,
+        "dice": 0.5,
+        "jaccard": 0.4,
+        "labels": {"liver": {"dice": 0.5}},
+        "steps": 1000,
+        "fit_seconds": 60.0,
+        "seconds": 70.0,
+        "peak_memory_bytes": 2**30,
+        "note": "",
+    }
+    rows = [row, {**row, "seed": 1, "dice": 0.6}, {**row, "method": "linear@200", "dice": 0.25}]
+    assert all(map(as_in_the_papers, rows))
+    assert not as_in_the_papers({**row, "iterations": 2})
+    assert not as_in_the_papers({**row, "small": True})
+    text = report([*rows, {**row, "method": "unetr", "error": "out of memory"}], published=True)
+    assert "| Ours, decoder (paper) | 55.0 ± 7.1 (51.81) |" in text
+    assert "| Ours, linear (paper), t = 200 | 25.0 |" in text
+    assert "- unetr, cross-patient, 4 slices, seed 0: out of memory" in text
+    assert "(51.81)" not in report(rows, published=False)
 
 
 def test_scans_are_found_and_their_content_is_hashed(data: Path, tmp_path: Path) -> None:

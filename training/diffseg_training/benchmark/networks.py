@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from monai.networks.nets import UNETR, AttentionUnet, SwinUNETR
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -44,12 +43,16 @@ class NetworkSpec:
 
 
 def _attention_unet(classes: int, side: int, small: bool) -> nn.Module:
+    from monai.networks.nets import AttentionUnet  # MONAI's nets take seconds to import
+
     widths = (16, 32, 64, 128) if small else (64, 128, 256, 512, 1024)
     network: nn.Module = AttentionUnet(2, 1, classes, widths, strides=[2] * (len(widths) - 1))
     return network
 
 
 def _unetr(classes: int, side: int, small: bool) -> nn.Module:
+    from monai.networks.nets import UNETR
+
     hidden, heads = (192, 4) if small else (768, 12)
     network: nn.Module = UNETR(
         in_channels=1,
@@ -65,6 +68,8 @@ def _unetr(classes: int, side: int, small: bool) -> nn.Module:
 
 
 def _swin_unetr(classes: int, side: int, small: bool) -> nn.Module:
+    from monai.networks.nets import SwinUNETR
+
     network: nn.Module = SwinUNETR(
         in_channels=1, out_channels=classes, feature_size=12 if small else 48, spatial_dims=2
     )

@@ -216,6 +216,17 @@ class Sweep:
         ]
 
 
+def as_in_the_papers(row: Row) -> bool:
+    """Whether a row has the papers' settings, so that their figure may stand beside it."""
+    flare = PROFILES["flare22"]
+    steps = {count for _, count in flare.amounts}
+    return (row["side"], row["small"], row["absent"]) == (
+        flare.side,
+        flare.small,
+        flare.absent,
+    ) and (row["iterations"] is None or row["iterations"] in steps)
+
+
 def report(rows: Sequence[Row], published: bool) -> str:
     """Write the cross-patient tables as Markdown.
 

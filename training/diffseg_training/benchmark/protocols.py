@@ -155,9 +155,12 @@ def in_volume(scan: str, present: Presence, count: int) -> Split:
     Raises
     ------
     ProtocolError
-        If the labelled range has no slice left to test.
+        If there are too few slices to paint so many, or none is left to test.
     """
-    painted = covering_slices(present, count)
+    try:
+        painted = covering_slices(present, count)
+    except ProtocolError as error:
+        raise ProtocolError(f"{scan}: {error}") from error
     labelled = np.flatnonzero(present.any(axis=1))
     inside = range(int(labelled[0]), int(labelled[-1]) + 1)
     tested = tuple(z for z in inside if z not in painted)

@@ -35,8 +35,7 @@ def write_reports(folder: Path) -> Iterator[Path]:
         yield _write(folder / "arena.md", report(inside))
     across = [row for row in rows if row["protocol"] == "cross-patient"]
     if across:
-        # Only the papers' own settings on their own split may stand beside their figures.
-        papers = all(row["absent"] == "papers" and row["side"] == 256 for row in across)
+        papers = all(map(profiles.as_in_the_papers, across))
         yield _write(folder / "papers.md", profiles.report(across, published=papers))
     for (test, count), own in _split(tables.finished(inside)).items():
         if any(row["budget"] is not None for row in own):

@@ -6,9 +6,11 @@ peak memory cleanly, and neither a crash nor the kernel's memory killer ends the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -155,15 +157,28 @@ def run_row(spec: RowSpec, masks: Path | None = None, limit: float | None = None
         order, answer = Path(folder) / "spec.json", Path(folder) / "row.json"
         order.write_text(json.dumps({"spec": spec.to_json(), "masks": masks and str(masks)}))
         command = [sys.executable, "-m", "diffseg_training.benchmark.rows", str(order), str(answer)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
-        except subprocess.TimeoutExpired:
-            return {**spec.heading(), "error": f"took more than {limit:g} s and was ended"}
+        # A session of its own: whatever ends the row also ends the processes that it started.
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                _, messages = process.communicate(timeout=limit)
+            except BaseException as reason:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if not isinstance(reason, subprocess.TimeoutExpired):
+                    raise
+                return {**spec.heading(), "error": f"took more than {limit:g} s and was ended"}
         if answer.exists():
             result: dict[str, Any] = json.loads(answer.read_text())
             return result
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        why = f"signal {-done.returncode}" if done.returncode < 0 else f"exit {done.returncode}"
+        last = (messages.strip().splitlines() or ["no message"])[-1]
+        code = process.returncode
+        why = f"signal {-code}" if code < 0 else f"exit {code}"
         return {**spec.heading(), "error": f"the process ended with {why}: {last}"}
 
 
