@@ -108,9 +108,10 @@ class Runner(QObject):
         self.changed.emit()
 
     def _on_batch(self, items: tuple[Any, ...]) -> None:
-        preview = None
+        preview, shown = None, False
         for item in items:
             if isinstance(item, SlicePrediction):
+                shown = shown or item.z == self.session.current
                 if self.running == "training":
                     self.running = "predicting"
                     self._begin_prediction()
@@ -120,7 +121,9 @@ class Runner(QObject):
                 if item.loss is not None:
                     self.losses.append(item.loss)
                 preview = item.preview or preview
-        if self.running == "predicting":
+        if shown:
+            # Drawing the canvas is the dearest thing in the window, so it is not done for slices
+            # that are out of view.
             self._show()
         elif preview is not None and self.running == "training":
             self._show_preview(preview)
