@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.training.conftest import SOURCES, write_ct
+from pretrain_tools import SOURCES, write_ct, write_stored
 
 from diffseg_training.prepare import prepare
 from diffseg_training.settings import PrepareSettings, PretrainError, Source
@@ -114,12 +114,8 @@ def test_split_is_by_patient_and_near_duplicates_are_reported(tmp_path: Path) ->
     base = write_ct(tmp_path / "ct" / "patient0-a.nii.gz", 0)
     write_ct(tmp_path / "ct" / "patient0-b.nii.gz", 9)
     write_ct(tmp_path / "ct" / "patient2.nii.gz", 2)
-    import nibabel as nib
-
     noisy = base + np.random.default_rng(0).integers(-5, 6, base.shape).astype(np.int16)
-    nib.save(
-        nib.Nifti1Image(noisy, np.diag([-2.0, -2.0, 5.0, 1.0])), tmp_path / "ct" / "patient1.nii.gz"
-    )
+    write_stored(tmp_path / "ct" / "patient1.nii.gz", noisy)
     store = run([tmp_path / "ct"], tmp_path / "store")
     split = {v["patient"]: set() for v in store.manifest["volumes"]}
     for volume in store.manifest["volumes"]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.training.conftest import TINY
+from pretrain_tools import TINY
 
 from diffseg_training import inception
 from diffseg_training.cli import main

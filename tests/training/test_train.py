@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from pretrain_tools import losses, training_child
 
 from diffseg_training import checkpoint
 from diffseg_training.cost import network_cost
@@ -22,45 +19,6 @@ from diffseg_training.settings import PretrainError, Recipe
 from diffseg_training.train import BEST, Trainer, learning_rate, train
 from napari_diffseg.backbone import load_backbone, save_backbone
 from napari_diffseg.unet import UNet, UNetConfig
-
-_SCRIPT = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from diffseg_training.settings import Recipe
-from diffseg_training.train import train
-from tests.training.test_train import recipe_from
-recipe = recipe_from(sys.argv[1])
-for progress in train(recipe, Path(sys.argv[2]), Path(sys.argv[3])):
-    print(progress.step, progress.loss, flush=True)
-"""
-
-
-def recipe_from(text: str) -> Recipe:
-    from diffseg_training.config import from_mapping
-    from diffseg_training.settings import TrainSettings
-
-    values = json.loads(text)
-    return Recipe(
-        "tiny",
-        from_mapping(UNetConfig, values["unet"]),
-        train=from_mapping(TrainSettings, values["train"]),
-    )
-
-
-def start(recipe: Recipe, data: Path, out: Path, **environment: str) -> subprocess.Popen[str]:
-    text = json.dumps({"unet": vars(recipe.unet), "train": vars(recipe.train)})
-    return subprocess.Popen(
-        [sys.executable, "-c", _SCRIPT, text, str(data), str(out)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, **environment},
-    )
-
-
-def losses(recipe: Recipe, data: Path, out: Path) -> dict[int, float]:
-    return {progress.step: progress.loss for progress in train(recipe, data, out)}
 
 
 def test_loss_falls_and_the_best_network_is_kept(
@@ -92,13 +50,11 @@ def test_validation_is_repeatable(recipe: Recipe, store: Path, tmp_path: Path) -
 def test_killed_and_resumed_equals_unbroken(recipe: Recipe, store: Path, tmp_path: Path) -> None:
     recipe = replace(recipe, train=replace(recipe.train, save_minutes=0.0))
     whole = losses(recipe, store, tmp_path / "whole")
-    child = start(recipe, store, tmp_path / "broken")
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith("3 "):
-            break
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    with training_child(recipe, store, tmp_path / "broken") as (child, line):
+        while line.recv()[0] < 3:
+            pass
+        child.kill()
+        child.join()
     path = tmp_path / "broken" / checkpoint.NAME
     header, _ = checkpoint.read(path)
     assert 2 <= header.step < 6
@@ -120,16 +76,16 @@ def test_two_processes_follow_the_curve_of_one(recipe: Recipe, store: Path, tmp_
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    pair = [
-        start(recipe, store, tmp_path / "two", RANK=str(n), LOCAL_RANK=str(n), **shared)
-        for n in range(2)
-    ]
-    outputs = [child.communicate(timeout=120)[0] for child in pair]
-    assert [child.returncode for child in pair] == [0, 0]
-    together = dict(line.split() for line in outputs[0].splitlines())
-    assert {int(step): float(loss) for step, loss in together.items()} == pytest.approx(
-        alone, rel=1e-5
-    )
+    out = tmp_path / "two"
+    with (
+        training_child(recipe, store, out, RANK="0", LOCAL_RANK="0", **shared) as (first, line),
+        training_child(recipe, store, out, RANK="1", LOCAL_RANK="1", **shared) as (second, _),
+    ):
+        together = dict(line.recv() for _ in alone)
+        first.join(60)
+        second.join(60)
+        assert (first.exitcode, second.exitcode) == (0, 0)
+    assert together == pytest.approx(alone, rel=1e-5)
     x, t = torch.randn(2, 1, 16, 16), torch.tensor([100, 700])
     with torch.no_grad():
         one, two = (load_trained(tmp_path / name)[0].unet(x, t) for name in ("one", "two"))
