@@ -18,6 +18,10 @@ from napari_diffseg.unet import UNet, UNetConfig
 from napari_diffseg.volume import Geometry, Label, Volume
 
 
+# Networks of the papers' size on a CPU that others use too.
+pytestmark = pytest.mark.timeout(3600)
+
+
 @pytest.fixture(scope="module")
 def unet_b(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The papers' network with c = 128, untrained."""
