@@ -72,7 +72,7 @@ class Window:
 
     def click(self, button):
         self.panel.refresh()
-        assert button.isEnabled(), button.toolTip()
+        self.until(button.isEnabled, timeout=5000)
         self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
     def add_label(self, name):

@@ -54,6 +54,8 @@ def test_greyed_out_buttons_say_why():
     assert guide(PAINTED).why_not("mask") == ""
     assert guide(replace(PAINTED, painted=1)).why_not("check").startswith("Needs two painted")
     assert guide(TRAINED).why_not("accept") == ""
+    assert guide(TRAINED).why_not("next") == "The slices are being weighed."
+    assert guide(replace(TRAINED, suggested=True)).why_not("next") == ""
     assert "paint layer" in guide(replace(TRAINED, current_truth=True)).why_not("accept")
     assert guide(TRAINED).why_not("difference").startswith("Needs two predictions")
     assert guide(replace(TRAINED, comparable=True)).why_not("difference") == ""

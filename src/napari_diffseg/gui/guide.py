@@ -41,6 +41,8 @@ class Situation:
         There is a trained model.
     predicted
         Slices that the model has predicted.
+    suggested
+        A slice is suggested to look at next.
     slices
         Slices of the volume.
     current
@@ -72,6 +74,7 @@ class Situation:
     corrected: int = 0
     model: bool = False
     predicted: int = 0
+    suggested: bool = False
     slices: int = 0
     current: int = 0
     current_predicted: bool = False
@@ -210,9 +213,11 @@ def _blocked(s: Situation) -> dict[str, str]:
     if not s.predicted:
         for button in ("accept", "next"):
             reason[button] = "Train first: nothing is predicted yet."
-    elif not s.current_predicted:
+    elif not s.suggested:
+        reason["next"] = "The slices are being weighed."
+    if s.predicted and not s.current_predicted:
         reason["accept"] = "This slice is not predicted yet."
-    elif s.current_truth:
+    elif s.predicted and s.current_truth:
         reason["accept"] = "This slice is truth already: correct it in the paint layer."
     if not s.comparable:
         reason["difference"] = "Needs two predictions to compare: train once more."

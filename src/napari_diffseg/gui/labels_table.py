@@ -35,7 +35,7 @@ _HELP = {
     LOCK: "Locked: strokes neither add to nor take from it",
     EYE: "Show or hide",
 }
-_ROW, _MOST_ROWS = 25, 7
+_ROW = 25
 
 # FLARE22's organs, offered while a name is typed.
 ORGANS = (
@@ -84,6 +84,7 @@ class LabelsTable(QTableWidget):
         super().__init__(0, len(_HEADERS))
         self._palette = palette
         self._rows: tuple[LabelRow, ...] = ()
+        self._most = 6
         self.setHorizontalHeaderLabels(_HEADERS)
         header = self.horizontalHeader()
         header.setHighlightSections(False)
@@ -118,6 +119,11 @@ class LabelsTable(QTableWidget):
         self._palette = palette
         rows, self._rows = self._rows, ()
         self.show_rows(rows, self.selected_id())
+
+    def fit_into(self, height: int) -> None:
+        """Show as many rows as a panel of this height in px has room for; the rest scrolls."""
+        self._most = min(max((height - 600) // _ROW, 4), 13)
+        self._fit()
 
     def selected_id(self) -> int | None:
         """Id of the selected row."""
@@ -183,7 +189,7 @@ class LabelsTable(QTableWidget):
         self.item(index, EYE).setIcon(eye_icon(not row.hidden, faint if row.hidden else ink))
 
     def _fit(self) -> None:
-        rows = max(1, min(self.rowCount(), _MOST_ROWS))
+        rows = max(1, min(self.rowCount(), self._most))
         self.setFixedHeight(self.horizontalHeader().height() + rows * _ROW + 4)
 
     def _on_click(self, row: int, column: int) -> None:

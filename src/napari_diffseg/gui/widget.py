@@ -255,6 +255,11 @@ class DiffSegWidget(QWidget):
             self._window = window
             window.installEventFilter(self)
 
+    def resizeEvent(self, event: QEvent) -> None:  # noqa: N802
+        """Give the labels the room that the other sections leave."""
+        super().resizeEvent(event)
+        self.labels.table.fit_into(self.height())
+
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
         """Shut down when the main window was really closed, not asked to and then kept."""
         if watched is self._window and event.type() == QEvent.Type.Hide and not event.spontaneous():

@@ -21,7 +21,7 @@ from napari_diffseg.gui.layers import VolumeLayers
 from napari_diffseg.gui.runner import STOP_SECONDS, Runner
 from napari_diffseg.gui.truth import Truth
 from napari_diffseg.gui.worker import Errand
-from napari_diffseg.session import Session, SessionError, SliceState
+from napari_diffseg.session import Session, SessionError, SliceState, Suggestion
 from napari_diffseg.volume import Volume
 
 
@@ -52,6 +52,7 @@ class Workspace(QObject):
         self._runner: Runner | None = None
         self.hidden: set[int] = set()
         self.suggested: dict[int, str] = {}
+        self._suggestions: list[Suggestion] = []
         self.error = self.said = ""
         self.loading = False
         self.backbone_name = self.backbone_error = ""
@@ -189,9 +190,9 @@ class Workspace(QObject):
         self.changed.emit()
 
     def _on_truth(self, z: int) -> None:
-        self.suggested.pop(z, None)
+        self._suggestions = [s for s in self._suggestions if s.z != z]
         self.error = self.said = ""
-        self.changed.emit()
+        self._mark_suggestion()
 
     def accept(self) -> None:
         """Take the prediction of the slice in view as truth, and mark where to go next."""
@@ -200,14 +201,25 @@ class Workspace(QObject):
         self.said = f"Slice {self.current} accepted."
 
     def suggest(self) -> None:
-        """Mark the slice whose paint should help most."""
-        if self.session is not None and self.session.predicted.any():
-            self.suggested = {s.z: s.reason for s in self.session.suggest(1)}
+        """Mark the slice whose paint should help most; weighing all slices takes a while."""
+        s = self.session
+        if s is not None and s.predicted.any():
+            self.errand(lambda: s.suggest(3), self._on_suggested)
+        self.changed.emit()
+
+    def _on_suggested(self, suggestions: list[Suggestion]) -> None:
+        self._suggestions = suggestions
+        self._mark_suggestion()
+
+    def _mark_suggestion(self) -> None:
+        self.suggested = {s.z: s.reason for s in self._suggestions[:1]}
         self.changed.emit()
 
     def go_to_suggestion(self) -> None:
-        """Show the suggested slice and say why."""
-        self.suggest()
+        """Show the suggested slice and say why; from there, the next best one."""
+        if self.current in self.suggested:
+            self._suggestions = self._suggestions[1:] + self._suggestions[:1]
+            self._mark_suggestion()
         for z, reason in self.suggested.items():
             self.go(z)
             self.said = f"{reason}."
@@ -358,6 +370,7 @@ class Workspace(QObject):
             corrected=len(s.edited),
             model=s.segmenter is not None,
             predicted=int(self.predicted.sum()),
+            suggested=bool(self.suggested),
             slices=len(s.states),
             current=z,
             current_predicted=bool(s.predicted[z]),
