@@ -76,12 +76,10 @@ def main() -> int:
 
     pump(lambda: panel.desk.active is not None and panel.desk.active.session is not None)
     workspace = panel.desk.active
-    session = workspace.session
     labelled = np.flatnonzero(truth.any(axis=(1, 2)))
     for z in labelled[np.linspace(5, len(labelled) - 6, 4).astype(int)].tolist():
-        session.set_slice(z, truth[z])
-    workspace.show_session()
-    workspace.recolour()
+        workspace.layers.paint.data[z] = truth[z]
+    workspace.truth.flush()
     pump(lambda: bool(workspace.backbone_name or workspace.backbone_error))
 
     runner = workspace.runner

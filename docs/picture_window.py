@@ -21,6 +21,7 @@ ORGANS = ("liver", "right kidney", "spleen", "aorta", "stomach", "left kidney")
 
 
 def main() -> None:
+    """Open, paint, train, predict, and take the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("-o", type=Path, default=Path(__file__).parent / "images" / "window.png")
@@ -64,10 +65,9 @@ def main() -> None:
             label = session.add_label(name)
             chosen[label_id] = label.id
     for z in PAINTED:
-        session.set_slice(z, chosen[truth[z]])
-        workspace.truth.changed.emit(z)
-    workspace.show_session()
+        workspace.layers.paint.data[z] = chosen[truth[z]]
     workspace.recolour()
+    workspace.truth.flush()
     workspace.go(SHOWN)
     workspace.train(panel.more.form.settings(options.seconds), from_model=False)
     pump(lambda: not workspace.runner.running)
