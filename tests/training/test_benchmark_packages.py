@@ -17,7 +17,6 @@ from napari_diffseg.finetune import PaintedSlice
 from napari_diffseg.unet import UNet, UNetConfig
 from napari_diffseg.volume import Geometry, Label, Volume
 
-
 # Networks of the papers' size on a CPU that others use too.
 pytestmark = pytest.mark.timeout(3600)
 
