@@ -31,14 +31,15 @@ def trained(recipe: Recipe, store: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_release_can_be_loaded_and_says_what_it_is(trained: Path, tmp_path: Path) -> None:
+def test_release_can_be_loaded_and_says_what_it_is(
+    trained: Path, store: Path, tmp_path: Path
+) -> None:
     figures = tmp_path / "figures.json"
     figures.write_text('{"dice": 0.5}')
     folder = tmp_path / "models"
     for name in ("older", "tiny"):
-        path = release(
-            trained, folder, ReleaseSettings(name, samples=2, steps=2, figures=str(figures))
-        )
+        settings = ReleaseSettings(name, samples=2, steps=2, data=str(store), figures=str(figures))
+        path = release(trained, folder, settings)
     averaged, header = load_trained(trained)
     released = load_backbone(path)
     for name, tensor in averaged.unet.state_dict().items():
@@ -47,6 +48,9 @@ def test_release_can_be_loaded_and_says_what_it_is(trained: Path, tmp_path: Path
     assert registry.index("[tiny]") < registry.index("[older]")
     card = released.card
     assert card["steps"] == header.step == 6
+    # The run's last validation was of the same weights on the same slices.
+    assert card["validation"] == pytest.approx(header.history["validation"][-1][1], rel=2e-2)
+    assert card["curves"]["validation"][-1][0] == 6
     assert card["few_shot"] == {"dice": 0.5}
     assert card["data"]["collections"]["Test"]["licence"] == "CC0"
     text = (folder / "tiny.md").read_text()

@@ -17,6 +17,8 @@ from diffseg_training.checkpoint import Header
 from diffseg_training.cost import network_cost
 from diffseg_training.generate import generate, write_figures
 from diffseg_training.settings import PretrainError, ReleaseSettings, SampleSettings
+from diffseg_training.store import SliceStore
+from diffseg_training.validate import validate_backbone
 from napari_diffseg.backbone import Backbone, load_backbone, registry_line, save_backbone
 
 
@@ -53,6 +55,12 @@ def release(source: Path, folder: Path, settings: ReleaseSettings) -> Path:
     """
     backbone, header = load_trained(source)
     card = make_card(header, settings)
+    if settings.data:
+        slices = SliceStore(Path(settings.data)).slices("validation")
+        count = header.settings.validation_slices
+        losses = validate_backbone(backbone, slices, count)
+        card["validation"] = {str(t): round(loss, 5) for t, loss in losses.items()}
+        card["curves"]["validation"].append([header.step, card["validation"]])
     backbone = replace(backbone, name=settings.name, card=card)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{settings.name}.safetensors"

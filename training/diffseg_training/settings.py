@@ -225,6 +225,9 @@ class ReleaseSettings:
         Generated slices on the card's grids; 0 for none.
     steps
         DDIM steps for them.
+    data
+        Folder that prepare wrote, to measure the released weights on its held-out slices; none
+        means that the card has the losses of the training run alone.
     figures
         JSON file with few-shot figures of the benchmark to put on the card.
     megabytes
@@ -234,6 +237,7 @@ class ReleaseSettings:
     name: str = "starter"
     samples: int = 16
     steps: int = 50
+    data: str = ""
     figures: str = ""
     megabytes: float = 20.0
 

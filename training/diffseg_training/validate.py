@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from diffseg_training.data import intensity_table, model_image
-from diffseg_training.diffusion import add_noise
+from diffseg_training.diffusion import add_noise, signal_levels
 from diffseg_training.store import Slices
-from napari_diffseg.backbone import Intensity
+from napari_diffseg.backbone import Backbone, Intensity
+from napari_diffseg.device import autocast, pick_device
 
 LEVELS = (10, 50, 150, 300, 500, 700, 900)
 """Timesteps at which the loss is measured."""
@@ -70,3 +71,20 @@ def validate(
             total += float((predicted.float() - wanted).square().mean(dim=(1, 2, 3)).sum())
         losses[t] = total / len(images)
     return losses
+
+
+def validate_backbone(
+    backbone: Backbone, slices: Slices, count: int, batch: int = 8
+) -> dict[int, float]:
+    """Loss of a backbone at each of :data:`LEVELS` on up to ``count`` held-out slices."""
+    device = pick_device()
+    net = backbone.unet.to(device).eval()
+    size = backbone.unet.config.image_size
+    images = validation_images(slices, backbone.intensity, size, count).to(device)
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        with autocast(device):
+            noise: Tensor = net(x, t)
+        return noise
+
+    return validate(predict, images, signal_levels(backbone.schedule).to(device), batch)
