@@ -265,6 +265,18 @@ def test_earlier_work_is_offered(window):
     assert window.session.labels == ()
 
 
+def test_closing_the_panel_keeps_the_work_and_tidies_up(window):
+    ct = window.open()
+    window.session.add_label("liver")
+    window.paint_block(2, 1)
+    truth = window.session.paint.copy()
+    window.dock.destroyOnClose()  # the x of the dock
+    assert list(window.viewer.layers) == [ct]
+    again = Session.recover(tiny_volume())
+    assert np.array_equal(again.paint, truth)
+    again.close()
+
+
 def test_layers_come_and_go(window):
     window.viewer.add_image(np.zeros((4, 4)), units="mm", name="photo")
     assert "“photo” was not opened by napari-diffseg" in window.sentence

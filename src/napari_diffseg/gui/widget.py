@@ -40,6 +40,7 @@ class DiffSegWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
+        self._window: QWidget | None = None
         self.viewer = napari_viewer
         self.guide = Guide("")
         palette = Palette.of(self.viewer)
@@ -55,7 +56,6 @@ class DiffSegWidget(QWidget):
         self._connect()
         self._threads = ThreadCap()
         self._letters = Letters(self.viewer)
-        self._window: QWidget | None = None
         # Many signals, one refresh a turn of the event loop.
         self._soon = QTimer(self, singleShot=True, interval=0)
         self._soon.timeout.connect(self.refresh)
@@ -63,7 +63,7 @@ class DiffSegWidget(QWidget):
         desk.changed.connect(self._soon.start)
         desk.switched.connect(self._on_switched)
         self.viewer.events.theme.connect(self._on_theme)
-        QApplication.instance().aboutToQuit.connect(self.shut_down)
+        QApplication.instance().aboutToQuit.connect(self._on_quit)
         self._on_theme()
         self._on_switched()
         self.refresh()
@@ -255,6 +255,16 @@ class DiffSegWidget(QWidget):
             self._window = window
             window.installEventFilter(self)
 
+    def _on_quit(self) -> None:
+        self.shut_down()
+
+    def event(self, event: QEvent) -> bool:
+        """Put the work away when the dock's x takes the panel out of the window."""
+        taken_out = event.type() == QEvent.Type.ParentChange and self.parent() is None
+        if taken_out and self._window is not None:
+            self.shut_down(remove_layers=True)
+        return bool(super().event(event))
+
     def resizeEvent(self, event: QEvent) -> None:  # noqa: N802
         """Give the labels the room that the other sections leave."""
         super().resizeEvent(event)
@@ -266,12 +276,18 @@ class DiffSegWidget(QWidget):
             self.shut_down()
         return False
 
-    def shut_down(self) -> None:
-        """Stop what runs, keep every stroke, give the cores back."""
+    def shut_down(self, remove_layers: bool = False) -> None:
+        """Stop what runs, keep every stroke, give the cores back.
+
+        Parameters
+        ----------
+        remove_layers
+            The viewer stays open: take the layers off it that no panel looks after any more.
+        """
         if self._window is not None:
             self._window.removeEventFilter(self)
             self._window = None
-        self.desk.close()
+        self.desk.close(remove_layers)
         self._letters.close()
         self._threads.release()
 
