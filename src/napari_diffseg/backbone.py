@@ -58,11 +58,13 @@ class Intensity:
 
     def to_model(self, hu: NDArray[Any]) -> NDArray[np.float32]:
         """Map HU of any shape to [-1, 1]; values beyond the outer knots are clipped."""
-        return np.interp(hu, self.hu, self.value).astype(np.float32)
+        mapped: NDArray[np.float32] = np.interp(hu, self.hu, self.value).astype(np.float32)
+        return mapped
 
     def to_hu(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Map network values back to HU."""
-        return np.interp(x, self.value, self.hu).astype(np.float32)
+        mapped: NDArray[np.float32] = np.interp(x, self.value, self.hu).astype(np.float32)
+        return mapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +228,9 @@ def write_tensors(
 
 def build_unet(config: dict[str, Any]) -> UNet:
     """Make the U-Net that a JSON header describes."""
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    tuples: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
+    }
     return UNet(UNetConfig(**tuples))
 
 

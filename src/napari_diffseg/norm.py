@@ -22,16 +22,16 @@ class Norm(nn.GroupNorm):
     ``scale_shift`` ``(B, 2C)`` the two side by side, or ``None``.
     """
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, scale_shift: Tensor | None = None, silu: bool = False
-    ) -> Tensor:
+    def forward(self, x: Tensor, scale_shift: Tensor | None = None, silu: bool = False) -> Tensor:
         if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
             samples, channels = x.shape[:2]
             a, b = self.weight.expand(samples, channels), self.bias.expand(samples, channels)
             if scale_shift is not None:
                 scale, shift = scale_shift.float().chunk(2, dim=1)
                 a, b = a * (1 + scale), torch.addcmul(shift, b, 1 + scale)
-            fused: Tensor = _ChannelsLast.apply(x, a, b, self.num_groups, self.eps, silu)
+            fused: Tensor = _ChannelsLast.apply(  # type: ignore[no-untyped-call]
+                x, a, b, self.num_groups, self.eps, silu
+            )
             return fused
         h = super().forward(x)
         if scale_shift is not None:
@@ -75,7 +75,8 @@ class _ChannelsLast(torch.autograd.Function):
 
         def group_mean(values: Tensor) -> Tensor:
             means = values.unflatten(1, (groups, per_group)).sum(2) / (pixels * per_group)
-            return means.repeat_interleave(per_group, 1)
+            spread: Tensor = means.repeat_interleave(per_group, 1)
+            return spread
 
         # dx = r (a dy - mean(a dy) - normed mean(a dy normed)), means over each group.
         r, scale = rstd.float().repeat_interleave(per_group, 1), a.float()

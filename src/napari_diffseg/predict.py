@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from napari_diffseg.device import autocast, pick_device
+from napari_diffseg.motion import Motion, Prior
+from napari_diffseg.painted import PaintedSlice
 from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.slices import SliceGrid
-from napari_diffseg.volume import Volume
+from napari_diffseg.volume import Label, Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,29 +41,77 @@ def outwards(start: int, count: int) -> list[int]:
     return sorted(range(count), key=lambda z: (abs(z - start), z))
 
 
-def predict_slice(segmenter: Segmenter, grid: SliceGrid, volume: Volume, z: int) -> SlicePrediction:
-    """Predict one slice on the segmenter's own device."""
-    device = next(segmenter.parameters()).device
-    training = segmenter.training
-    segmenter.eval()
-    with torch.inference_mode(), autocast(device):
-        logits = segmenter(grid.image(volume.hu[z][None]).to(device))
-    segmenter.train(training)
-    return _native(segmenter, grid, z, logits[0].float().softmax(dim=0))
+_BATCH = 4
+_TRUST = 0.3
+"""Weight of the head's log-probabilities beside the prior's."""
 
 
-def _native(
-    segmenter: Segmenter, grid: SliceGrid, z: int, probabilities: torch.Tensor
+def prior_of(
+    motion: Motion, painted: Sequence[PaintedSlice], labels: Sequence[Label], grid: SliceGrid
+) -> Prior | None:
+    """Make the prior that the slices painted in full give, or ``None`` if there are none."""
+    full = [slice_ for slice_ in painted if slice_.full]
+    if not full:
+        return None
+    classes = np.zeros(256, np.uint8)
+    for index, label in enumerate(labels, start=1):
+        classes[label.id] = index
+    sources = {slice_.z: grid.target(classes[slice_.mask][None])[0] for slice_ in full}
+    return Prior(motion, sources, len(labels) + 1)
+
+
+def posterior(logits: torch.Tensor, prior: Prior | None, z: int) -> torch.Tensor:
+    """Class probabilities ``(K, rows, columns)`` from the head and from the painted slices.
+
+    Parameters
+    ----------
+    logits
+        Of one slice, ``(K, rows, columns)``.
+    prior
+        What travelled from painted slices, or ``None``.
+    z
+        Slice index.
+    """
+    own = logits.float().log_softmax(dim=0)
+    if prior is None:
+        return own.exp()
+    travelled = prior.at(z).to(own.device).clamp(min=1e-3)
+    joint: torch.Tensor = (travelled.log() + _TRUST * own.clamp(min=-8)).softmax(dim=0)
+    return joint
+
+
+def predict_slice(
+    segmenter: Segmenter, grid: SliceGrid, volume: Volume, prior: Prior | None, z: int
 ) -> SlicePrediction:
-    classes, certain = grid.native(probabilities)
+    """Predict one slice on the segmenter's own device."""
+    return next(_predict(segmenter, grid, volume, prior, [z]))
+
+
+def _predict(
+    segmenter: Segmenter,
+    grid: SliceGrid,
+    volume: Volume,
+    prior: Prior | None,
+    order: Sequence[int],
+) -> Iterator[SlicePrediction]:
+    device = next(segmenter.parameters()).device
     ids = np.array([0, *(label.id for label in segmenter.labels)], np.uint8)
-    return SlicePrediction(z, ids[classes], np.rint(certain * 100).astype(np.uint8))
+    training = segmenter.training
+    for first in range(0, len(order), _BATCH):
+        batch = order[first : first + _BATCH]
+        segmenter.eval()
+        with torch.inference_mode(), autocast(device):
+            logits = segmenter(grid.image(volume.hu[batch]).to(device))
+        segmenter.train(training)
+        for z, one in zip(batch, logits, strict=True):
+            classes, certain = grid.native(posterior(one, prior, z))
+            yield SlicePrediction(z, ids[classes], np.rint(certain * 100).astype(np.uint8))
 
 
 def predict(
     segmenter: Segmenter,
     volume: Volume,
-    painted: Sequence[object] = (),
+    painted: Sequence[PaintedSlice] = (),
     start: int = 0,
     device: str = "auto",
 ) -> Iterator[SlicePrediction]:
@@ -74,7 +124,8 @@ def predict(
     volume
         The CT.
     painted
-        Painted slices of this very volume.
+        Painted slices of this very volume; what they tell of their neighbours is used where the
+        segmenter was trained on this volume.
     start
         Slice to begin with.
     device
@@ -89,5 +140,9 @@ def predict(
     grid = SliceGrid.of(
         volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
     )
-    for z in outwards(start, len(volume.hu)):
-        yield predict_slice(segmenter, grid, volume, z)
+    prior = None
+    if segmenter.motion is not None:
+        prior = prior_of(segmenter.motion, painted, segmenter.labels, grid)
+    order = outwards(start, len(volume.hu))
+    yield from _predict(segmenter, grid, volume, prior, order[:1])
+    yield from _predict(segmenter, grid, volume, prior, order[1:])

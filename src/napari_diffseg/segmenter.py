@@ -20,6 +20,7 @@ from napari_diffseg.backbone import (
     read_tensors,
     write_tensors,
 )
+from napari_diffseg.motion import Motion
 from napari_diffseg.unet import Features, UNet
 from napari_diffseg.volume import Label
 
@@ -54,29 +55,52 @@ class PaperHead(nn.Module):
 class LevelHead(nn.Module):
     """A small per-pixel classifier on the maps of all decoder levels.
 
-    A 1x1 convolution commutes with upsampling, so every level is projected on its own grid and
-    the sum is what a convolution on the concatenated, upsampled maps would give, for a fraction
+    It is trained on sampled pixels (:meth:`pixels`) and applied to whole maps
+    (:meth:`forward`). A linear layer commutes with upsampling, so every level is projected on
+    its own grid and the sum is what the concatenated, upsampled maps would give, for a fraction
     of the memory.
     """
 
     def __init__(self, channels: tuple[int, ...], hidden: int, classes: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c in channels)
-        self.projections = nn.ModuleList(nn.Conv2d(c, hidden, 1, bias=False) for c in channels)
-        self.dropout = nn.Dropout2d(0.1)
-        self.norm = nn.BatchNorm2d(hidden)
-        self.mix = nn.Conv2d(hidden, hidden, 1)
-        self.out = nn.Conv2d(hidden, classes, 1)
+        self.norm = nn.BatchNorm1d(sum(channels), affine=False)
+        self.project = nn.Linear(sum(channels), hidden, bias=False)
+        self.rest = nn.Sequential(
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, classes),
+        )
+        self.dropout = nn.Dropout(0.2)
+        # Pixels are sampled evenly over classes; this puts back how common each class is.
+        self.register_buffer("shift", torch.zeros(classes))
+
+    def pixels(self, features: Tensor) -> Tensor:
+        """Logits ``(N, classes)``, without the shift, of pixel features ``(N, channels)``."""
+        logits: Tensor = self.rest(self.project(self.dropout(self.norm(features))))
+        return logits
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
         size = maps[-1].shape[-2:]
-        h = torch.zeros((), device=maps[-1].device)
-        for norm, projection, level in zip(self.norms, self.projections, maps, strict=True):
-            projected = projection(self.dropout(norm(level)))
-            h = h + F.interpolate(projected, size=size, mode="bilinear", align_corners=False)
-        h = F.relu(self.norm(h))
-        logits: Tensor = self.out(F.relu(self.mix(h)))
-        return logits
+        assert self.norm.running_var is not None
+        assert self.norm.running_mean is not None
+        weight = self.project.weight * (self.norm.running_var + self.norm.eps).rsqrt()
+        bias = weight @ self.norm.running_mean
+        parts = weight.split([level.shape[1] for level in maps], dim=1)
+        hidden = torch.zeros((), device=maps[-1].device)
+        for level, part in zip(maps, parts, strict=True):
+            projected = F.conv2d(level, part[:, :, None, None])
+            if projected.shape[-2:] != size:
+                projected = F.interpolate(
+                    projected, size=size, mode="bilinear", align_corners=False
+                )
+            hidden = hidden + projected.float()
+        rows = (hidden - bias[:, None, None]).movedim(1, -1)
+        logits = self.rest(rows.flatten(0, 2)) + self.shift
+        dense: Tensor = logits.unflatten(0, rows.shape[:3]).movedim(-1, 1)
+        return dense
 
 
 _HEADS = {"paper": PaperHead, "levels": LevelHead}
@@ -121,6 +145,12 @@ class Segmenter(nn.Module):
         The structures; class ``k`` of the output is ``labels[k - 1]``, class 0 background.
     config
         Strategy, head and grid.
+
+    Attributes
+    ----------
+    motion
+        How the anatomy moves from slice to slice in the volume that it was trained on, so that
+        painted slices can tell of their neighbours; it is not saved.
     """
 
     def __init__(
@@ -131,6 +161,7 @@ class Segmenter(nn.Module):
         self.labels = tuple(labels)
         head = _HEADS[config.head]
         self.head = head(unet.decoder_channels, config.hidden, len(self.labels) + 1)
+        self.motion: Motion | None = None
 
     @classmethod
     def new(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ class SliceGrid:
             (grown[0], grown[1], grown[2], grown[3]), shape, (rows_cols[0], rows_cols[1]), intensity
         )
 
-    def _crop(self, plane: NDArray[np.generic], fill: float) -> NDArray[np.generic]:
+    def _crop(self, plane: NDArray[Any], fill: float) -> NDArray[Any]:
         y0, y1, x0, x1 = self.box
         height, width = self.shape
         inside = plane[..., max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
@@ -84,7 +85,7 @@ class SliceGrid:
         )
         return np.pad(inside, pad, constant_values=fill)
 
-    def image(self, hu: NDArray[np.generic]) -> Tensor:
+    def image(self, hu: NDArray[Any]) -> Tensor:
         """Slices ``(n, y, x)`` in HU as network input ``(n, 1, rows, columns)`` in [-1, 1]."""
         cropped = self.intensity.to_model(self._crop(hu, _AIR))
         return F.interpolate(
@@ -132,7 +133,7 @@ class SliceGrid:
         return classes, certain
 
 
-def body_box(hu: NDArray[np.generic]) -> tuple[int, int, int, int]:
+def body_box(hu: NDArray[Any]) -> tuple[int, int, int, int]:
     """Bounding box ``(y0, y1, x0, x1)`` of the largest body-dense object in ``hu`` (z, y, x)."""
     step = max(1, hu.shape[1] // 128), max(1, hu.shape[2] // 128)
     coarse = hu[:: max(1, hu.shape[0] // 64), :: step[0], :: step[1]] > _BODY
@@ -141,7 +142,7 @@ def body_box(hu: NDArray[np.generic]) -> tuple[int, int, int, int]:
     if count == 0:
         return 0, hu.shape[1], 0, hu.shape[2]
     largest = np.bincount(parts.ravel())[1:].argmax() + 1
-    _, rows, columns = ndimage.find_objects(parts == largest)[0]
+    _, rows, columns = ndimage.find_objects(parts)[largest - 1]
     return (
         max(0, (rows.start - 1) * step[0]),
         min(hu.shape[1], (rows.stop + 1) * step[0]),

@@ -164,7 +164,8 @@ class Attention(nn.Module):
         qkv = self.qkv(self.norm(x)).reshape(b, self.heads, 3, c // self.heads, h * w)
         q, k, v = qkv.transpose(-1, -2).unbind(dim=2)
         attended = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(attended.transpose(-1, -2).reshape(b, c, h, w))
+        result: Tensor = x + self.out(attended.transpose(-1, -2).reshape(b, c, h, w))
+        return result
 
 
 class Stage(nn.ModuleList):

@@ -181,7 +181,7 @@ def _train_voter(
         chosen = torch.randint(len(described), (_BATCH,), generator=generator)
         loss = F.cross_entropy(network(described[chosen]), targets[chosen])
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         steps += 1
     return network.eval(), steps

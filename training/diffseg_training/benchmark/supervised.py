@@ -63,7 +63,7 @@ def train_network(task: Task, name: str, side: int = 128, small: bool = True) ->
             logits = network(x)
         loss = app_loss(logits.float(), y)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 12.0)
         optimiser.step()
         steps += 1

@@ -1,0 +1,119 @@
+"""The app's recipe: let labels travel, train a pixel head, spread, then fine-tune the decoder.
+
+``docs/decisions/0002-app-recipe.md`` tells what was measured.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator
+
+import torch
+from torch import Tensor
+
+from napari_diffseg.augment import augment
+from napari_diffseg.device import autocast
+from napari_diffseg.motion import Motion, register
+from napari_diffseg.pixels import PixelBank, fit
+from napari_diffseg.predict import posterior, prior_of
+from napari_diffseg.run import Run, train_dense
+from napari_diffseg.segmenter import LevelHead
+from napari_diffseg.settings import Progress
+
+_VARIANTS = 4  # changed copies of every painted slice
+_FIRST_STEPS = 400
+_PAINTED = (250, 600)  # pixels of each structure and of background, from one painted slice
+_SPREAD = (100, 300)  # the same, from one slice that is not painted
+_REACHES = (4, 10)  # slices from a painted one to which each round of spreading goes
+
+
+def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
+    """Train ``run.segmenter``; see :func:`~napari_diffseg.finetune.finetune`."""
+    segmenter = run.segmenter
+    if len(run.volume.hu) > 1 and any(slice_.full for slice_ in run.painted):
+        segmenter.motion = motion or (yield from _registered(run))
+        run.prior = prior_of(segmenter.motion, run.painted, segmenter.labels, run.grid)
+    if segmenter.config.strategy == "scratch":
+        yield from train_dense(run, "training", run.settings.iterations)
+        return
+    painted = yield from _painted_bank(run)
+    yield from _fit(run, "learning", painted)
+    for reach in _REACHES if run.prior is not None else ():
+        began = time.perf_counter()
+        spread = yield from _spread_bank(run, reach)
+        yield from _fit(run, f"spreading to {reach} slices", painted.extended(spread))
+        if run.left < 1.5 * (time.perf_counter() - began):
+            break
+
+
+def _registered(run: Run) -> Generator[Progress, None, Motion]:
+    pairs = register(run.volume, run.grid)
+    while True:
+        try:
+            done = next(pairs)
+        except StopIteration as stop:
+            motion: Motion = stop.value
+            return motion
+        yield run.progress("comparing slices", done, len(run.volume.hu) - 1)
+
+
+def _maps(run: Run, images: Tensor) -> tuple[Tensor, ...]:
+    with torch.inference_mode(), autocast(images.device):
+        return run.segmenter.unet.decode_levels(run.segmenter.encode(images))
+
+
+def _painted_bank(run: Run) -> Generator[Progress, None, PixelBank]:
+    bank = PixelBank()
+    run.segmenter.eval()
+    for variant in range(_VARIANTS + 1):
+        for first in range(0, len(run.images), run.batch):
+            images = run.images[first : first + run.batch]
+            targets = run.targets[first : first + run.batch]
+            if variant:
+                images, targets = augment(images, targets, run.generator)
+            bank.add(_maps(run, images), targets, run.generator, *_PAINTED)
+            yield run.progress("looking", variant, _VARIANTS + 1)
+    return bank
+
+
+def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
+    """Sample slices near the painted ones, labelled by head and prior together."""
+    assert run.prior is not None
+    bank = PixelBank()
+    near = [z for z in range(len(run.volume.hu)) if 0 < run.prior.distance(z) <= reach]
+    known = {slice_.z for slice_ in run.painted}
+    near = [z for z in near if z not in known]
+    for first in range(0, len(near), run.batch):
+        batch = near[first : first + run.batch]
+        images = run.grid.image(run.volume.hu[batch]).to(run.images.device)
+        maps = _maps(run, images)
+        with torch.inference_mode(), autocast(images.device):
+            logits = run.segmenter.head(maps)
+        for index, z in enumerate(batch):
+            guess = posterior(logits[index], run.prior, z).argmax(dim=0)
+            bank.add(
+                tuple(level[index : index + 1] for level in maps),
+                guess[None],
+                run.generator,
+                *_SPREAD,
+                weight=math.exp(-run.prior.distance(z) / reach),
+            )
+        yield run.progress("spreading", first + len(batch), len(near), preview=True)
+    return bank
+
+
+def _fit(run: Run, stage: str, bank: PixelBank) -> Iterator[Progress]:
+    head = run.segmenter.head
+    assert isinstance(head, LevelHead)
+    full = [slice_.full for slice_ in run.painted]
+    classes = len(run.segmenter.labels) + 1
+    frequency = torch.ones(classes) / classes
+    if any(full):
+        counted = run.targets.cpu()[torch.tensor(full)].flatten().bincount(minlength=classes)
+        frequency = counted / counted.sum()
+    steps = run.settings.iterations or _FIRST_STEPS
+    head.requires_grad_(True)
+    for step, loss in enumerate(fit(head, bank, frequency, steps, run.generator), start=1):
+        yield run.progress(stage, step, steps, loss)
+    yield run.progress(stage, steps, steps, preview=True)

@@ -1,0 +1,52 @@
+"""Random small changes of pose and contrast for painted slices."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_ROTATION = 0.14  # rad
+_SCALE = 0.1
+_SHIFT = 0.08  # of half the grid
+_GAIN = 0.06
+_OFFSET = 0.05
+
+
+def augment(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Turn, scale, shift and re-contrast each slice; left stays left.
+
+    Parameters
+    ----------
+    images
+        ``(B, 1, H, W)`` in [-1, 1].
+    targets
+        Class indices ``(B, H, W)``.
+    generator
+        Source of randomness, on the CPU.
+
+    Returns
+    -------
+    images, targets
+        Changed copies, of the same shapes.
+    """
+    rows, columns = images.shape[-2:]
+    r = torch.rand(len(images), 6, generator=generator) * 2 - 1
+    scale = 1 + _SCALE * r[:, 1]
+    cos = (_ROTATION * r[:, 0]).cos() / scale
+    sin = (_ROTATION * r[:, 0]).sin() / scale
+    matrix = torch.stack(
+        [
+            torch.stack([cos, sin * rows / columns, _SHIFT * r[:, 2]], dim=1),
+            torch.stack([-sin * columns / rows, cos, _SHIFT * r[:, 3]], dim=1),
+        ],
+        dim=1,
+    )
+    where = F.affine_grid(matrix, list(images.shape), align_corners=False).to(images.device)
+    moved = F.grid_sample(images, where, padding_mode="border", align_corners=False)
+    classes = F.grid_sample(
+        targets[:, None].float(), where, mode="nearest", padding_mode="border", align_corners=False
+    )
+    gain, offset = (1 + _GAIN * r[:, 4]).to(images), (_OFFSET * r[:, 5]).to(images)
+    contrast = (moved + 1) * gain[:, None, None, None] - 1 + offset[:, None, None, None]
+    return contrast, classes[:, 0].long()

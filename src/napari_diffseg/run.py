@@ -1,0 +1,162 @@
+"""One training run: its inputs, its clock, and the plain loop over whole slices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from napari_diffseg.augment import augment
+from napari_diffseg.device import autocast
+from napari_diffseg.losses import app_loss, paper_loss
+from napari_diffseg.motion import Prior
+from napari_diffseg.painted import PaintedSlice
+from napari_diffseg.predict import SlicePrediction, predict_slice
+from napari_diffseg.segmenter import Segmenter
+from napari_diffseg.settings import Progress, TrainSettings
+from napari_diffseg.slices import SliceGrid
+from napari_diffseg.volume import Volume
+
+_BATCH = 4  # PAPER row 11
+_PREVIEW_EVERY = 2.0  # s
+
+
+@dataclass
+class Run:
+    """What the stages of a training share.
+
+    Attributes
+    ----------
+    volume, painted, grid, segmenter, settings
+        As given to :func:`~napari_diffseg.finetune.finetune`, and made from it.
+    images
+        Painted slices on the grid ``(n, 1, rows, columns)``.
+    targets
+        Their class indices ``(n, rows, columns)``.
+    generator
+        Source of randomness, on the CPU.
+    began
+        ``time.perf_counter()`` at the start.
+    current
+        Returns the slice to preview.
+    prior
+        What the painted slices tell of the others, once known.
+    batch
+        Slices a step; halved when the device runs out of memory.
+    """
+
+    volume: Volume
+    painted: tuple[PaintedSlice, ...]
+    grid: SliceGrid
+    segmenter: Segmenter
+    images: Tensor
+    targets: Tensor
+    settings: TrainSettings
+    generator: torch.Generator
+    began: float
+    current: Callable[[], int] | None = None
+    prior: Prior | None = None
+    batch: int = _BATCH
+    _previewed: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.began
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left; infinite where iterations are counted."""
+        if self.settings.iterations is not None or self.settings.seconds is None:
+            return float("inf")
+        return self.settings.seconds - self.elapsed
+
+    def progress(
+        self,
+        stage: str,
+        step: int,
+        steps: int | None,
+        loss: float | None = None,
+        note: str = "",
+        preview: bool = False,
+    ) -> Progress:
+        """Report a step; with ``preview``, the current slice is predicted when it is due."""
+        remaining: float | None = max(self.left, 0.0)
+        if remaining == float("inf"):
+            remaining = None
+        shown = self._preview() if preview else None
+        return Progress(stage, step, steps, self.elapsed, remaining, loss, note, shown)
+
+    def _preview(self) -> SlicePrediction | None:
+        if self.current is None or self.elapsed - self._previewed < _PREVIEW_EVERY:
+            return None
+        z = self.current()
+        shown = predict_slice(self.segmenter, self.grid, self.volume, self.prior, z)
+        self._previewed = self.elapsed
+        return shown
+
+
+def train_dense(run: Run, stage: str, iterations: int | None) -> Iterator[Progress]:
+    """Train whole slices until the iterations are done or the time is up.
+
+    Adam with coupled L2, 1e-4 (head: learning rate ten times higher, weight decay 1e-3), batch 4
+    (PAPER rows 10 and 11); the papers' loss and plain slices with the ``paper`` recipe, class
+    averaged Dice and changed slices otherwise.
+    """
+    paper = run.settings.recipe == "paper"
+    segmenter = run.segmenter.requires_grad_(False)
+    groups = []
+    for module in segmenter.trainable():
+        if module is segmenter:  # scratch
+            parts = [(segmenter.unet, False), (segmenter.head, True)]
+        else:
+            parts = [(module, module is segmenter.head)]
+        for part, head in parts:
+            groups.append(
+                {
+                    "params": list(part.requires_grad_(True).parameters()),
+                    "lr": 1e-3 if head else 1e-4,
+                    "weight_decay": 1e-3 if head else 1e-4,
+                }
+            )
+    optimiser = torch.optim.Adam(groups)
+    step, note = 0, ""
+    while run.left > 0 and (iterations is None or step < iterations):
+        chosen = torch.randint(len(run.images), (run.batch,), generator=run.generator)
+        images, targets = run.images[chosen], run.targets[chosen]
+        if not paper:
+            images, targets = augment(images, targets, run.generator)
+        try:
+            loss = _step(segmenter, optimiser, images, targets, paper)
+        except torch.OutOfMemoryError:
+            if run.batch == 1:
+                raise
+            run.batch //= 2
+            note = f"the device ran out of memory: {run.batch} slices a step from here"
+            torch.cuda.empty_cache()
+            continue
+        step += 1
+        yield run.progress(stage, step, iterations, loss, note, preview=True)
+        note = ""
+
+
+def _step(
+    segmenter: Segmenter,
+    optimiser: torch.optim.Optimizer,
+    images: Tensor,
+    targets: Tensor,
+    paper: bool,
+) -> float:
+    segmenter.train()
+    with autocast(images.device):
+        with torch.set_grad_enabled(segmenter.config.strategy == "scratch"):
+            features = segmenter.encode(images)
+        logits = segmenter.decode(features)
+    loss = (paper_loss if paper else app_loss)(logits.float(), targets)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return float(loss.detach())

@@ -1,0 +1,79 @@
+"""What training is told, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from napari_diffseg.painted import TrainError
+from napari_diffseg.predict import SlicePrediction
+from napari_diffseg.segmenter import Segmenter, Strategy
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; forms and command-line options are made from these fields."""
+
+    strategy: Strategy = field(
+        default="decoder",
+        metadata={"help": "what is trained: decoder and head, head only, or all from scratch"},
+    )
+    recipe: Literal["app", "paper"] = field(
+        default="app", metadata={"help": "the app's recipe, or the papers'"}
+    )
+    timestep: int = field(
+        default=0, metadata={"help": "diffusion timestep at which the network sees the image"}
+    )
+    seconds: float | None = field(
+        default=60.0, metadata={"help": "time budget; not used when iterations are given"}
+    )
+    iterations: int | None = field(default=None, metadata={"help": "optimiser steps"})
+    seed: int = field(default=0, metadata={"help": "random seed"})
+    device: Literal["auto", "cpu", "cuda", "mps"] = field(
+        default="auto", metadata={"help": "where to run"}
+    )
+    grid: int | None = field(
+        default=None,
+        metadata={"help": "model grid points across the body; default: the backbone's"},
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.timestep <= 1000:
+            raise TrainError(f"timestep {self.timestep} is outside 0 to 1000")
+        if self.iterations is not None and self.iterations < 1:
+            raise TrainError("iterations must be at least 1")
+        if self.iterations is None and (self.seconds is None or self.seconds <= 0):
+            raise TrainError("give a time budget above 0 s, or a number of iterations")
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """One step of a long task.
+
+    Attributes
+    ----------
+    stage
+        What is being done, in a word or two.
+    step, steps
+        Steps done in this stage, and of how many (``None`` where time decides).
+    seconds, remaining
+        Elapsed and remaining time of the whole task in s.
+    loss
+        Training loss, where there is one.
+    note
+        Something the user should know, else empty.
+    preview
+        A fresh prediction of the current slice, now and then.
+    segmenter
+        The trained model, on the last one only.
+    """
+
+    stage: str
+    step: int
+    steps: int | None
+    seconds: float
+    remaining: float | None
+    loss: float | None = None
+    note: str = ""
+    preview: SlicePrediction | None = None
+    segmenter: Segmenter | None = None
