@@ -82,3 +82,13 @@ class VolumeSection(Section):
         self.device.setText(device)
         self.backbone.setText(backbone or ("⚠ no backbone" if error else "…"))
         self.backbone.setToolTip(error or "What training begins at; click for its card")
+
+
+def device_text() -> str:
+    """Say where the network runs: ``"CUDA · A4000"`` or ``"CPU · 1 thread"``."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"CUDA · {torch.cuda.get_device_name().removeprefix('NVIDIA ')}"
+    threads = torch.get_num_threads()
+    return f"CPU · {threads} thread{'s' if threads > 1 else ''}"

@@ -17,11 +17,12 @@ from napari_diffseg.gui.labels_section import LabelsSection
 from napari_diffseg.gui.more_section import MoreSection
 from napari_diffseg.gui.orientation import PRESETS, Letters, window_limits
 from napari_diffseg.gui.result_section import ExportSection, ResultSection
+from napari_diffseg.gui.situation import situation_of
 from napari_diffseg.gui.slices_section import SlicesSection
 from napari_diffseg.gui.strip import StripModel
 from napari_diffseg.gui.theme import Palette, style_sheet
 from napari_diffseg.gui.train_panel import TrainPanel
-from napari_diffseg.gui.volume_section import VolumeSection
+from napari_diffseg.gui.volume_section import VolumeSection, device_text
 from napari_diffseg.gui.worker import ThreadCap
 from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.session import SliceState
@@ -151,7 +152,7 @@ class DiffSegWidget(QWidget):
         """Show the state of the active volume everywhere."""
         workspace = self.desk.active
         situation = (
-            Situation(foreign=self.desk.foreign) if workspace is None else workspace.situation()
+            Situation(foreign=self.desk.foreign) if workspace is None else situation_of(workspace)
         )
         self.guide = guide(situation)
         self.banner.show_guide(self.guide, situation.waiting)
@@ -290,13 +291,3 @@ class DiffSegWidget(QWidget):
         self.desk.close(remove_layers)
         self._letters.close()
         self._threads.release()
-
-
-def device_text() -> str:
-    """Say where the network runs: ``"CUDA · A4000"`` or ``"CPU · 1 thread"``."""
-    import torch
-
-    if torch.cuda.is_available():
-        return f"CUDA · {torch.cuda.get_device_name().removeprefix('NVIDIA ')}"
-    threads = torch.get_num_threads()
-    return f"CPU · {threads} thread{'s' if threads > 1 else ''}"

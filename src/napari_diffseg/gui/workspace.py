@@ -15,13 +15,12 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_diffseg.backbone import Backbone
 from napari_diffseg.finetune import TrainSettings
-from napari_diffseg.gui.guide import Situation
 from napari_diffseg.gui.io import VOLUME
 from napari_diffseg.gui.layers import VolumeLayers
 from napari_diffseg.gui.runner import STOP_SECONDS, Runner
 from napari_diffseg.gui.truth import Truth
 from napari_diffseg.gui.worker import Errand
-from napari_diffseg.session import Session, SessionError, SliceState, Suggestion
+from napari_diffseg.session import Session, SessionError, Suggestion
 from napari_diffseg.volume import Volume
 
 
@@ -347,38 +346,3 @@ class Workspace(QObject):
 
             notification_manager.receive_error(type(error), error, error.__traceback__)
         self.changed.emit()
-
-    # -- the state in short -----------------------------------------------------------------
-
-    def situation(self) -> Situation:
-        """Describe the state for the sentence and the buttons."""
-        s, z = self.session, self.current
-        if s is None:
-            painted = 0 if self.earlier is None else int((self.earlier.states > 0).sum())
-            return Situation(
-                volume=self.volume.name,
-                opening=self.earlier is None,
-                recoverable=painted,
-                waiting=self.earlier is not None,
-                error=self.error,
-            )
-        return Situation(
-            volume=self.volume.name,
-            labels=tuple(label.name for label in s.labels),
-            painted=int((s.states > 0).sum()),
-            changed=len(self.truth.since_round),
-            corrected=len(s.edited),
-            model=s.segmenter is not None,
-            predicted=int(self.predicted.sum()),
-            suggested=bool(self.suggested),
-            slices=len(s.states),
-            current=z,
-            current_predicted=bool(s.predicted[z]),
-            current_truth=bool(s.states[z] >= SliceState.PAINTED),
-            rounds=len(s.rounds),
-            comparable=self.runner.previous is not None,
-            task="loading" if self.loading else self.runner.running,
-            done=self.runner.done,
-            error=self.error,
-            said=self.said,
-        )

@@ -1,0 +1,41 @@
+"""From a workspace to the small description that the sentence and the buttons depend on."""
+
+from __future__ import annotations
+
+from napari_diffseg.gui.guide import Situation
+from napari_diffseg.gui.workspace import Workspace
+from napari_diffseg.session import SliceState
+
+
+def situation_of(workspace: Workspace) -> Situation:
+    """Describe the state of a workspace."""
+    s, z = workspace.session, workspace.current
+    if s is None:
+        painted = 0 if workspace.earlier is None else int((workspace.earlier.states > 0).sum())
+        return Situation(
+            volume=workspace.volume.name,
+            opening=workspace.earlier is None,
+            recoverable=painted,
+            waiting=workspace.earlier is not None,
+            error=workspace.error,
+        )
+    return Situation(
+        volume=workspace.volume.name,
+        labels=tuple(label.name for label in s.labels),
+        painted=int((s.states > 0).sum()),
+        changed=len(workspace.truth.since_round),
+        corrected=len(s.edited),
+        model=s.segmenter is not None,
+        predicted=int(workspace.predicted.sum()),
+        suggested=bool(workspace.suggested),
+        slices=len(s.states),
+        current=z,
+        current_predicted=bool(s.predicted[z]),
+        current_truth=bool(s.states[z] >= SliceState.PAINTED),
+        rounds=len(s.rounds),
+        comparable=workspace.runner.previous is not None,
+        task="loading" if workspace.loading else workspace.runner.running,
+        done=workspace.runner.done,
+        error=workspace.error,
+        said=workspace.said,
+    )
