@@ -51,7 +51,7 @@ def main() -> None:
     truth = read_labels(sample_labels_path(), volume.geometry).mask
     names = load_names(sample_names_path())
     viewer = napari.Viewer(show=True)
-    viewer.window.resize(1440, 900)
+    viewer.window.resize(1440, 930)
     panel = DiffSegWidget(viewer)
     viewer.window.add_dock_widget(panel, area="right", name="Segment CT (napari-diffseg)")
     data, kwargs, _ = volume_layer(volume)
@@ -75,9 +75,7 @@ def main() -> None:
     wait(1.5)
     picture = Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)[..., :3])
     options.o.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-        options.o, optimize=True
-    )
+    picture.save(options.o, optimize=True)
     print(f"{options.o}: {options.o.stat().st_size / 1000:.0f} kB")
     viewer.close()
 
