@@ -22,7 +22,7 @@ from napari_diffseg.segmenter import LevelHead
 from napari_diffseg.settings import Progress
 
 _VARIANTS = 4  # changed copies of every painted slice
-_FIRST_STEPS = 400
+_STEPS = 400  # optimiser steps of every round of learning
 _PAINTED = (250, 600)  # pixels of each structure and of background, from one painted slice
 _SPREAD = (100, 300)  # the same, from one slice that is not painted
 _REACHES = (4, 10)  # slices from a painted one to which each round of spreading goes
@@ -37,14 +37,28 @@ def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
     if segmenter.config.strategy == "scratch":
         yield from train_dense(run, "training", run.settings.iterations)
         return
+    reaches = _REACHES if run.prior is not None else ()
+    first, *later = _shares(run, 1 + len(reaches))
     painted = yield from _painted_bank(run)
-    yield from _fit(run, "learning", painted)
-    for reach in _REACHES if run.prior is not None else ():
+    yield from _fit(run, "learning", painted, first)
+    for reach, steps in zip(reaches, later, strict=True):
         began = time.perf_counter()
-        spread = yield from _spread_bank(run, reach)
-        yield from _fit(run, f"spreading to {reach} slices", painted.extended(spread))
-        if run.left < 1.5 * (time.perf_counter() - began):
+        if steps == 0 or run.left <= 0:
             break
+        spread = yield from _spread_bank(run, reach)
+        yield from _fit(run, f"learning {reach} slices around", painted.extended(spread), steps)
+        if run.left < time.perf_counter() - began:
+            break
+    if segmenter.config.strategy == "decoder" and run.settings.iterations is None:
+        yield from train_dense(run, "fine-tuning", None)
+
+
+def _shares(run: Run, rounds: int) -> list[int]:
+    """Optimiser steps of each round; the first gets what cannot be shared evenly."""
+    total = run.settings.iterations
+    if total is None:
+        return [_STEPS] * rounds
+    return [total // rounds + (index < total % rounds) for index in range(rounds)]
 
 
 def _registered(run: Run) -> Generator[Progress, None, Motion]:
@@ -67,7 +81,7 @@ def _painted_bank(run: Run) -> Generator[Progress, None, PixelBank]:
     bank = PixelBank()
     run.segmenter.eval()
     for variant in range(_VARIANTS + 1):
-        for first in range(0, len(run.images), run.batch):
+        for first in range(0, len(run.painted), run.batch):
             images = run.images[first : first + run.batch]
             targets = run.targets[first : first + run.batch]
             if variant:
@@ -80,7 +94,7 @@ def _painted_bank(run: Run) -> Generator[Progress, None, PixelBank]:
 def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
     """Sample slices near the painted ones, labelled by head and prior together."""
     assert run.prior is not None
-    bank = PixelBank()
+    bank, images_near, guesses = PixelBank(), [], []
     near = [z for z in range(len(run.volume.hu)) if 0 < run.prior.distance(z) <= reach]
     known = {slice_.z for slice_ in run.painted}
     near = [z for z in near if z not in known]
@@ -92,6 +106,7 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
             logits = run.segmenter.head(maps)
         for index, z in enumerate(batch):
             guess = posterior(logits[index], run.prior, z).argmax(dim=0)
+            guesses.append(guess.clone())
             bank.add(
                 tuple(level[index : index + 1] for level in maps),
                 guess[None],
@@ -99,20 +114,23 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
                 *_SPREAD,
                 weight=math.exp(-run.prior.distance(z) / reach),
             )
+        images_near.append(images)
         yield run.progress("spreading", first + len(batch), len(near), preview=True)
+    n = len(run.painted)
+    run.images = torch.cat([run.images[:n], *images_near])
+    run.targets = torch.cat([run.targets[:n], torch.stack(guesses)])
     return bank
 
 
-def _fit(run: Run, stage: str, bank: PixelBank) -> Iterator[Progress]:
+def _fit(run: Run, stage: str, bank: PixelBank, steps: int) -> Iterator[Progress]:
     head = run.segmenter.head
     assert isinstance(head, LevelHead)
     full = [slice_.full for slice_ in run.painted]
     classes = len(run.segmenter.labels) + 1
     frequency = torch.ones(classes) / classes
     if any(full):
-        counted = run.targets.cpu()[torch.tensor(full)].flatten().bincount(minlength=classes)
+        counted = run.targets[: len(full)].cpu()[torch.tensor(full)].flatten().bincount(minlength=classes)
         frequency = counted / counted.sum()
-    steps = run.settings.iterations or _FIRST_STEPS
     head.requires_grad_(True)
     for step, loss in enumerate(fit(head, bank, frequency, steps, run.generator), start=1):
         yield run.progress(stage, step, steps, loss)

@@ -79,7 +79,7 @@ def finetune(
         timestep=settings.timestep,
         columns=settings.grid or start.unet.config.image_size,
     )
-    segmenter = Segmenter.new(start, labels, config).to(device)
+    segmenter = Segmenter.new(start, labels, config).placed(device)
     grid = SliceGrid.of(volume, config.columns, segmenter.grid_multiple, segmenter.intensity)
     run = Run(
         volume=volume,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_diffseg.device import autocast
+from napari_diffseg.device import autocast, native_bf16
 from napari_diffseg.losses import UNKNOWN
 from napari_diffseg.segmenter import LevelHead
 
@@ -126,13 +126,16 @@ def fit(
         0.5 * frequency.to(device).clamp(min=1e-6).log() - (seen / seen.sum()).clamp(1e-8).log(),
         -30.0,
     )
+    sample = features[torch.randperm(len(features), generator=generator)[:_BATCH]].float()
+    head.mean, head.deviation = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)
+    low = native_bf16(device)
     optimiser = torch.optim.AdamW(head.parameters(), rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
     head.train()
     for _ in range(steps):
         chosen = torch.randint(len(features), (_BATCH,), generator=generator).to(device)
         with autocast(device):
-            logits = head.pixels(features[chosen].float())
+            logits = head.pixels(features[chosen] if low else features[chosen].float())
         losses = F.cross_entropy(
             logits.float(), classes[chosen], reduction="none", label_smoothing=0.05
         )

@@ -42,7 +42,7 @@ def outwards(start: int, count: int) -> list[int]:
 
 
 _BATCH = 4
-_TRUST = 0.3
+_TRUST = 0.6
 """Weight of the head's log-probabilities beside the prior's."""
 
 
@@ -136,7 +136,7 @@ def predict(
     SlicePrediction
         Mask and confidence of one slice, on the native grid.
     """
-    segmenter.to(pick_device(device))
+    segmenter.placed(pick_device(device))
     grid = SliceGrid.of(
         volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
     )

@@ -20,6 +20,7 @@ from napari_diffseg.backbone import (
     read_tensors,
     write_tensors,
 )
+from napari_diffseg.device import native_bf16
 from napari_diffseg.motion import Motion
 from napari_diffseg.unet import Features, UNet
 from napari_diffseg.volume import Label
@@ -53,7 +54,7 @@ class PaperHead(nn.Module):
 
 
 class LevelHead(nn.Module):
-    """A small per-pixel classifier on the maps of all decoder levels.
+    """A small per-pixel classifier on the standardised maps of all decoder levels.
 
     It is trained on sampled pixels (:meth:`pixels`) and applied to whole maps
     (:meth:`forward`). A linear layer commutes with upsampling, so every level is projected on
@@ -63,7 +64,8 @@ class LevelHead(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], hidden: int, classes: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(sum(channels), affine=False)
+        self.register_buffer("mean", torch.zeros(sum(channels)))
+        self.register_buffer("deviation", torch.ones(sum(channels)))
         self.project = nn.Linear(sum(channels), hidden, bias=False)
         self.rest = nn.Sequential(
             nn.BatchNorm1d(hidden),
@@ -73,21 +75,28 @@ class LevelHead(nn.Module):
             nn.ReLU(),
             nn.Linear(hidden, classes),
         )
-        self.dropout = nn.Dropout(0.2)
         # Pixels are sampled evenly over classes; this puts back how common each class is.
         self.register_buffer("shift", torch.zeros(classes))
 
+    mean: Tensor
+    deviation: Tensor
+    shift: Tensor
+
     def pixels(self, features: Tensor) -> Tensor:
         """Logits ``(N, classes)``, without the shift, of pixel features ``(N, channels)``."""
-        logits: Tensor = self.rest(self.project(self.dropout(self.norm(features))))
+        logits: Tensor = self.rest(self._projected(features))
         return logits
+
+    def _projected(self, features: Tensor) -> Tensor:
+        # Whole channels are dropped for a batch: a mask on the weights costs next to nothing.
+        kept = F.dropout(torch.ones_like(self.mean), 0.2, self.training)
+        weight = self.project.weight * (kept / self.deviation)
+        return F.linear(features, weight, -(weight @ self.mean))
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
         size = maps[-1].shape[-2:]
-        assert self.norm.running_var is not None
-        assert self.norm.running_mean is not None
-        weight = self.project.weight * (self.norm.running_var + self.norm.eps).rsqrt()
-        bias = weight @ self.norm.running_mean
+        weight = self.project.weight / self.deviation
+        bias = weight @ self.mean
         parts = weight.split([level.shape[1] for level in maps], dim=1)
         hidden = torch.zeros((), device=maps[-1].device)
         for level, part in zip(maps, parts, strict=True):
@@ -184,6 +193,13 @@ class Segmenter(nn.Module):
             made.head.load_state_dict(start.head.state_dict())
         return made
 
+    def placed(self, device: torch.device) -> Segmenter:
+        """Move to ``device``, in the memory layout that is fastest there."""
+        channels_last = device.type == "cpu" and native_bf16(device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.unet.to(memory_format=layout)
+        return self.to(device)
+
     @property
     def grid_multiple(self) -> int:
         """Both sides of the model grid are multiples of this."""
@@ -199,12 +215,7 @@ class Segmenter(nn.Module):
 
     def encode(self, x: Tensor) -> Features:
         """Encoder features of images ``(B, 1, H, W)``."""
-        bottleneck, skips, embedding = self.unet.encode(x, self.config.timestep)
-        # torch 2.13.0 on CPU crashes in GroupNorm's backward when its input is channels_last
-        # and needs no gradient, which is what a frozen encoder would hand its decoder.
-        return Features(
-            bottleneck.contiguous(), tuple(skip.contiguous() for skip in skips), embedding
-        )
+        return self.unet.encode(x, self.config.timestep)
 
     def decode(self, features: Features) -> Tensor:
         """Logits ``(B, 1 + len(labels), H, W)`` from encoder features."""

@@ -112,7 +112,7 @@ def test_interrupt_leaves_nothing_behind(case: Case):
     running = start(*segment(case, "--seconds", "100", "-o", "mask.nii.gz", "--report", "r.json"))
     assert running.stderr is not None
     said = ""
-    while "training" not in said:
+    while "learning" not in said:
         line = running.stderr.readline()
         assert line, said
         said += line
