@@ -32,9 +32,11 @@ def test_validation_never_trains_on_the_slice_it_judges(
     seen: list[tuple[int, ...]] = []
     real = module.finetune
 
-    def watched(volume: object, painted: object, *rest: object) -> Iterator[Progress]:
+    def watched(
+        volume: object, painted: object, *rest: object, **more: object
+    ) -> Iterator[Progress]:
         seen.append(tuple(s.z for s in painted))  # type: ignore[attr-defined]
-        return real(volume, painted, *rest)  # type: ignore[arg-type]
+        return real(volume, painted, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("napari_diffseg.validation.finetune", watched)
     for z in (0, 2, 5):
@@ -68,9 +70,9 @@ def test_the_folds_share_the_seconds(session: Session, monkeypatch: pytest.Monke
     budgets: list[float | None] = []
     real = module.finetune
 
-    def watched(*given: object) -> Iterator[Progress]:
+    def watched(*given: object, **more: object) -> Iterator[Progress]:
         budgets.append(given[4].seconds)  # type: ignore[attr-defined]
-        return real(*given)  # type: ignore[arg-type]
+        return real(*given, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("napari_diffseg.validation.finetune", watched)
     for z in range(4):

@@ -32,7 +32,9 @@ def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
     """Train ``run.segmenter``; see :func:`~napari_diffseg.finetune.finetune`."""
     segmenter = run.segmenter
     if len(run.volume.hu) > 1 and any(slice_.full for slice_ in run.painted):
-        segmenter.motion = motion or (yield from _registered(run))
+        if motion is None or not motion.fits(run.volume, run.grid):
+            motion = yield from _registered(run)
+        segmenter.motion = motion
         run.prior = prior_of(segmenter.motion, run.painted, segmenter.labels, run.grid)
     if segmenter.config.strategy == "scratch":
         yield from train_dense(run, "training", run.settings.iterations)
@@ -129,7 +131,8 @@ def _fit(run: Run, stage: str, bank: PixelBank, steps: int) -> Iterator[Progress
     classes = len(run.segmenter.labels) + 1
     frequency = torch.ones(classes) / classes
     if any(full):
-        counted = run.targets[: len(full)].cpu()[torch.tensor(full)].flatten().bincount(minlength=classes)
+        truth = run.targets[: len(full)].cpu()[torch.tensor(full)]
+        counted = truth.flatten().bincount(minlength=classes)
         frequency = counted / counted.sum()
     head.requires_grad_(True)
     for step, loss in enumerate(fit(head, bank, frequency, steps, run.generator), start=1):

@@ -47,6 +47,10 @@ class Motion:
     up: NDArray[np.float16]
     down: NDArray[np.float16]
 
+    def fits(self, volume: Volume, grid: SliceGrid) -> bool:
+        """Whether it has the shape that ``volume`` has on ``grid``."""
+        return self.up.shape == (len(volume.hu) - 1, 2, *grid.size)
+
 
 def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Motion]:
     """Register every slice to its neighbours (symmetric demons, Vercauteren et al. 2009).

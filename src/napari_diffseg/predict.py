@@ -141,7 +141,7 @@ def predict(
         volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
     )
     prior = None
-    if segmenter.motion is not None:
+    if segmenter.motion is not None and segmenter.motion.fits(volume, grid):
         prior = prior_of(segmenter.motion, painted, segmenter.labels, grid)
     order = outwards(start, len(volume.hu))
     yield from _predict(segmenter, grid, volume, prior, order[:1])

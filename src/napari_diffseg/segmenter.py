@@ -197,7 +197,7 @@ class Segmenter(nn.Module):
         """Move to ``device``, in the memory layout that is fastest there."""
         channels_last = device.type == "cpu" and native_bf16(device)
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.unet.to(memory_format=layout)
+        self.unet.to(memory_format=layout)  # type: ignore[call-overload]
         return self.to(device)
 
     @property

@@ -27,6 +27,7 @@ from napari_diffseg.annotation import Annotation, saving
 from napari_diffseg.backbone import Backbone, home, load_backbone
 from napari_diffseg.finetune import BACKGROUND, PaintedSlice, Progress, TrainSettings, finetune
 from napari_diffseg.journal import Record, SessionError, SessionFolder
+from napari_diffseg.motion import Motion
 from napari_diffseg.paint import SliceState
 from napari_diffseg.predict import SlicePrediction, predict
 from napari_diffseg.report import describe
@@ -73,6 +74,7 @@ class Session(Annotation):
         super().__init__(volume, labels, folder)
         self.current = len(volume.hu) // 2
         self._base = backbone
+        self._motion: Motion | None = None  # the volume's; every model of it can use it
         self._seconds: dict[str, float] = {}
         self._judged: tuple[int, TrainSettings] | None = None  # what the quality belongs to
 
@@ -188,7 +190,9 @@ class Session(Annotation):
         yield Progress("loading", 0, None, 0.0, None, note=note)
         curve, seconds, iterations = LossCurve(), dict[str, float](), 0
         base = start or self.backbone
-        engine = finetune(self.volume, painted, labels, base, settings, lambda: self.current)
+        engine = finetune(
+            self.volume, painted, labels, base, settings, lambda: self.current, self._motion
+        )
         with closable(engine) as steps:
             for progress in steps:
                 now = time.perf_counter()
@@ -218,6 +222,7 @@ class Session(Annotation):
         with saving():  # outside the lock: a large model must not hold up the painter
             self._rounds.commit(made, segmenter)
         with self._lock:
+            self._motion = segmenter.motion = segmenter.motion or self._motion
             self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
             self._log(Record({"op": "round", "number": made.number}))
 
@@ -309,6 +314,7 @@ class Session(Annotation):
         made = self._rounds[number]
         segmenter, stored = self._rounds.model(number), self._rounds.prediction(number)
         with self._lock:
+            self._motion = segmenter.motion = segmenter.motion or self._motion
             self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
             self._log(Record({"op": "round", "number": number}))
             kept = np.isin(np.arange(len(self.predicted)), sorted(self.edited))
