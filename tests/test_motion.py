@@ -1,0 +1,148 @@
+"""Motion between slices, and labels that travel along it."""
+
+from __future__ import annotations
+
+import gc
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from engine_tools import DISC, INTENSITY, dice, disc_volume, volume_of
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_diffseg.motion import Motion, Prior, register
+from napari_diffseg.slices import SliceGrid
+
+
+def _registered(hu: NDArray[np.int16]) -> tuple[SliceGrid, Motion, list[int]]:
+    volume = volume_of(hu)
+    shape = hu.shape[1], hu.shape[2]
+    grid = SliceGrid((0, shape[0], 0, shape[1]), shape, shape, INTENSITY)
+    steps = register(volume, grid)
+    done = []
+    while True:
+        try:
+            done.append(next(steps))
+        except StopIteration as stop:
+            return grid, stop.value, done
+
+
+def _still(count: int, rows: int, columns: int) -> Motion:
+    nothing = np.zeros((count - 1, 2, rows, columns), np.float16)
+    return Motion(nothing, nothing.copy())
+
+
+@pytest.mark.parametrize("shift", [(0, 2), (2, 0), (-1, 2)])
+def test_known_shift_is_recovered_within_a_pixel(shift: tuple[int, int]) -> None:
+    y, x = np.mgrid[:64, :64]
+    disc = np.where(np.hypot(y - 30, x - 32) < 14, 180.0, -60.0)
+    plane = ndimage.gaussian_filter(disc, 1.5)
+    hu = np.stack([plane, np.roll(plane, shift, (0, 1))]).astype(np.int16)
+    _, motion, done = _registered(hu)
+    assert done == [1]
+    # Along a straight edge only the part across it can be seen, so compare around the whole rim.
+    rim = np.abs(np.hypot(y - 30, x - 32) - 14) < 2
+    ry, rx = (y - 30)[rim] / 14, (x - 32)[rim] / 14
+    seen = motion.up[0, 0][rim] * ry + motion.up[0, 1][rim] * rx
+    expected = shift[0] * ry + shift[1] * rx
+    assert np.abs(seen - expected).mean() < 0.6
+    assert np.abs(seen - expected).max() < 2
+    back = motion.down[0].astype(np.float32)
+    rim = np.roll(rim, shift, (0, 1))
+    ry = np.roll((y - 30) / 14, shift, (0, 1))[rim]
+    rx = np.roll((x - 32) / 14, shift, (0, 1))[rim]
+    assert (
+        np.abs(back[0][rim] * ry + back[1][rim] * rx + shift[0] * ry + shift[1] * rx).mean() < 0.6
+    )
+
+
+def test_equal_slices_do_not_move() -> None:
+    volume, _ = disc_volume(drift=0)
+    _, motion, done = _registered(np.repeat(volume.hu[:1], 4, axis=0))
+    assert done == [1, 2, 3]
+    assert np.abs(motion.up).max() < 0.05
+    assert np.abs(motion.down).max() < 0.05
+
+
+def test_labels_travel_along_a_slanted_cylinder() -> None:
+    _, truth = disc_volume((9, 48, 40), drift=1.0)
+    hu = np.where(truth == DISC.id, 180, 0).astype(np.int16)
+    classes = (truth == DISC.id).astype(np.uint8)
+    _, motion, _ = _registered(hu)
+    sources = {z: torch.from_numpy(classes[z].astype(np.int64)) for z in (0, 8)}
+    prior = Prior(motion, sources, 2)
+    for z in range(2, 7):
+        travelled = prior.at(z).argmax(dim=0).numpy().astype(np.uint8)
+        nearest = classes[0 if z < 4 else 8]
+        assert dice(travelled, classes[z], 1) > dice(nearest, classes[z], 1) + 0.05
+        assert dice(travelled, classes[z], 1) > 0.85
+
+
+def _bar(rows: int = 16, columns: int = 12) -> torch.Tensor:
+    source = torch.zeros(rows, columns, dtype=torch.long)
+    source[4:10, 3:8] = 1
+    source[12:, :] = 2
+    return source
+
+
+@pytest.mark.parametrize("source", [0, 3, 6])
+def test_one_source_reaches_both_ends_and_fades(source: int) -> None:
+    prior = Prior(_still(7, 16, 12), {source: _bar()}, 3)
+    trust = []
+    for z in sorted(range(7), key=lambda z: abs(z - source)):
+        p = prior.at(z)
+        assert p.shape == (3, 16, 12)
+        assert torch.equal(p.argmax(dim=0), _bar())
+        torch.testing.assert_close(p.sum(dim=0), torch.ones(16, 12), atol=0.02, rtol=0)
+        trust.append((abs(z - source), float(p.amax(dim=0).mean())))
+        assert prior.distance(z) == abs(z - source)
+    assert trust[0][1] == 1
+    for (near, more), (far, less) in pairwise(trust):
+        assert more > less if near < far else more == pytest.approx(less, abs=1e-3)
+
+
+def test_nearer_source_outweighs_the_farther_one() -> None:
+    empty = torch.zeros(16, 12, dtype=torch.long)
+    prior = Prior(_still(10, 16, 12), {0: _bar(), 9: empty}, 3)
+    inside = [float(prior.at(z)[1, 5, 5]) for z in range(10)]
+    assert inside == sorted(inside, reverse=True)
+    assert inside[1] > 0.7
+    assert inside[8] < 0.3
+
+
+def test_order_of_asking_does_not_matter() -> None:
+    sources = {9: _bar(), 2: _bar().flip(0), 5: _bar().flip(1)}
+    motion = _still(12, 16, 12)
+    forwards = Prior(motion, sources, 3)
+    first = [forwards.at(z) for z in range(12)]
+    backwards = Prior(motion, dict(sorted(sources.items())), 3)
+    for z in reversed(range(12)):
+        assert torch.equal(backwards.at(z), first[z])
+
+
+def test_no_more_than_two_stretches_are_held() -> None:
+    shape = (3, 17, 13)  # found in no other test
+    sources = {z: torch.zeros(17, 13, dtype=torch.long) for z in (0, 5, 10, 15, 20)}
+    prior = Prior(_still(21, 17, 13), sources, 3)
+    for z in range(21):
+        prior.at(z)
+    tensors = [o for o in gc.get_objects() if type(o) is torch.Tensor and o.shape == shape]
+    held = sum(o.dtype == torch.uint8 for o in tensors)
+    assert 0 < held <= 2 * 4  # four slices lie between two sources
+
+
+def test_one_slice_has_no_motion() -> None:
+    volume, _ = disc_volume((1, 48, 40))
+    _, motion, done = _registered(volume.hu)
+    assert done == []
+    assert motion.up.shape[0] == 0
+
+
+def test_registration_may_be_left_early() -> None:
+    volume, _ = disc_volume()
+    grid = SliceGrid((0, 48, 0, 40), (48, 40), (48, 40), INTENSITY)
+    steps = register(volume, grid)
+    assert next(steps) == 1
+    steps.close()
