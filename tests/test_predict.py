@@ -1,0 +1,124 @@
+"""Prediction: its order, its confidence, and what painted slices tell of their neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from engine_tools import DISC, SHAPE, SPOT, dice, disc_volume, lively, paint, tiny_backbone
+
+from napari_diffseg.finetune import BACKGROUND, PaintedSlice, TrainSettings, finetune
+from napari_diffseg.predict import SlicePrediction, predict
+from napari_diffseg.segmenter import Segmenter, SegmenterConfig
+
+_VOLUME, _TRUTH = disc_volume()
+
+
+@pytest.fixture(scope="module")
+def trained() -> Segmenter:
+    settings = TrainSettings("linear", iterations=60, device="cpu", grid=40)
+    painted = paint(_TRUTH, 1, 6)
+    *_, last = finetune(_VOLUME, painted, (DISC, SPOT), tiny_backbone(), settings)
+    assert last.segmenter is not None
+    return last.segmenter
+
+
+@pytest.fixture
+def untrained() -> Segmenter:
+    torch.manual_seed(0)
+    config = SegmenterConfig("linear", hidden=16, columns=32)
+    made = Segmenter.new(tiny_backbone(), (DISC, SPOT), config).eval()
+    lively(made.head)
+    return made
+
+
+def _by_slice(predictions: list[SlicePrediction]) -> dict[int, SlicePrediction]:
+    return {one.z: one for one in predictions}
+
+
+@pytest.mark.parametrize("start", range(SHAPE[0]))
+def test_start_comes_first_and_the_others_outwards(untrained: Segmenter, start: int) -> None:
+    order = [one.z for one in predict(untrained, _VOLUME, start=start, device="cpu")]
+    assert order[0] == start
+    assert sorted(order) == list(range(SHAPE[0]))
+    distance = [abs(z - start) for z in order]
+    assert distance == sorted(distance)
+
+
+def test_masks_and_confidence_are_native_and_in_percent(trained: Segmenter) -> None:
+    found = list(predict(trained, _VOLUME, paint(_TRUTH, 1, 6), device="cpu"))
+    for one in found:
+        assert one.mask.shape == one.confidence.shape == SHAPE[1:]
+        assert one.mask.dtype == one.confidence.dtype == np.uint8
+        assert set(np.unique(one.mask)) <= {0, DISC.id, SPOT.id}
+        assert one.confidence.max() <= 100
+        assert one.confidence.min() >= 33  # the best of three classes
+    confidence = np.stack([one.confidence for one in found])
+    assert confidence.min() < 90 < confidence.max()
+
+
+def test_painted_slices_shape_their_neighbours(trained: Segmenter) -> None:
+    """Another disc, painted elsewhere, is found where it was painted."""
+    elsewhere = np.roll(_TRUTH, 9, axis=2)
+    as_is = _by_slice(list(predict(trained, _VOLUME, paint(_TRUTH, 1, 6), device="cpu")))
+    told = _by_slice(list(predict(trained, _VOLUME, paint(elsewhere, 1, 6), device="cpu")))
+    for z in (1, 6):
+        assert dice(as_is[z].mask, _TRUTH[z], DISC.id) > 0.85
+        assert dice(told[z].mask, elsewhere[z], DISC.id) > dice(
+            as_is[z].mask, elsewhere[z], DISC.id
+        )
+    assert any(not np.array_equal(told[z].mask, as_is[z].mask) for z in (2, 3, 4, 5))
+
+
+def test_scribbles_tell_nothing_of_their_neighbours(trained: Segmenter) -> None:
+    mask = np.where(_TRUTH[3] > 0, _TRUTH[3], BACKGROUND)
+    scribbled = (PaintedSlice(3, mask, full=False),)
+    told = list(predict(trained, _VOLUME, scribbled, device="cpu"))
+    untold = list(predict(trained, _VOLUME, (), device="cpu"))
+    for one, other in zip(told, untold, strict=True):
+        assert np.array_equal(one.mask, other.mask)
+        assert np.array_equal(one.confidence, other.confidence)
+
+
+def test_model_alone_finds_the_disc_after_a_save(trained: Segmenter, tmp_path: Path) -> None:
+    trained.save(tmp_path / "m.safetensors")
+    loaded = Segmenter.load(tmp_path / "m.safetensors")
+    found = _by_slice(list(predict(loaded, _VOLUME, device="cpu")))
+    alone = _by_slice(list(predict(trained, _VOLUME, device="cpu")))
+    for z in range(SHAPE[0]):
+        assert np.array_equal(found[z].mask, alone[z].mask)
+    mask = np.stack([found[z].mask for z in range(SHAPE[0])])
+    assert dice(mask, _TRUTH, DISC.id) > 0.6
+
+
+def test_saved_model_predicts_a_volume_of_another_shape(trained: Segmenter, tmp_path: Path) -> None:
+    trained.save(tmp_path / "m.safetensors")
+    other, _ = disc_volume((5, 56, 64))
+    loaded = Segmenter.load(tmp_path / "m.safetensors")
+    found = list(predict(loaded, other, start=4, device="cpu"))
+    assert [one.z for one in found] == [4, 3, 2, 1, 0]
+    assert found[0].mask.shape == (56, 64)
+
+
+def test_prediction_is_the_same_twice_and_whatever_the_start(trained: Segmenter) -> None:
+    painted = paint(_TRUTH, 1, 6)
+    first = _by_slice(list(predict(trained, _VOLUME, painted, start=0, device="cpu")))
+    second = _by_slice(list(predict(trained, _VOLUME, painted, start=5, device="cpu")))
+    for z in range(SHAPE[0]):
+        assert (first[z].mask != second[z].mask).mean() < 0.002  # batches differ in rounding
+        assert np.abs(first[z].confidence.astype(int) - second[z].confidence).max() <= 1
+
+
+def test_prediction_may_be_left_at_any_slice(untrained: Segmenter) -> None:
+    steps = predict(untrained, _VOLUME, start=3, device="cpu")
+    assert next(steps).z == 3
+    steps.close()
+    assert len(list(predict(untrained, _VOLUME, device="cpu"))) == SHAPE[0]
+
+
+def test_one_slice_volume(untrained: Segmenter) -> None:
+    single = replace(_VOLUME, hu=_VOLUME.hu[:1])
+    assert [one.z for one in predict(untrained, single, device="cpu")] == [0]
