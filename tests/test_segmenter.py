@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from napari_diffseg import app_recipe
 from napari_diffseg.backbone import save_backbone
 from napari_diffseg.finetune import TrainSettings, finetune
 from napari_diffseg.segmenter import LevelHead, Segmenter, SegmenterConfig, SegmenterError
@@ -52,6 +55,21 @@ def test_decoder_trains_all_of_the_decoder_and_no_bit_of_the_encoder() -> None:
     named = {n for n, _ in tiny_backbone().unet.named_parameters() if n.startswith("decoder.")}
     assert changed == named
     assert len(named) > 10
+
+
+def test_apps_recipe_with_a_time_budget_trains_the_decoder_and_not_the_encoder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The clock goes by how often it is read, so that a slow machine gets as far."""
+    ticks = count()
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks) * 0.01)
+    monkeypatch.setattr(app_recipe, "_STEPS", 4)
+    volume, truth = disc_volume()
+    settings = TrainSettings("decoder", "app", seconds=1.5, device="cpu")
+    *_, last = finetune(volume, paint(truth, 2, 5), (DISC, SPOT), tiny_backbone(), settings)
+    assert last.segmenter is not None
+    named = {n for n, _ in tiny_backbone().unet.named_parameters() if n.startswith("decoder.")}
+    assert _changed(last.segmenter) == named
 
 
 def test_apps_recipe_leaves_the_encoder_alone_too() -> None:
