@@ -75,17 +75,25 @@ def _registered(run: Run) -> Generator[Progress, None, Motion]:
 
 
 def _maps(run: Run, images: Tensor) -> tuple[Tensor, ...]:
-    with torch.inference_mode(), autocast(images.device):
-        return run.segmenter.unet.decode_levels(run.segmenter.encode(images))
+    try:
+        with torch.inference_mode(), autocast(images.device):
+            return run.segmenter.unet.decode_levels(run.segmenter.encode(images))
+    except torch.OutOfMemoryError:
+        if len(images) == 1:
+            raise
+        run.shrink()
+        halves = [_maps(run, half) for half in images.chunk(2)]
+        return tuple(torch.cat(pair) for pair in zip(*halves, strict=True))
 
 
 def _painted_bank(run: Run) -> Generator[Progress, None, PixelBank]:
     bank = PixelBank()
     run.segmenter.eval()
     for variant in range(_VARIANTS + 1):
-        for first in range(0, len(run.painted), run.batch):
-            images = run.images[first : first + run.batch]
-            targets = run.targets[first : first + run.batch]
+        n, step = len(run.painted), run.batch
+        for first in range(0, n, step):
+            images = run.images[first : min(first + step, n)]
+            targets = run.targets[first : min(first + step, n)]
             if variant:
                 images, targets = augment(images, targets, run.generator)
             bank.add(_maps(run, images), targets, run.generator, *_PAINTED)
@@ -100,18 +108,19 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
     near = [z for z in range(len(run.volume.hu)) if 0 < run.prior.distance(z) <= reach]
     known = {slice_.z for slice_ in run.painted}
     near = [z for z in near if z not in known]
-    for first in range(0, len(near), run.batch):
-        batch = near[first : first + run.batch]
+    step = run.batch
+    for first in range(0, len(near), step):
+        batch = near[first : first + step]
         images = run.grid.image(run.volume.hu[batch]).to(run.images.device)
         maps = _maps(run, images)
         with torch.inference_mode(), autocast(images.device):
             logits = run.segmenter.head(maps)
         for index, z in enumerate(batch):
-            guess = posterior(logits[index], run.prior, z).argmax(dim=0)
-            guesses.append(guess.clone())
+            guess = posterior(logits[index], run.prior, z).argmax(dim=0)[None]
+            guesses.append(guess.clone())  # no inference tensor may reach the backward pass
             bank.add(
                 tuple(level[index : index + 1] for level in maps),
-                guess[None],
+                guess,
                 run.generator,
                 *_SPREAD,
                 weight=math.exp(-run.prior.distance(z) / reach),
@@ -120,7 +129,7 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
         yield run.progress("spreading", first + len(batch), len(near), preview=True)
     n = len(run.painted)
     run.images = torch.cat([run.images[:n], *images_near])
-    run.targets = torch.cat([run.targets[:n], torch.stack(guesses)])
+    run.targets = torch.cat([run.targets[:n], *guesses])
     return bank
 
 

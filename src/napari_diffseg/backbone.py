@@ -139,9 +139,15 @@ def _entries(source: str, place: Path) -> Iterator[BackboneEntry]:
         yield BackboneEntry(place.stem, place, None, source)
         return
     registry = place / "registry.toml"
-    known = tomllib.loads(registry.read_text()) if registry.exists() else {}
-    for name, line in known.items():
-        yield BackboneEntry(name, place / line["file"], line["sha256"], source)
+    try:
+        known = tomllib.loads(registry.read_text()) if registry.exists() else {}
+        entries = [
+            BackboneEntry(name, place / line["file"], line["sha256"], source)
+            for name, line in known.items()
+        ]
+    except (tomllib.TOMLDecodeError, LookupError, TypeError) as error:
+        raise BackboneError(f"{registry}: damaged ({error}); mend or delete it") from error
+    yield from entries
     if not registry.exists():
         for path in sorted(place.glob("*.safetensors")):
             yield BackboneEntry(path.stem, path, None, source)
@@ -259,7 +265,7 @@ def load_backbone(which: str | Path | None = None, verified: bool = True) -> Bac
         unet.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         intensity = Intensity(*(tuple(header["intensity"][k]) for k in ("hu", "value")))
         backbone = Backbone(entry.name, unet, intensity, header["schedule"], header["card"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise BackboneError(f"{entry.path}: the weights do not fit their header ({first})") from (
             error
@@ -300,6 +306,7 @@ def import_backbone(path: Path) -> BackboneEntry:
     source = _resolve(path)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", source.path.stem):
         raise BackboneError(f"{source.path}: rename it to letters, digits, - and _ only")
+    verify(source)
     load_backbone(source.path)
     folder = home() / "backbones"
     folder.mkdir(parents=True, exist_ok=True)

@@ -68,6 +68,16 @@ def finetune(
     TrainError
         If there is nothing to learn from.
     """
+    for slice_ in painted:
+        if not 0 <= slice_.z < len(volume.hu):
+            raise TrainError(
+                f"slice {slice_.z} is painted, but the volume ends at {len(volume.hu) - 1}"
+            )
+        if slice_.mask.shape != volume.hu.shape[1:]:
+            raise TrainError(
+                f"slice {slice_.z} is painted on {slice_.mask.shape} pixels, "
+                f"but the volume has {volume.hu.shape[1:]}"
+            )
     classes = class_targets(painted, labels)
     began = time.perf_counter()
     device = pick_device(settings.device)

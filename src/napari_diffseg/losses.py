@@ -45,7 +45,8 @@ def dice_macro(logits: Tensor, target: Tensor, epsilon: float = 1.0) -> Tensor:
     overlap, size = (p * hot).sum((0, 2, 3)), (p + hot).sum((0, 2, 3))
     present = hot.sum((0, 2, 3)) > 0
     dice = (2 * overlap + epsilon) / (size + epsilon)
-    return 1 - dice[present].mean()
+    # Zero where nothing is known: there is no class to average over.
+    return 1 - dice[present].mean() if present.any() else (0 * logits).sum()
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ class Run:
     current: Callable[[], int] | None = None
     prior: Prior | None = None
     batch: int = _BATCH
+    _note: str = ""
     _previewed: float = 0.0
 
     @property
@@ -80,7 +81,6 @@ class Run:
         step: int,
         steps: int | None,
         loss: float | None = None,
-        note: str = "",
         preview: bool = False,
     ) -> Progress:
         """Report a step; with ``preview``, the current slice is predicted when it is due."""
@@ -88,7 +88,14 @@ class Run:
         if remaining == float("inf"):
             remaining = None
         shown = self._preview() if preview else None
+        note, self._note = self._note, ""
         return Progress(stage, step, steps, self.elapsed, remaining, loss, note, shown)
+
+    def shrink(self) -> None:
+        """Halve the batch after the device ran out of memory; the next progress says so."""
+        self.batch = max(1, self.batch // 2)
+        self._note = f"the device ran out of memory: {self.batch} slices at a time from here"
+        torch.cuda.empty_cache()
 
     def _preview(self) -> SlicePrediction | None:
         if self.current is None or self.elapsed - self._previewed < _PREVIEW_EVERY:
@@ -123,7 +130,7 @@ def train_dense(run: Run, stage: str, iterations: int | None) -> Iterator[Progre
                 }
             )
     optimiser = torch.optim.Adam(groups)
-    step, note = 0, ""
+    step = 0
     while run.left > 0 and (iterations is None or step < iterations):
         chosen = torch.randint(len(run.images), (run.batch,), generator=run.generator)
         images, targets = run.images[chosen], run.targets[chosen]
@@ -134,13 +141,10 @@ def train_dense(run: Run, stage: str, iterations: int | None) -> Iterator[Progre
         except torch.OutOfMemoryError:
             if run.batch == 1:
                 raise
-            run.batch //= 2
-            note = f"the device ran out of memory: {run.batch} slices a step from here"
-            torch.cuda.empty_cache()
+            run.shrink()
             continue
         step += 1
-        yield run.progress(stage, step, iterations, loss, note, preview=True)
-        note = ""
+        yield run.progress(stage, step, iterations, loss, preview=True)
 
 
 def _step(

@@ -256,7 +256,7 @@ class Segmenter(nn.Module):
             made.load_state_dict(tensors)
         except BackboneError as error:
             raise SegmenterError(str(error)) from error
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             first = str(error).splitlines()[0]
             raise SegmenterError(f"{path}: not a model of this program ({first})") from error
         return made.eval()

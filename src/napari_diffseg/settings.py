@@ -40,6 +40,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.timestep <= 1000:
             raise TrainError(f"timestep {self.timestep} is outside 0 to 1000")
+        if self.grid is not None and not 32 <= self.grid <= 1024:
+            raise TrainError(f"grid {self.grid} is outside 32 to 1024")
         if self.iterations is not None and self.iterations < 1:
             raise TrainError("iterations must be at least 1")
         if self.iterations is None and (self.seconds is None or self.seconds <= 0):

@@ -131,7 +131,7 @@ def random_walker(
         Most voxels of the system of equations.
     ease
         How many times farther apart slices are taken to be than they are: a walker crosses an
-        edge more easily between slices than in plane, where paint is dense.
+        edge more easily between slices than in plane, where paint is dense. Not for scribbles.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def random_walker(
             beta=beta or (30_000.0 if dense else 1_000.0),
             mode="cg_j",
             tol=1e-2,
-            spacing=spacing / spacing.min() * (ease, 1, 1),
+            spacing=spacing / spacing.min() * (ease if dense else 1, 1, 1),
         )
     elif len(values) == 2:
         labels = np.ones_like(labels)
