@@ -249,3 +249,23 @@ def test_intensity_there_and_back(knots: list[int], hu: list[float]) -> None:
 def test_intensity_refuses_knots_that_do_not_ascend(hu, value) -> None:
     with pytest.raises(ValueError, match="knots"):
         Intensity(hu, value)
+
+
+def test_import_from_a_registered_folder_checks_its_sum(
+    tmp_path: Path, nothing_installed: Path
+) -> None:
+    folder = _registered(tmp_path / "lab", "lab")
+    _flip_last_byte(folder / "lab.safetensors")
+    with pytest.raises(BackboneError, match="SHA-256"):
+        import_backbone(folder)
+    assert list_backbones() == ()
+
+
+@pytest.mark.parametrize("text", ["[x\n", "[x]\nfile = 'x.safetensors'\n", "x = 1\n"])
+def test_damaged_registry_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_installed: Path, text: str
+) -> None:
+    (tmp_path / "registry.toml").write_text(text)
+    monkeypatch.setenv("NAPARI_DIFFSEG_BACKBONES", str(tmp_path))
+    with pytest.raises(BackboneError, match=r"registry\.toml"):
+        list_backbones()

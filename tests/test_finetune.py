@@ -273,3 +273,44 @@ def test_devices() -> None:
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(DeviceError, match="no abacus device"):
         pick_device("abacus")
+
+
+def test_every_slice_painted_leaves_nothing_to_spread_to() -> None:
+    seen = list(_steps(painted=paint(_TRUTH, *range(SHAPE[0]))))
+    assert seen[-1].segmenter is not None
+
+
+def test_looking_goes_on_with_fewer_slices_when_memory_runs_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode, calls = Segmenter.encode, []
+
+    def scarce(self: Segmenter, x: torch.Tensor):  # type: ignore[no-untyped-def]
+        calls.append(len(x))
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("no room")
+        return encode(self, x)
+
+    monkeypatch.setattr(Segmenter, "encode", scarce)
+    seen = list(_steps())
+    assert calls[:3] == [2, 1, 1]
+    assert sum("memory" in one.note for one in seen) == 1
+    assert seen[-1].segmenter is not None
+
+
+@pytest.mark.parametrize(
+    ("slice_", "says"),
+    [
+        (PaintedSlice(40, _TRUTH[1]), "slice 40"),
+        (PaintedSlice(1, np.ones((9, 9), np.uint8)), "pixels"),
+    ],
+)
+def test_paint_of_another_volume_is_refused(slice_: PaintedSlice, says: str) -> None:
+    with pytest.raises(TrainError, match=says):
+        list(_steps(painted=(slice_,)))
+
+
+@pytest.mark.parametrize("grid", [-5, 1, 5000])
+def test_senseless_grid_is_refused(grid: int) -> None:
+    with pytest.raises(TrainError, match="grid"):
+        TrainSettings(grid=grid)
