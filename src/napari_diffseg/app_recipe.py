@@ -97,7 +97,7 @@ def _painted_bank(run: Run) -> Generator[Progress, None, PixelBank]:
             if variant:
                 images, targets = augment(images, targets, run.generator)
             bank.add(_maps(run, images), targets, run.generator, *_PAINTED)
-            yield run.progress("looking", variant, _VARIANTS + 1)
+            yield run.progress("looking", variant, _VARIANTS + 1, preview=True)
     return bank
 
 
@@ -146,4 +146,5 @@ def _fit(run: Run, stage: str, bank: PixelBank, steps: int) -> Iterator[Progress
     head.requires_grad_(True)
     for step, loss in enumerate(fit(head, bank, frequency, steps, run.generator), start=1):
         yield run.progress(stage, step, steps, loss)
+    run.learnt = True
     yield run.progress(stage, steps, steps, preview=True)

@@ -80,6 +80,15 @@ def posterior(logits: torch.Tensor, prior: Prior | None, z: int) -> torch.Tensor
     return joint
 
 
+def native_prediction(
+    grid: SliceGrid, labels: Sequence[Label], z: int, probabilities: torch.Tensor
+) -> SlicePrediction:
+    """Bring class probabilities ``(K, rows, columns)`` back to slice ``z`` of the volume."""
+    ids = np.array([0, *(label.id for label in labels)], np.uint8)
+    classes, certain = grid.native(probabilities)
+    return SlicePrediction(z, ids[classes], np.rint(certain * 100).astype(np.uint8))
+
+
 def predict_slice(
     segmenter: Segmenter, grid: SliceGrid, volume: Volume, prior: Prior | None, z: int
 ) -> SlicePrediction:
@@ -95,7 +104,6 @@ def _predict(
     order: Sequence[int],
 ) -> Iterator[SlicePrediction]:
     device = next(segmenter.parameters()).device
-    ids = np.array([0, *(label.id for label in segmenter.labels)], np.uint8)
     training = segmenter.training
     for first in range(0, len(order), _BATCH):
         batch = order[first : first + _BATCH]
@@ -104,8 +112,7 @@ def _predict(
             logits = segmenter(grid.image(volume.hu[batch]).to(device))
         segmenter.train(training)
         for z, one in zip(batch, logits, strict=True):
-            classes, certain = grid.native(posterior(one, prior, z))
-            yield SlicePrediction(z, ids[classes], np.rint(certain * 100).astype(np.uint8))
+            yield native_prediction(grid, segmenter.labels, z, posterior(one, prior, z))
 
 
 def predict(

@@ -14,7 +14,7 @@ from napari_diffseg.device import autocast
 from napari_diffseg.losses import app_loss, paper_loss
 from napari_diffseg.motion import Prior
 from napari_diffseg.painted import PaintedSlice
-from napari_diffseg.predict import SlicePrediction, predict_slice
+from napari_diffseg.predict import SlicePrediction, native_prediction, predict_slice
 from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.settings import Progress, TrainSettings
 from napari_diffseg.slices import SliceGrid
@@ -44,6 +44,8 @@ class Run:
         Returns the slice to preview.
     prior
         What the painted slices tell of the others, once known.
+    learnt
+        Whether the head has learnt enough to be shown; until then the prior is.
     batch
         Slices a step; halved when the device runs out of memory.
     """
@@ -59,6 +61,7 @@ class Run:
     began: float
     current: Callable[[], int] | None = None
     prior: Prior | None = None
+    learnt: bool = False
     batch: int = _BATCH
     _note: str = ""
     _previewed: float = 0.0
@@ -101,7 +104,12 @@ class Run:
         if self.current is None or self.elapsed - self._previewed < _PREVIEW_EVERY:
             return None
         z = self.current()
-        shown = predict_slice(self.segmenter, self.grid, self.volume, self.prior, z)
+        if self.learnt:
+            shown = predict_slice(self.segmenter, self.grid, self.volume, self.prior, z)
+        elif self.prior is not None:
+            shown = native_prediction(self.grid, self.segmenter.labels, z, self.prior.at(z))
+        else:
+            return None
         self._previewed = self.elapsed
         return shown
 
@@ -130,6 +138,7 @@ def train_dense(run: Run, stage: str, iterations: int | None) -> Iterator[Progre
                 }
             )
     optimiser = torch.optim.Adam(groups)
+    run.learnt = True
     step = 0
     while run.left > 0 and (iterations is None or step < iterations):
         chosen = torch.randint(len(run.images), (run.batch,), generator=run.generator)
