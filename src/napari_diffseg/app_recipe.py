@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from napari_diffseg.augment import augment
-from napari_diffseg.device import autocast
+from napari_diffseg.device import autocast, upload
 from napari_diffseg.motion import Motion, register
 from napari_diffseg.pixels import PixelBank, fit
 from napari_diffseg.predict import posterior, prior_of
@@ -111,7 +111,7 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
     step = run.batch
     for first in range(0, len(near), step):
         batch = near[first : first + step]
-        images = run.grid.image(run.volume.hu[batch]).to(run.images.device)
+        images = upload(run.grid.image(run.volume.hu[batch]), run.images.device)
         maps = _maps(run, images)
         with torch.inference_mode(), autocast(images.device):
             logits = run.segmenter.head(maps)

@@ -45,3 +45,10 @@ def native_bf16(device: torch.device) -> bool:
 def autocast(device: torch.device) -> AbstractContextManager[None]:
     """Mixed precision where the device has it, else float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device))
+
+
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a CPU tensor to ``device``; to CUDA from pinned memory, without waiting for it."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

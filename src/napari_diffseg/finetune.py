@@ -10,7 +10,7 @@ import torch
 
 from napari_diffseg.app_recipe import app_recipe
 from napari_diffseg.backbone import Backbone
-from napari_diffseg.device import pick_device
+from napari_diffseg.device import pick_device, upload
 from napari_diffseg.motion import Motion
 from napari_diffseg.painted import BACKGROUND, PaintedSlice, TrainError, class_targets
 from napari_diffseg.run import Run, train_dense
@@ -96,8 +96,8 @@ def finetune(
         painted=tuple(painted),
         grid=grid,
         segmenter=segmenter,
-        images=grid.image(np.stack([volume.hu[p.z] for p in painted])).to(device),
-        targets=grid.target(classes).to(device),
+        images=upload(grid.image(np.stack([volume.hu[p.z] for p in painted])), device),
+        targets=upload(grid.target(classes), device),
         settings=settings,
         generator=torch.Generator().manual_seed(settings.seed),
         began=began,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_diffseg.device import autocast, pick_device
+from napari_diffseg.device import autocast, pick_device, upload
 from napari_diffseg.motion import Motion, Prior
 from napari_diffseg.painted import PaintedSlice
 from napari_diffseg.segmenter import Segmenter
@@ -109,7 +109,7 @@ def _predict(
         batch = order[first : first + _BATCH]
         segmenter.eval()
         with torch.inference_mode(), autocast(device):
-            logits = segmenter(grid.image(volume.hu[batch]).to(device))
+            logits = segmenter(upload(grid.image(volume.hu[batch]), device))
         segmenter.train(training)
         for z, one in zip(batch, logits, strict=True):
             yield native_prediction(grid, segmenter.labels, z, posterior(one, prior, z))
