@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -314,3 +315,30 @@ def test_paint_of_another_volume_is_refused(slice_: PaintedSlice, says: str) -> 
 def test_senseless_grid_is_refused(grid: int) -> None:
     with pytest.raises(TrainError, match="grid"):
         TrainSettings(grid=grid)
+
+
+def test_apps_recipe_tunes_the_decoder_when_iterations_are_counted() -> None:
+    start = tiny_backbone()
+    seen = list(finetune(_VOLUME, paint(_TRUTH, 1, 6), _LABELS, start, _eight("decoder")))
+    assert sum(one.loss is not None for one in seen) == 8
+    assert not _same(start.unet.decoder, _model(seen).unet.decoder)
+    assert _same(start.unet.encoder, _model(seen).unet.encoder)
+    linear = list(finetune(_VOLUME, paint(_TRUTH, 1, 6), _LABELS, start, _eight("linear")))
+    assert sum(one.loss is not None for one in linear) == 8
+    assert _same(start.unet.decoder, _model(linear).unet.decoder)
+
+
+def test_a_budget_too_short_for_the_decoder_is_said() -> None:
+    seen = list(_steps(TrainSettings(seconds=0.01, device="cpu")))
+    assert any("decoder" in one.note for one in seen)
+    seen = list(_steps(TrainSettings("linear", seconds=0.01, device="cpu")))
+    assert not any("decoder" in one.note for one in seen)
+
+
+def _eight(strategy: Literal["decoder", "linear"]) -> TrainSettings:
+    return TrainSettings(strategy, iterations=8, device="cpu")
+
+
+def _same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)

@@ -14,7 +14,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from numpy.typing import NDArray
 
 from napari_diffseg import metrics
-from napari_diffseg.metrics import MetricsError, confusion, dice, evaluate, mean_dice
+from napari_diffseg.metrics import MetricsError, confusion, dice, evaluate
 from napari_diffseg.volume import Label
 
 SPACING = (2.5, 0.8, 0.5)
@@ -171,8 +171,6 @@ def test_confusion_and_fast_dice_agree_with_numpy():
         assert value == pytest.approx(2 * both / ((a == label).sum() + (b == label).sum()))
     assert dice(a[0], b[0])[9] != scores[9]  # a single slice works too
     assert math.isnan(dice(a, b, [4])[4])
-    assert mean_dice(a, b, [1, 4]) == scores[1]
-    assert math.isnan(mean_dice(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8)))
 
 
 def test_report_is_strict_json():

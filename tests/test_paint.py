@@ -7,23 +7,14 @@ import pytest
 from session_tools import (
     LIVER,
     SHAPE,
-    SPLEEN,
     block,
     predicting,
-    tiny_backbone,
-    tiny_volume,
     trained,
 )
 
 import napari_diffseg.session as module
 from napari_diffseg.session import Session, SessionError, SliceState
 from napari_diffseg.volume import VolumeError
-
-
-@pytest.fixture
-def session() -> Session:
-    """Two labels, nothing painted, nothing on disk."""
-    return Session(tiny_volume(), [LIVER, SPLEEN], tiny_backbone(), folder=False)
 
 
 def test_labels_get_free_ids_and_their_names_are_kept_apart(session: Session) -> None:

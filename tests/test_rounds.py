@@ -8,7 +8,6 @@ import pytest
 from session_tools import (
     LIVER,
     QUICK,
-    SPLEEN,
     block,
     predicting,
     tiny_backbone,
@@ -21,12 +20,6 @@ import napari_diffseg.session as module
 from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.session import Session, SessionError, SliceState
 from napari_diffseg.volume import Volume, write_volume
-
-
-@pytest.fixture
-def session() -> Session:
-    """Two labels, nothing painted, nothing on disk."""
-    return Session(tiny_volume(), [LIVER, SPLEEN], tiny_backbone(), folder=False)
 
 
 def test_rounds_are_kept_compared_and_restored(

@@ -12,7 +12,6 @@ from session_tools import (
     LIVER,
     QUICK,
     SHAPE,
-    SPLEEN,
     block,
     tiny_backbone,
     tiny_volume,
@@ -24,12 +23,6 @@ import napari_diffseg.session as module
 from napari_diffseg.finetune import Progress
 from napari_diffseg.session import Session, SessionError, SliceState
 from napari_diffseg.volume import Label
-
-
-@pytest.fixture
-def session() -> Session:
-    """Two labels, nothing painted, nothing on disk."""
-    return Session(tiny_volume(), [LIVER, SPLEEN], tiny_backbone(), folder=False)
 
 
 def test_nothing_to_learn_from_is_said_before_training(session: Session) -> None:

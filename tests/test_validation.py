@@ -6,24 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from session_tools import (
-    LIVER,
     QUICK,
-    SPLEEN,
     block,
     predicting,
-    tiny_backbone,
-    tiny_volume,
 )
 
 import napari_diffseg.session as module
 from napari_diffseg.finetune import Progress
 from napari_diffseg.session import Session, SessionError
-
-
-@pytest.fixture
-def session() -> Session:
-    """Two labels, nothing painted, nothing on disk."""
-    return Session(tiny_volume(), [LIVER, SPLEEN], tiny_backbone(), folder=False)
 
 
 def test_validation_never_trains_on_the_slice_it_judges(

@@ -40,7 +40,8 @@ def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
         yield from train_dense(run, "training", run.settings.iterations)
         return
     reaches = _REACHES if run.prior is not None else ()
-    first, *later = _shares(run, 1 + len(reaches))
+    decoder = segmenter.config.strategy == "decoder"
+    (first, *later), last = _shares(run, 1 + len(reaches), decoder)
     painted = yield from _painted_bank(run)
     yield from _fit(run, "learning", painted, first)
     for reach, steps in zip(reaches, later, strict=True):
@@ -51,16 +52,22 @@ def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
         yield from _fit(run, f"learning {reach} slices around", painted.extended(spread), steps)
         if run.left < time.perf_counter() - began:
             break
-    if segmenter.config.strategy == "decoder" and run.settings.iterations is None:
-        yield from train_dense(run, "fine-tuning", None)
+    if not decoder:
+        return
+    if run.left <= 0:
+        run.note = "the time went into the pixel head: give more, and the decoder is tuned too"
+        yield run.progress("fine-tuning", 0, None)
+    yield from train_dense(run, "fine-tuning", last)
 
 
-def _shares(run: Run, rounds: int) -> list[int]:
-    """Optimiser steps of each round; the first gets what cannot be shared evenly."""
+def _shares(run: Run, rounds: int, decoder: bool) -> tuple[list[int], int | None]:
+    """Optimiser steps of each round of the head, and of the decoder (until the time is up)."""
     total = run.settings.iterations
     if total is None:
-        return [_STEPS] * rounds
-    return [total // rounds + (index < total % rounds) for index in range(rounds)]
+        return [_STEPS] * rounds, None
+    parts = rounds + decoder
+    shares = [total // parts + (index < total % parts) for index in range(parts)]
+    return shares[:rounds], sum(shares[rounds:])
 
 
 def _registered(run: Run) -> Generator[Progress, None, Motion]:

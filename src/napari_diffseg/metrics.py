@@ -170,13 +170,6 @@ def dice(
     return {i: _overlap(counts, i)[0] for i in ids}
 
 
-def mean_dice(
-    mask: NDArray[np.uint8], reference: NDArray[np.uint8], ids: Iterable[int] | None = None
-) -> float:
-    """Return the mean of :func:`dice` over the labels that are in at least one mask."""
-    return mean_of(dice(mask, reference, ids).values())
-
-
 def mean_of(values: Iterable[float]) -> float:
     """Average the figures that are defined; NaN when none is."""
     defined = [value for value in values if not math.isnan(value)]

@@ -36,14 +36,13 @@ class SlicePrediction:
     confidence: NDArray[np.uint8]
 
 
+_BATCH = 4
+_TRUST = 0.6  # weight of the head's log-probabilities beside the prior's
+
+
 def outwards(start: int, count: int) -> list[int]:
     """Slice indices ordered by distance from ``start``."""
     return sorted(range(count), key=lambda z: (abs(z - start), z))
-
-
-_BATCH = 4
-_TRUST = 0.6
-"""Weight of the head's log-probabilities beside the prior's."""
 
 
 def prior_of(
@@ -108,9 +107,17 @@ def _predict(
     for first in range(0, len(order), _BATCH):
         batch = order[first : first + _BATCH]
         segmenter.eval()
-        with torch.inference_mode(), autocast(device):
-            logits = segmenter(upload(grid.image(volume.hu[batch]), device))
-        segmenter.train(training)
+        try:
+            with torch.inference_mode(), autocast(device):
+                logits = segmenter(upload(grid.image(volume.hu[batch]), device))
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            for z in batch:
+                yield from _predict(segmenter, grid, volume, prior, [z])
+            continue
+        finally:
+            segmenter.train(training)
         for z, one in zip(batch, logits, strict=True):
             yield native_prediction(grid, segmenter.labels, z, posterior(one, prior, z))
 

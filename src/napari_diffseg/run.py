@@ -46,6 +46,8 @@ class Run:
         What the painted slices tell of the others, once known.
     learnt
         Whether the head has learnt enough to be shown; until then the prior is.
+    note
+        What the next progress tells the user.
     batch
         Slices a step; halved when the device runs out of memory.
     """
@@ -63,7 +65,7 @@ class Run:
     prior: Prior | None = None
     learnt: bool = False
     batch: int = _BATCH
-    _note: str = ""
+    note: str = ""
     _previewed: float = 0.0
 
     @property
@@ -91,13 +93,13 @@ class Run:
         if remaining == float("inf"):
             remaining = None
         shown = self._preview() if preview else None
-        note, self._note = self._note, ""
+        note, self.note = self.note, ""
         return Progress(stage, step, steps, self.elapsed, remaining, loss, note, shown)
 
     def shrink(self) -> None:
         """Halve the batch after the device ran out of memory; the next progress says so."""
         self.batch = max(1, self.batch // 2)
-        self._note = f"the device ran out of memory: {self.batch} slices at a time from here"
+        self.note = f"the device ran out of memory: {self.batch} slices at a time from here"
         torch.cuda.empty_cache()
 
     def _preview(self) -> SlicePrediction | None:

@@ -222,9 +222,12 @@ class Session(Annotation):
         with saving():  # outside the lock: a large model must not hold up the painter
             self._rounds.commit(made, segmenter)
         with self._lock:
-            self._motion = segmenter.motion = segmenter.motion or self._motion
-            self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
-            self._log(Record({"op": "round", "number": made.number}))
+            self._use(made, segmenter)
+
+    def _use(self, made: Round, segmenter: Segmenter) -> None:
+        self._motion = segmenter.motion = segmenter.motion or self._motion
+        self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
+        self._log(Record({"op": "round", "number": made.number}))
 
     def predict(self, start: int | None = None) -> Iterator[SlicePrediction]:
         """Predict all slices with the model in use, the current one first, then outwards.
@@ -314,9 +317,7 @@ class Session(Annotation):
         made = self._rounds[number]
         segmenter, stored = self._rounds.model(number), self._rounds.prediction(number)
         with self._lock:
-            self._motion = segmenter.motion = segmenter.motion or self._motion
-            self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
-            self._log(Record({"op": "round", "number": number}))
+            self._use(made, segmenter)
             kept = np.isin(np.arange(len(self.predicted)), sorted(self.edited))
             self.predicted[~kept] = 0
             self.prediction[~kept] = 0

@@ -253,11 +253,6 @@ class UNet(nn.Module):
         """Channels of each map that :meth:`decode_levels` returns."""
         return tuple(w for w in reversed(self.config.widths) for _ in range(self.config.blocks + 1))
 
-    def encoder_modules(self) -> list[nn.Module]:
-        """Everything that stays frozen in the ``decoder`` and ``linear`` strategies."""
-        time = [self.time_embed] if self.config.time else []
-        return [*time, self.stem, self.encoder, self.middle]
-
     def encode(self, x: Tensor, t: Tensor | int = 0) -> Features:
         """Encode images.
 

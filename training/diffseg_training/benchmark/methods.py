@@ -122,7 +122,7 @@ def _diffseg(settings: dict[str, Any], task: Task, options: Options) -> Outcome:
 
 _OURS = {
     "ours": ("Ours (app recipe)", {"recipe": "app", "strategy": "decoder"}),
-    "app-scratch": ("App recipe from scratch", {"recipe": "app", "strategy": "scratch"}),
+    "app-scratch": ("Prior and network from scratch", {"recipe": "app", "strategy": "scratch"}),
     "decoder": ("Ours, decoder (paper)", {"recipe": "paper", "strategy": "decoder"}),
     "linear": ("Ours, linear (paper)", {"recipe": "paper", "strategy": "linear"}),
     "scratch": ("From scratch (paper)", {"recipe": "paper", "strategy": "scratch"}),

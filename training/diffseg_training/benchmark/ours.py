@@ -52,7 +52,7 @@ def diffseg(
     segmenter: Segmenter | None = None
     steps = 0
     for progress in finetune(example.volume, example.painted, task.labels, start, settings):
-        steps = max(steps, progress.step)
+        steps += progress.loss is not None
         segmenter = progress.segmenter or segmenter
     fitted = time.perf_counter() - began
     assert segmenter is not None
