@@ -262,7 +262,13 @@ def test_nothing_to_learn_from(painted: tuple[PaintedSlice, ...], said: str) -> 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"timestep": -1}, {"timestep": 1001}, {"iterations": 0}, {"seconds": 0.0}, {"seconds": None}],
+    [
+        {"timestep": -1},
+        {"timestep": 1001},
+        {"iterations": 0},
+        {"seconds": 0.0},
+        {"seconds": np.inf},
+    ],
 )
 def test_settings_out_of_range(wrong: dict[str, object]) -> None:
     with pytest.raises(TrainError):

@@ -49,12 +49,14 @@ def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
         if steps == 0 or run.left <= 0:
             break
         spread = yield from _spread_bank(run, reach)
+        if run.finishing:
+            return
         yield from _fit(run, f"learning {reach} slices around", painted.extended(spread), steps)
         if run.left < time.perf_counter() - began:
             break
     if not decoder:
         return
-    if run.left <= 0:
+    if run.left <= 0 and not run.finishing:
         run.note = "the time went into the pixel head: give more, and the decoder is tuned too"
         yield run.progress("fine-tuning", 0, None)
     yield from train_dense(run, "fine-tuning", last)
@@ -134,6 +136,8 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
             )
         images_near.append(images)
         yield run.progress("spreading", first + len(batch), len(near), preview=True)
+        if run.finishing:
+            break
     n = len(run.painted)
     run.images = torch.cat([run.images[:n], *images_near])
     run.targets = torch.cat([run.targets[:n], *guesses])
@@ -153,5 +157,7 @@ def _fit(run: Run, stage: str, bank: PixelBank, steps: int) -> Iterator[Progress
     head.requires_grad_(True)
     for step, loss in enumerate(fit(head, bank, frequency, steps, run.generator), start=1):
         yield run.progress(stage, step, steps, loss)
+        if run.finishing:
+            return
     run.learnt = True
     yield run.progress(stage, steps, steps, preview=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ def finetune(
     settings: TrainSettings,
     current: Callable[[], int] | None = None,
     motion: Motion | None = None,
+    finished: Callable[[], bool] | None = None,
 ) -> Iterator[Progress]:
     """Train a segmenter on the painted slices of one volume.
 
@@ -57,6 +59,8 @@ def finetune(
         Returns the slice that the user looks at; it is predicted again now and then.
     motion
         The volume's motion from an earlier training, so that it is not computed again.
+    finished
+        Asked at every step; once true, training ends with what it has learnt so far.
 
     Yields
     ------
@@ -66,8 +70,11 @@ def finetune(
     Raises
     ------
     TrainError
-        If there is nothing to learn from.
+        If there is nothing to learn from, no end is set, or the training was finished before its
+        first step.
     """
+    if settings.seconds is None and settings.iterations is None and finished is None:
+        raise TrainError("no end is set: give a time budget, iterations, or a way to finish")
     for slice_ in painted:
         if not 0 <= slice_.z < len(volume.hu):
             raise TrainError(
@@ -102,10 +109,12 @@ def finetune(
         generator=torch.Generator().manual_seed(settings.seed),
         began=began,
         current=current,
+        finished=finished,
     )
     yield run.progress("preparing", 0, None)
     if paper:
         yield from train_dense(run, "training", settings.iterations)
     else:
         yield from app_recipe(run, motion)
-    yield Progress("trained", 1, 1, run.elapsed, 0.0, segmenter=segmenter.eval())
+    last = run.progress("trained", 1, 1)
+    yield replace(last, remaining=0.0, segmenter=segmenter.eval())

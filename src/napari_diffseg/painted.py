@@ -16,7 +16,7 @@ BACKGROUND = 255
 
 
 class TrainError(ValueError):
-    """Training cannot start."""
+    """Training cannot start, or was ended before there was anything to keep."""
 
 
 @dataclass(frozen=True, eq=False)

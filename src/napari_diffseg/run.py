@@ -13,7 +13,7 @@ from napari_diffseg.augment import augment
 from napari_diffseg.device import autocast
 from napari_diffseg.losses import app_loss, paper_loss
 from napari_diffseg.motion import Prior
-from napari_diffseg.painted import PaintedSlice
+from napari_diffseg.painted import PaintedSlice, TrainError
 from napari_diffseg.predict import SlicePrediction, native_prediction, predict_slice
 from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.settings import Progress, TrainSettings
@@ -42,6 +42,8 @@ class Run:
         ``time.perf_counter()`` at the start.
     current
         Returns the slice to preview.
+    finished
+        Returns whether training should end with what it has learnt.
     prior
         What the painted slices tell of the others, once known.
     learnt
@@ -50,6 +52,8 @@ class Run:
         What the next progress tells the user.
     batch
         Slices a step; halved when the device runs out of memory.
+    steps
+        Optimiser steps done.
     """
 
     volume: Volume
@@ -62,9 +66,11 @@ class Run:
     generator: torch.Generator
     began: float
     current: Callable[[], int] | None = None
+    finished: Callable[[], bool] | None = None
     prior: Prior | None = None
     learnt: bool = False
     batch: int = _BATCH
+    steps: int = 0
     note: str = ""
     _previewed: float = 0.0
 
@@ -74,8 +80,15 @@ class Run:
         return time.perf_counter() - self.began
 
     @property
+    def finishing(self) -> bool:
+        """Whether training was asked to end with what it has learnt."""
+        return self.finished is not None and self.finished()
+
+    @property
     def left(self) -> float:
-        """Seconds of the budget that are left; infinite where iterations are counted."""
+        """Seconds that are left: infinite without a time budget, none once it is finished."""
+        if self.finishing:
+            return 0.0
         if self.settings.iterations is not None or self.settings.seconds is None:
             return float("inf")
         return self.settings.seconds - self.elapsed
@@ -88,11 +101,20 @@ class Run:
         loss: float | None = None,
         preview: bool = False,
     ) -> Progress:
-        """Report a step; with ``preview``, the current slice is predicted when it is due."""
+        """Report a step; with ``preview``, the current slice is predicted when it is due.
+
+        Raises
+        ------
+        TrainError
+            If training is to end and nothing has been learnt.
+        """
+        self.steps += loss is not None
+        if self.finishing and not self.steps:
+            raise TrainError("nothing was learnt yet, so there is nothing to keep")
         remaining: float | None = max(self.left, 0.0)
         if remaining == float("inf"):
             remaining = None
-        shown = self._preview() if preview else None
+        shown = self._preview() if preview and not self.finishing else None
         note, self.note = self.note, ""
         return Progress(stage, step, steps, self.elapsed, remaining, loss, note, shown)
 

@@ -12,7 +12,10 @@ from napari_diffseg.segmenter import Segmenter, Strategy
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train; forms and command-line options are made from these fields."""
+    """How to train; forms and command-line options are made from these fields.
+
+    Without ``seconds`` and ``iterations``, training goes on until it is told to finish.
+    """
 
     strategy: Strategy = field(
         default="decoder",
@@ -44,7 +47,8 @@ class TrainSettings:
             raise TrainError(f"grid {self.grid} is outside 32 to 1024")
         if self.iterations is not None and self.iterations < 1:
             raise TrainError("iterations must be at least 1")
-        if self.iterations is None and (self.seconds is None or self.seconds <= 0):
+        seconds = self.seconds if self.iterations is None else None
+        if seconds is not None and not 0 < seconds < float("inf"):
             raise TrainError("give a time budget above 0 s, or a number of iterations")
 
 

@@ -1,0 +1,71 @@
+"""A training that is finished early keeps what it has learnt."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from engine_tools import DISC, SPOT, disc_volume, paint, tiny_backbone
+
+from napari_diffseg.finetune import Progress, TrainError, TrainSettings, finetune
+
+_VOLUME, _TRUTH = disc_volume((30, 48, 40), drift=0.1)
+_LABELS = (DISC, SPOT)
+_ENDLESS = TrainSettings("decoder", seconds=None, device="cpu")
+
+
+def _finished_at(stage: str, settings: TrainSettings, steps: int = 2) -> list[Progress]:
+    """Train until some steps of a stage are done, and finish there."""
+    seen: list[Progress] = []
+
+    def reached() -> bool:
+        return sum(one.stage == stage for one in seen) >= steps
+
+    painted, start = paint(_TRUTH, 4, 25), tiny_backbone()
+    for progress in finetune(_VOLUME, painted, _LABELS, start, settings, finished=reached):
+        seen.append(progress)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("stage", "recipe"),
+    [
+        ("learning", "app"),
+        ("spreading", "app"),
+        ("learning 4 slices around", "app"),
+        ("fine-tuning", "app"),
+        ("training", "paper"),
+    ],
+)
+def test_finishing_ends_any_stage_at_once_with_a_model(stage: str, recipe: str) -> None:
+    settings = TrainSettings("decoder", recipe, seconds=None, device="cpu")  # type: ignore[arg-type]
+    seen = _finished_at(stage, settings)
+    assert sum(one.stage == stage for one in seen) == 2
+    assert seen[-2].stage == stage
+    last = seen[-1]
+    assert last.segmenter is not None
+    assert not last.segmenter.training
+    assert (last.stage, last.remaining) == ("trained", 0)
+    assert not any("give more" in one.note for one in seen)  # the user's wish is no short budget
+    with torch.inference_mode():
+        assert torch.isfinite(last.segmenter(torch.zeros(1, 1, 32, 32))).all()
+
+
+@pytest.mark.parametrize("stage", ["preparing", "comparing slices", "looking"])
+def test_finishing_before_anything_is_learnt_keeps_nothing(stage: str) -> None:
+    with pytest.raises(TrainError, match="nothing was learnt yet"):
+        _finished_at(stage, _ENDLESS, steps=1)
+
+
+def test_a_training_without_an_end_needs_a_way_to_finish() -> None:
+    steps = finetune(_VOLUME, paint(_TRUTH, 4), _LABELS, tiny_backbone(), _ENDLESS)
+    with pytest.raises(TrainError, match="no end is set"):
+        next(steps)
+
+
+def test_finishing_beats_the_budget() -> None:
+    began = time.perf_counter()
+    seen = _finished_at("learning", TrainSettings(seconds=600.0, device="cpu"))
+    assert time.perf_counter() - began < 60
+    assert seen[-1].segmenter is not None
