@@ -12,7 +12,7 @@ from session_tools import (
     trained,
 )
 
-import napari_diffseg.session as module
+import napari_diffseg.learning as module
 from napari_diffseg.session import Session, SessionError, SliceState
 from napari_diffseg.volume import VolumeError
 

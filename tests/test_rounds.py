@@ -16,7 +16,7 @@ from session_tools import (
     weights,
 )
 
-import napari_diffseg.session as module
+import napari_diffseg.learning as module
 from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.session import Session, SessionError, SliceState
 from napari_diffseg.volume import Volume, write_volume

@@ -19,8 +19,8 @@ from session_tools import (
     weights,
 )
 
-import napari_diffseg.session as module
-from napari_diffseg.finetune import Progress
+import napari_diffseg.learning as module
+from napari_diffseg.finetune import Progress, TrainError
 from napari_diffseg.session import Session, SessionError, SliceState
 from napari_diffseg.volume import Label
 
@@ -83,6 +83,38 @@ def test_a_stopped_training_keeps_the_model(session: Session, steps: int) -> Non
     for old, new in zip(before, weights(session.segmenter), strict=True):
         np.testing.assert_array_equal(old, new)
     np.testing.assert_array_equal(session.prediction, prediction)
+
+
+def test_a_finished_training_keeps_what_it_has_learnt(session: Session) -> None:
+    trained(session)
+    before = weights(session.segmenter)
+    endless = replace(QUICK, iterations=None, seconds=None)
+    seen = []
+    for progress in session.train(endless):
+        seen.append(progress)
+        if progress.stage == "fine-tuning" and progress.step == 2:
+            session.finish()
+    assert (seen[-2].stage, seen[-2].step) == ("fine-tuning", 2)
+    made = session.rounds[1]
+    assert session.round == made
+    assert made.settings == endless
+    assert made.iterations == sum(one.loss is not None for one in seen) > 2
+    changed = zip(before, weights(session.segmenter), strict=True)
+    assert any(not np.array_equal(old, new) for old, new in changed)
+    # The wish is over with its training.
+    list(session.train(QUICK))
+    assert session.rounds[2].iterations == 2
+
+
+def test_finishing_a_training_at_once_keeps_the_model(session: Session) -> None:
+    trained(session)
+    before = session.segmenter
+    training = session.train(QUICK)
+    session.finish()
+    with pytest.raises(TrainError, match="nothing was learnt yet"):
+        list(training)
+    assert session.segmenter is before
+    assert len(session.rounds) == 1
 
 
 def test_a_failing_training_keeps_the_model(

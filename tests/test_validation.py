@@ -11,8 +11,8 @@ from session_tools import (
     predicting,
 )
 
-import napari_diffseg.session as module
-from napari_diffseg.finetune import Progress
+import napari_diffseg.learning as module
+from napari_diffseg.finetune import Progress, TrainError
 from napari_diffseg.session import Session, SessionError
 
 
@@ -100,3 +100,10 @@ def test_a_stopped_validation_changes_nothing(session: Session) -> None:
     next(steps)
     steps.close()  # type: ignore[attr-defined]
     assert session.quality == {}
+
+
+def test_a_validation_without_an_end_is_refused(session: Session) -> None:
+    session.set_slice(0, block())
+    session.set_slice(3, block())
+    with pytest.raises(TrainError, match="no end is set"):
+        next(session.validate(replace(QUICK, iterations=None, seconds=None)))

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError
 
 from napari_diffseg.backbone import home
 from napari_diffseg.finetune import PaintedSlice
@@ -25,6 +23,7 @@ from napari_diffseg.journal import (
     SessionError,
     SessionFolder,
     decode,
+    saving,
     volume_id,
 )
 from napari_diffseg.paint import Paint, SliceState
@@ -33,18 +32,6 @@ from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.volume import Label, Volume, load_names
 
 _FORMAT = 1
-
-
-@contextmanager
-def saving() -> Iterator[None]:
-    """Turn a failure of the disk into a :class:`SessionError`."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SessionError(
-            f"autosave failed ({reason}); free some space, then save: nothing is lost so far"
-        ) from error
 
 
 class Annotation:

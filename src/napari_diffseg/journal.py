@@ -14,6 +14,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +23,7 @@ from weakref import WeakKeyDictionary
 import filelock
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from napari_diffseg.volume import Volume
 
@@ -36,6 +38,18 @@ COMPACT_BYTES = 16 * 2**20
 
 class SessionError(ValueError):
     """Something that a session refuses or cannot do; the message says what to do instead."""
+
+
+@contextmanager
+def saving() -> Iterator[None]:
+    """Turn a failure of the disk into a :class:`SessionError`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SessionError(
+            f"autosave failed ({reason}); free some space, then save: nothing is lost so far"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
