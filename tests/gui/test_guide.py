@@ -26,6 +26,7 @@ TRAINED = replace(PAINTED, model=True, predicted=133, rounds=1, current_predicte
         (replace(LABELLED, painted=1), "One slice painted.", "next"),
         (PAINTED, "3 slices painted: press Train.", "next"),
         (replace(PAINTED, task="training"), "Learning from 3 slices", "busy"),
+        (replace(PAINTED, task="training"), "Finish once you like what you see", "busy"),
         (replace(TRAINED, task="predicting", done=7, current=40), "slice 40: 7 of 133", "busy"),
         (replace(TRAINED, task="loading"), "Loading a model.", "busy"),
         (replace(TRAINED, task="checking"), "Leaving each painted slice out", "busy"),

@@ -2,14 +2,16 @@
 
 import json
 import threading
+import time
 
 import nibabel as nib
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt, QThreadPool
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QToolButton
 from session_tools import tiny_volume
 
+from napari_diffseg.finetune import Progress
 from napari_diffseg.session import Session, SliceState
 
 
@@ -200,6 +202,53 @@ def test_stop_keeps_the_previous_model_and_prediction(window):
     window.paint_block(3, 1)
     assert window.panel.guide.tone == "error"
     assert "changed since round 1" in window.sentence
+
+
+def test_finish_keeps_what_was_learnt_and_predicts(window):
+    window.painted_and_trained()
+    panel, session = window.panel.train, window.session
+    assert not panel.finish_button.isVisible()
+    button = next(b for b in panel.findChildren(QToolButton) if b.text() == "No limit")
+    window.click(button)
+    window.train(iterations=None)
+    window.panel.refresh()
+    assert panel.finish_button.isVisible()
+    assert panel.stop_button.isVisible()
+    assert not panel.train_button.isVisible()
+    window.until(lambda: "Learning" in panel.time.text())
+    assert panel.time.text().endswith("so far")
+    window.click(panel.finish_button)
+    window.panel.refresh()
+    assert panel.finish_button.text() == "Finishing"
+    assert not panel.finish_button.isEnabled()
+    window.idle()
+    assert len(session.rounds) == 2
+    assert session.rounds[1].settings.seconds is None
+    assert session.rounds[1].iterations == len(window.workspace.runner.losses)
+    assert session.predicted.tolist() == [2] * 6
+    assert panel.train_button.isVisible()
+    assert not panel.finish_button.isVisible()
+
+    # The quality check cannot be finished, so it takes a minute where training takes forever.
+    asked = []
+    window.workspace.check = asked.append
+    window.click(window.panel.result.check_button)
+    assert asked[0].seconds == 60
+
+    # Before anything is learnt there is nothing to keep: the button says so.
+    session.train = _learns_nothing
+    window.click(panel.train_button)
+    window.panel.refresh()
+    assert not panel.finish_button.isEnabled()
+    assert panel.finish_button.toolTip() == "Nothing has been learnt yet."
+    window.click(panel.stop_button)
+    window.idle()
+
+
+def _learns_nothing(settings, from_model=False):
+    while True:
+        time.sleep(0.01)
+        yield Progress("comparing slices", 1, None, 1.0, None)
 
 
 def _preview(session, z):

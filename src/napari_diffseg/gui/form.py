@@ -55,13 +55,13 @@ class SettingsForm:
         widget.tooltip = tooltip[:1].upper() + tooltip[1:]
         return widget
 
-    def settings(self, seconds: float) -> TrainSettings:
+    def settings(self, seconds: float | None) -> TrainSettings:
         """Read the form.
 
         Parameters
         ----------
         seconds
-            Time budget in s.
+            Time budget in s; None is until the training is finished.
 
         Raises
         ------

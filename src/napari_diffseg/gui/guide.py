@@ -144,7 +144,7 @@ def _busy(s: Situation) -> str:
     if s.task == "training":
         return (
             f"Learning from {_slices(s.painted)}. Look around: the slice in view is "
-            "predicted again as it learns."
+            "predicted again as it learns. Finish once you like what you see."
         )
     if s.task == "loading":
         return "Loading a model."
@@ -225,7 +225,7 @@ def _blocked(s: Situation) -> dict[str, str]:
         reason["mask"] = reason["report"] = "Nothing is painted or predicted yet."
     if s.task:
         why = {
-            "training": "Training is running: Stop it first.",
+            "training": "Training is running: Finish or Stop it first.",
             "predicting": "Prediction is running: wait or Stop it.",
             "checking": "The quality check is running: Stop it first.",
             "loading": "A model is being loaded: wait for it.",

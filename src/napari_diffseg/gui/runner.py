@@ -51,6 +51,7 @@ class Runner(QObject):
         self.latest: Progress | None = None
         self.losses: list[float] = []
         self.previous: NDArray[np.uint8] | None = None
+        self.finishing = False
         self._task: Task | None = None
         self._lock = threading.Lock()
         self._previewing = False
@@ -82,6 +83,13 @@ class Runner(QObject):
         """Measure the quality by leaving each painted slice out once."""
         self._run("checking", lambda: self.session.validate(settings))
 
+    def finish(self) -> None:
+        """End the training with what it has learnt, and predict every slice."""
+        if self.running == "training":
+            self.session.finish()
+            self.finishing = True
+            self.changed.emit()
+
     def stop(self) -> None:
         """Stop what runs at its next step; the previous model stays."""
         if self._task is not None:
@@ -99,6 +107,7 @@ class Runner(QObject):
             yield from make()
 
         self.running, self.done, self.latest = running, 0, None
+        self.finishing = False
         self._previewing = running == "training"
         self._task = Task(generator)
         self._task.batch.connect(self._on_batch)

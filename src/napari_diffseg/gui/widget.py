@@ -28,6 +28,7 @@ from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.session import SliceState
 
 WIDTH = 340
+_CHECK_SECONDS = 60.0  # for the quality check, where training has no limit
 
 
 class DiffSegWidget(QWidget):
@@ -119,6 +120,7 @@ class DiffSegWidget(QWidget):
         self.slices.state_set.connect(self._for(lambda w, state: w.truth.set_state(state)))
         self.slices.cleared.connect(self._for(lambda w: w.truth.clear_slice()))
         self.train.train.connect(self._train)
+        self.train.finish.connect(self._for(lambda w: w.runner.finish()))
         self.train.stop.connect(self._for(lambda w: w.runner.stop()))
         self.result.accept.connect(self._for(Workspace.accept))
         self.result.next.connect(self._for(Workspace.go_to_suggestion))
@@ -210,7 +212,8 @@ class DiffSegWidget(QWidget):
         self._for(lambda w: w.train(self.more.form.settings(self.train.seconds), from_model))()
 
     def _check(self) -> None:
-        self._for(lambda w: w.check(self.more.form.settings(self.train.seconds)))()
+        seconds = self.train.seconds or _CHECK_SECONDS
+        self._for(lambda w: w.check(self.more.form.settings(seconds)))()
 
     def _set_window(self, name: str) -> None:
         workspace = self.desk.active
