@@ -52,6 +52,18 @@ def _registered(folder: Path, *names: str) -> Path:
     return folder
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no umask on Windows")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_written_files_obey_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        for _ in range(2):  # the second one replaces the first
+            save_backbone(tmp_path / "tiny.safetensors", tiny_backbone())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "tiny.safetensors").stat().st_mode & 0o777 == mode
+
+
 def _flip_last_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1

@@ -228,7 +228,11 @@ def write_tensors(
     """Write tensors and a JSON header to a temporary file, then rename it to ``path``."""
     temporary = path.with_name(path.name + ".part")
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    temporary.unlink(missing_ok=True)
+    temporary.touch()
+    mode = temporary.stat().st_mode  # what the umask grants; safetensors gives the owner only
     save_file(owned, temporary, metadata={key: json.dumps(header)})
+    temporary.chmod(mode)
     os.replace(temporary, path)
 
 

@@ -72,6 +72,11 @@ class LabelMap:
     labels: tuple[Label, ...]
 
 
+def unnamed(label_id: int) -> str:
+    """Give what a label is called as long as nobody has named it."""
+    return f"label {label_id}"
+
+
 def default_colour(label_id: int) -> tuple[int, int, int]:
     """Give the colour of a label id: safe for the colour-blind for the first fifteen.
 
@@ -121,7 +126,7 @@ def labels_for(
     names = names or {}
     result = []
     for label_id in sorted({int(i) for i in ids} - {0, 255}):
-        old = have.get(label_id, Label(label_id, f"label {label_id}", default_colour(label_id)))
+        old = have.get(label_id, Label(label_id, unnamed(label_id), default_colour(label_id)))
         result.append(Label(label_id, names.get(label_id, old.name), old.colour))
     return tuple(result)
 

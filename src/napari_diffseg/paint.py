@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_diffseg.finetune import BACKGROUND, PaintedSlice
 from napari_diffseg.journal import SessionError
-from napari_diffseg.labels import MAX_LABEL, Label, default_colour
+from napari_diffseg.labels import MAX_LABEL, Label, default_colour, unnamed
 
 
 class SliceState(IntEnum):
@@ -90,7 +90,7 @@ class Paint:
         free = next((i for i in range(1, MAX_LABEL + 1) if i not in used), None)
         if free is None:
             raise SessionError(f"all {MAX_LABEL} label ids are in use; remove a label first")
-        return self._put(Label(free, name or f"label {free}", colour or default_colour(free)))
+        return self._put(Label(free, name or unnamed(free), colour or default_colour(free)))
 
     def name_labels(self, names: dict[int, str]) -> None:
         """Rename the labels with these ids, and add those that are not there yet."""
@@ -132,9 +132,9 @@ class Paint:
         try:
             for label in labels:
                 old = here.get(label.id)
-                if old is None or old.name == f"label {old.id}":
+                if old is None or old.name == unnamed(old.id):
                     self._put(label)
-                elif f"label {old.id}" != label.name and old.name.lower() != label.name.lower():
+                elif unnamed(old.id) != label.name and old.name.lower() != label.name.lower():
                     raise SessionError(
                         f"label {label.id} is {label.name!r} in the model but {old.name!r} here; "
                         "rename it, or start a session without labels"
@@ -192,7 +192,7 @@ class Paint:
             raise SessionError(f"slice {z} holds paint, so it cannot be unpainted; clear it")
         known = {label.id for label in self.labels} | {0, BACKGROUND}
         for stranger in set(ids.tolist()) - known:
-            self._put(Label(stranger, f"label {stranger}", default_colour(stranger)))
+            self._put(Label(stranger, unnamed(stranger), default_colour(stranger)))
         self.mask[z] = plane
         self.states[z] = state
 

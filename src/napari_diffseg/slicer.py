@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from napari_diffseg.formats import Stored, colour, not_a_volume, reading
 from napari_diffseg.geometry import Geometry, VolumeError
-from napari_diffseg.labels import Label, default_colour
+from napari_diffseg.labels import Label, default_colour, unnamed
 
 # Signs that turn the axes of a NRRD space into RAS+.
 _SPACES = {
@@ -161,7 +161,7 @@ def _segments(header: Mapping[str, Any], names: Mapping[str, str]) -> dict[int, 
         parts = str(header.get(f"Segment{n}_Color", "")).split()
         if len(parts) == 3:
             red, green, blue = (min(max(round(255 * float(part)), 0), 255) for part in parts)
-        name = names.get(f"Segment{n}_Name", f"label {value}")
+        name = names.get(f"Segment{n}_Name", unnamed(value))
         found[value] = Label(value, name, (red, green, blue))
         n += 1
     return found

@@ -18,6 +18,7 @@ from cli_tools import AFFINE, Case, check_error, names_in, predicted, process, s
 
 from napari_diffseg.cli import main
 from napari_diffseg.segmenter import Segmenter
+from napari_diffseg.volume import Label, read_labels, read_volume, write_mask
 
 # predict
 
@@ -80,6 +81,20 @@ def test_evaluate_prints_json_and_table(case: Case, capsys: pytest.CaptureFixtur
     papers = ["evaluate", mine, mine, "--names", "names.json", "--absent", "papers", "--json"]
     assert main(papers) == 0
     assert json.loads(capsys.readouterr().out)["mean"]["dice"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("named", ["mask", "reference"])
+def test_evaluate_takes_the_names_of_whichever_file_has_them(
+    case: Case, capsys: pytest.CaptureFixture[str], named: str
+):
+    volume = read_labels(case.labels)
+    organs = [Label(label.id, f"organ {label.id}", (1, 2, 3)) for label in volume.labels]
+    write_mask("named.seg.nrrd", volume.mask, read_volume(case.labels).geometry, organs)
+    pair = ["named.seg.nrrd", case.labels]
+    assert main(["evaluate", *(pair if named == "mask" else pair[::-1]), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["labels"]
+    assert [one["name"] for one in rows] == [organ.name for organ in organs]
+    assert rows[0]["dice"] == 1
 
 
 def test_evaluate_brings_both_masks_to_one_grid(case: Case, capsys: pytest.CaptureFixture[str]):

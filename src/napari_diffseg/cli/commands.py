@@ -117,6 +117,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from napari_diffseg.labels import unnamed
     from napari_diffseg.metrics import evaluate
     from napari_diffseg.volume import labels_for, load_names, read_labels
 
@@ -124,7 +125,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     geometry = _common_grid(args.reference, args.mask)
     reference = read_labels(args.reference, geometry)
     mask = read_labels(args.mask, geometry)
-    known = {label.id: label for label in (*mask.labels, *reference.labels)}
+    known = {label.id: label for label in mask.labels}
+    for label in reference.labels:
+        if label.name != unnamed(label.id) or label.id not in known:
+            known[label.id] = label
     labels = labels_for([*known, *names], known.values(), names)
     if not labels:
         raise CommandError(f"{args.reference}: neither mask holds a label; nothing to compare")
