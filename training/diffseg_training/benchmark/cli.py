@@ -59,6 +59,18 @@ def _parser() -> argparse.ArgumentParser:
     arena.add_argument("--slices", type=numbers(int), default=(1, 2, 4, 8, 16))
     arena.add_argument("--budgets", type=numbers(float), default=(10.0, 30.0, 60.0, 120.0))
     arena.add_argument("--methods", type=numbers(str), help="names; see the command methods")
+    arena.add_argument(
+        "--protocols",
+        type=numbers(str),
+        default=("in-volume",),
+        help="in-volume, scribbles, cross-volume; comma-separated",
+    )
+    arena.add_argument(
+        "--source",
+        type=int,
+        metavar="N",
+        help="cross-volume: painted slices of the other volume; all labelled ones by default",
+    )
     arena.add_argument("--seeds", type=numbers(int), default=(0,))
     arena.add_argument("--side", type=int, help="pixels along the model grid")
     arena.add_argument("--absent", choices=("leave-out", "papers"), default="leave-out")
@@ -110,13 +122,17 @@ def _sweep_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _arena(arguments: argparse.Namespace) -> int:
-    from diffseg_training.benchmark.arena import DEFAULT_METHODS, Arena
+    from diffseg_training.benchmark.arena import DEFAULT_METHODS, PROTOCOLS, Arena
 
+    if unknown := set(arguments.protocols) - set(PROTOCOLS):
+        raise ValueError(f"no protocol {', '.join(sorted(unknown))}: use {', '.join(PROTOCOLS)}")
     specs = Arena(
         volumes=tuple(arguments.volumes),
         slices=arguments.slices,
         budgets=arguments.budgets,
         methods=arguments.methods or DEFAULT_METHODS,
+        protocols=arguments.protocols,
+        source=arguments.source,
         seeds=arguments.seeds,
         backbone=arguments.backbone,
         side=arguments.side,
@@ -175,12 +191,14 @@ def _sweep(specs: list[RowSpec], arguments: argparse.Namespace) -> int:
     masks = folder / "masks" if arguments.masks else None
     running = sweep(specs, rows, masks, arguments.limit, arguments.retry, arguments.dask)
     for row in running:
-        what = f"{'+'.join(row['test'])}  {row['amount']:>9}  {row['method']:<20}"
+        what = f"{row['protocol']:<13}  {'+'.join(row['test'])}  {row['amount']:>9}"
+        what += f"  {row['method']:<20}"
         budget = f"{row['budget']:>5g} s" if row["budget"] else " " * 7
         if "error" in row:
             result = f"failed: {row['error']}"
         else:
-            result = f"Dice {spread([row['dice']])}  {row['seconds']:.0f} s"
+            times = f"{row['fit_seconds']:.0f} + {row['predict_seconds']:.0f} s"
+            result = f"Dice {spread([row['dice']])}  {times}"
         print(f"{what} {budget}  seed {row['seed']}  {result}", flush=True)
     return _write_report(folder)
 

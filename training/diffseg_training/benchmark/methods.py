@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,10 @@ class Method:
         Whether a pre-trained backbone is part of it.
     random
         Whether the seed matters.
+    scribbles
+        Whether it can learn from scribbles.
+    continues
+        Whether it can go on from a model of another volume.
     """
 
     name: str
@@ -68,6 +72,17 @@ class Method:
     across: bool = True
     backbone: bool = False
     random: bool = True
+    scribbles: bool = True
+    continues: bool = False
+
+    def does(self, protocol: str) -> bool:
+        """Whether it can do a task of a protocol, see :class:`protocols.Split`."""
+        needs = {
+            "cross-patient": self.across,
+            "scribbles": self.scribbles,
+            "cross-volume": self.continues,
+        }
+        return needs.get(protocol, True)
 
 
 BASELINES: dict[str, Callable[[Volume, baselines.PaintedSlices], Mask]] = {
@@ -146,6 +161,7 @@ METHODS: dict[str, Method] = {
                 budgeted=False,
                 across=False,
                 random=False,
+                scribbles=name == "random-walker",
             )
             for name, run in BASELINES.items()
         ),
@@ -161,7 +177,13 @@ METHODS: dict[str, Method] = {
         Method("nnunet", "nnU-Net 2D", _nnunet),
         Method("ddpm-seg", "DDPM-Seg", _ddpm_seg, backbone=True),
         *(
-            Method(name, title, partial(_diffseg, kw), backbone=True)
+            Method(
+                name,
+                title,
+                partial(_diffseg, kw),
+                backbone=True,
+                continues=kw["strategy"] != "scratch",
+            )
             for name, (title, kw) in _OURS.items()
         ),
     )
@@ -183,7 +205,9 @@ def find_method(name: str) -> Method:
         return METHODS[base]
     title, settings = _OURS[base]
     at = {**settings, "timestep": int(timestep)}
-    return Method(name, f"{title}, t = {timestep}", partial(_diffseg, at), backbone=True)
+    return replace(
+        METHODS[base], name=name, title=f"{title}, t = {timestep}", run=partial(_diffseg, at)
+    )
 
 
 def timed(method: Method, task: Task, options: Options) -> tuple[Outcome, float]:

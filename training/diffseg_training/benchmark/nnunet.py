@@ -34,15 +34,13 @@ def nnunet_2d(task: Task) -> Outcome:
     Raises
     ------
     NnunetError
-        If nnU-Net is not installed, a slice is only scribbled on, or its process fails.
+        If nnU-Net is not installed, or its process fails.
     """
     if importlib.util.find_spec("nnunetv2") is None:
         raise NnunetError(
             "nnunetv2 is not installed: run make benchmark-env, or "
             "pip install 'napari-diffseg[benchmarks]'"
         )
-    if any(not one.full for example in task.train for one in example.painted):
-        raise NnunetError("nnU-Net needs slices painted in full")
     with tempfile.TemporaryDirectory(prefix="diffseg-nnunet-") as place:
         folder = Path(place)
         write_raw(task, folder)
@@ -79,7 +77,8 @@ def nnunet_2d(task: Task) -> Outcome:
 def write_raw(task: Task, folder: Path) -> None:
     """Write painted slices and tested volumes as nnU-Net's raw data.
 
-    Labels become 1, 2, ... in the order of the task's labels, as nnU-Net wants them.
+    Labels become 1, 2, ... in the order of the task's labels, as nnU-Net wants them. What is not
+    known on a scribbled slice gets its ignore label.
     """
     raw = folder / "raw" / DATASET
     for name in ("imagesTr", "labelsTr"):
@@ -90,20 +89,27 @@ def write_raw(task: Task, folder: Path) -> None:
     classes = np.zeros(256, np.uint8)
     for index, label in enumerate(task.labels, start=1):
         classes[label.id] = index
+    unknown = len(task.labels) + 1
+    partly = any(not one.full for example in task.train for one in example.painted)
     cases = 0
     for example in task.train:
         spacing = example.volume.geometry.spacing
         for one in example.painted:
             image = raw / "imagesTr" / f"{_case(cases)}_0000.nii.gz"
             _write(image, example.volume.hu[one.z][None], spacing)
-            _write(raw / "labelsTr" / f"{_case(cases)}.nii.gz", classes[one.mask][None], spacing)
+            target = np.where((one.mask == 0) & (not one.full), unknown, classes[one.mask]).astype(
+                np.uint8
+            )
+            _write(raw / "labelsTr" / f"{_case(cases)}.nii.gz", target[None], spacing)
             cases += 1
     for n, volume in enumerate(task.test):
-        target = folder / "test" / f"{_case(n)}_0000.nii.gz"
-        _write(target, volume.hu, volume.geometry.spacing)
+        image = folder / "test" / f"{_case(n)}_0000.nii.gz"
+        _write(image, volume.hu, volume.geometry.spacing)
     names = {"background": 0} | {
         f"label {label.id}": int(classes[label.id]) for label in task.labels
     }
+    if partly:
+        names["ignore"] = unknown
     about = {
         "channel_names": {"0": "CT"},
         "labels": names,

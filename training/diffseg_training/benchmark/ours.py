@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from diffseg_training.benchmark.tasks import Outcome, Task, stacked
-from napari_diffseg.backbone import load_backbone
+from diffseg_training.benchmark.tasks import Example, Outcome, Task, stacked
+from napari_diffseg.backbone import Backbone, load_backbone
 from napari_diffseg.finetune import TrainSettings, finetune
 from napari_diffseg.predict import predict
 from napari_diffseg.segmenter import Segmenter, Strategy
+from napari_diffseg.volume import Label
+
+Stages = dict[str, dict[str, float]]
 
 
 def diffseg(
@@ -28,7 +32,8 @@ def diffseg(
     Parameters
     ----------
     task
-        What to learn from and what to segment. Slices of several volumes are stacked.
+        What to learn from and what to segment. Slices of several volumes are stacked. Where
+        there are volumes to start from, a model is learnt from them first, with the same budget.
     recipe, strategy, timestep
         See :class:`napari_diffseg.finetune.TrainSettings`.
     backbone
@@ -36,7 +41,6 @@ def diffseg(
     side
         Model grid points across the body; the backbone's by default.
     """
-    example = stacked(task.train)
     settings = TrainSettings(
         strategy=strategy,
         recipe=recipe,
@@ -47,21 +51,53 @@ def diffseg(
         device=task.device,  # type: ignore[arg-type]
         grid=side,
     )
-    start = load_backbone(backbone)
-    began = time.perf_counter()
-    segmenter: Segmenter | None = None
-    steps = 0
-    for progress in finetune(example.volume, example.painted, task.labels, start, settings):
-        steps += progress.loss is not None
-        segmenter = progress.segmenter or segmenter
-    fitted = time.perf_counter() - began
-    assert segmenter is not None
-    masks = []
+    loaded = load_backbone(backbone)
+    start: Backbone | Segmenter = loaded
+    if task.start:
+        start = _saved_and_loaded(_fit(stacked(task.start), task.labels, loaded, settings)[0])
+    example = stacked(task.train)
+    segmenter, stages = _fit(example, task.labels, start, settings)
+    masks, confidence = [], []
     for volume in task.test:
         # Painted slices tell of their own volume only.
         painted = example.painted if volume is example.volume else ()
-        mask = np.zeros(volume.hu.shape, np.uint8)
+        mask, sure = (np.zeros(volume.hu.shape, np.uint8) for _ in range(2))
         for one in predict(segmenter, volume, painted, device=task.device):
-            mask[one.z] = one.mask
+            mask[one.z], sure[one.z] = one.mask, one.confidence
         masks.append(mask)
-    return Outcome(tuple(masks), fitted, steps, f"backbone {start.name}")
+        confidence.append(sure)
+    return Outcome(
+        tuple(masks),
+        sum(stage["seconds"] for stage in stages.values()),
+        int(sum(stage["steps"] for stage in stages.values())),
+        f"backbone {loaded.name}",
+        stages,
+        tuple(confidence),
+    )
+
+
+def _fit(
+    example: Example,
+    labels: tuple[Label, ...],
+    start: Backbone | Segmenter,
+    settings: TrainSettings,
+) -> tuple[Segmenter, Stages]:
+    """Train, and count seconds and optimiser steps of each stage."""
+    stages: Stages = {}
+    segmenter: Segmenter | None = None
+    last = time.perf_counter()
+    for progress in finetune(example.volume, example.painted, labels, start, settings):
+        stage = stages.setdefault(progress.stage, {"seconds": 0.0, "steps": 0})
+        stage["seconds"] += time.perf_counter() - last
+        stage["steps"] += progress.loss is not None
+        segmenter, last = progress.segmenter, time.perf_counter()
+    assert segmenter is not None
+    return segmenter, stages
+
+
+def _saved_and_loaded(segmenter: Segmenter) -> Segmenter:
+    """What ``segment --save-model`` and then ``segment --model`` do."""
+    with tempfile.TemporaryDirectory(prefix="diffseg-model-") as folder:
+        path = Path(folder) / "model.safetensors"
+        segmenter.save(path)
+        return Segmenter.load(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,17 +39,20 @@ class Split:
     Attributes
     ----------
     protocol
-        ``in-volume`` or ``cross-patient``.
+        ``in-volume``, ``scribbles``, ``cross-volume`` or ``cross-patient``.
     amount
         Painted slices in words, such as ``4 slices`` or ``1 %``.
     train, test
         Painted and tested slices of each scan.
+    start
+        Painted slices of other scans, from which a model is learnt to start from.
     """
 
     protocol: str
     amount: str
     train: tuple[Chosen, ...]
     test: tuple[Chosen, ...]
+    start: tuple[Chosen, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -65,11 +68,11 @@ class Split:
     @classmethod
     def from_json(cls, raw: Mapping[str, object]) -> Split:
         """Undo ``dataclasses.asdict`` after a trip through JSON."""
-        train, test = (
+        train, test, start = (
             tuple(Chosen(one["scan"], tuple(one["slices"])) for one in raw[side])  # type: ignore[attr-defined]
-            for side in ("train", "test")
+            for side in ("train", "test", "start")
         )
-        return cls(str(raw["protocol"]), str(raw["amount"]), train, test)
+        return cls(str(raw["protocol"]), str(raw["amount"]), train, test, start)
 
 
 def presence(mask: NDArray[np.uint8], ids: Sequence[int]) -> Presence:
@@ -167,6 +170,30 @@ def in_volume(scan: str, present: Presence, count: int) -> Split:
     if not tested:
         raise ProtocolError(f"{scan}: all slices are painted, none is left to test")
     return Split("in-volume", f"{count} slices", (Chosen(scan, painted),), (Chosen(scan, tested),))
+
+
+def scribbles(scan: str, present: Presence, count: int) -> Split:
+    """Scribble on the slices that :func:`in_volume` paints in full, and test the same others."""
+    return replace(in_volume(scan, present, count), protocol="scribbles")
+
+
+def cross_volume(
+    scan: str, present: Presence, count: int, other: str, others: Presence, source: int | None
+) -> Split:
+    """Paint some slices of a volume, with a model from another volume to start from.
+
+    Parameters
+    ----------
+    scan, present, count
+        As for :func:`in_volume`, whose split this is.
+    other, others
+        Name and presence of the volume from which the starting model is learnt.
+    source
+        How many of its slices are painted; all that hold a label where ``None``.
+    """
+    labelled = tuple(int(z) for z in np.flatnonzero(others.any(axis=1)))
+    start = Chosen(other, labelled if source is None else covering_slices(others, source))
+    return replace(in_volume(scan, present, count), protocol="cross-volume", start=(start,))
 
 
 def split_patients(

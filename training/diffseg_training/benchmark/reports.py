@@ -30,9 +30,10 @@ def write_reports(folder: Path) -> Iterator[Path]:
     if not rows:
         raise ReportError(f"{folder}: holds no rows.jsonl with rows; run a sweep first")
     yield _write(folder / "rows.csv", tables.to_csv(rows))
+    within = [row for row in rows if row["protocol"] != "cross-patient"]
+    if within:
+        yield _write(folder / "arena.md", report(within))
     inside = [row for row in rows if row["protocol"] == "in-volume"]
-    if inside:
-        yield _write(folder / "arena.md", report(inside))
     across = [row for row in rows if row["protocol"] == "cross-patient"]
     if across:
         papers = all(map(profiles.as_in_the_papers, across))

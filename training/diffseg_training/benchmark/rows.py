@@ -15,16 +15,20 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffseg_training.benchmark.datasets import ScanFiles
 from diffseg_training.benchmark.protocols import Split
+
+if TYPE_CHECKING:
+    from diffseg_training.benchmark.tasks import Outcome, Scan
+    from napari_diffseg.volume import Label
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class RowSpec:
             "painted": {chosen.scan: list(chosen.slices) for chosen in self.split.train},
             "amount": self.split.amount,
             "slices": self.split.painted,
+            "start": {chosen.scan: list(chosen.slices) for chosen in self.split.start},
             "method": self.method,
             "seed": self.seed,
             "budget": self.budget,
@@ -201,17 +206,18 @@ def _figures(spec: RowSpec, masks: Path | None) -> dict[str, Any]:
     from napari_diffseg.device import pick_device
 
     method = find_method(spec.method)
-    if spec.split.protocol == "cross-patient" and not method.across:
-        raise MethodError(f"{spec.method} cannot learn from one patient and segment another")
+    if not method.does(spec.split.protocol):
+        raise MethodError(f"{spec.method} cannot do the protocol {spec.split.protocol}")
     scans = {files.name: files.read() for files in spec.scans}
     labels = labels_of(scans.values(), dict(spec.names))
-    gflops = machine.matmul_gflops(pick_device(spec.device))
+    device = pick_device(spec.device)
+    gflops = machine.product_rate(device)
     seconds = None if spec.budget is None else machine.real_seconds(spec.budget, gflops)
     budget = Budget(seconds if spec.iterations is None else None, spec.iterations)
     task = make_task(spec.split, scans, labels, budget, spec.seed, spec.device)
     options = Options(spec.backbone, spec.side, spec.small)
     outcome, wall = timed(method, task, options)
-    after = machine.matmul_gflops(pick_device(spec.device))
+    after = machine.product_rate(device)
     figures, _ = score(spec.split, scans, labels, outcome.masks, spec.absent)  # type: ignore[arg-type]
     if masks is not None:
         masks.mkdir(parents=True, exist_ok=True)
@@ -222,16 +228,41 @@ def _figures(spec: RowSpec, masks: Path | None) -> dict[str, Any]:
     return {
         **figures,
         "seconds": wall,
-        "fit_seconds": outcome.fit_seconds,
-        "nominal_seconds": wall * (gflops + after) / 2 / machine.REFERENCE_GFLOPS,
         "budget_seconds": seconds,
+        "fit_seconds": outcome.fit_seconds,
+        "predict_seconds": wall - outcome.fit_seconds,
         "steps": outcome.steps,
+        "stages": outcome.stages,
         "note": outcome.note,
         "gflops": [gflops, after],
+        "product": str(machine.product_precision(device)).removeprefix("torch."),
         "peak_memory_bytes": machine.peak_memory(),
+        **_calibration(spec, scans, labels, outcome),
         "hardware": machine.hardware(spec.device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _calibration(
+    spec: RowSpec, scans: Mapping[str, Scan], labels: Sequence[Label], outcome: Outcome
+) -> dict[str, Any]:
+    """Figures of the confidence on the tested slices: inside the body's box, and all over."""
+    if outcome.confidence is None:
+        return {}
+    from diffseg_training.benchmark.calibration import calibration, tallied
+    from diffseg_training.benchmark.tasks import only
+    from napari_diffseg.slices import body_box
+
+    body = np.zeros((101, 2), np.int64)
+    whole = np.zeros((101, 2), np.int64)
+    for one, mask, sure in zip(spec.split.test, outcome.masks, outcome.confidence, strict=True):
+        scan, tested = scans[one.scan], list(one.slices)
+        y0, y1, x0, x1 = body_box(scan.volume.hu)
+        truth = only(scan.reference, [label.id for label in labels])
+        arrays = mask[tested], truth[tested], sure[tested]
+        whole += tallied(*arrays)
+        body += tallied(*(array[:, y0:y1, x0:x1] for array in arrays))
+    return calibration([("body", body), ("slice", whole)])
 
 
 def _main() -> None:

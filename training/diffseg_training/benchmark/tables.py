@@ -103,16 +103,27 @@ def by_budget(rows: Sequence[Row], titles: Callable[[str], str], figure: str = "
     for (method,), own in best:
         cells = grouped(own, "budget")
         alike = [r[figure] for r in cells.get((None,), [])]
+        longest = own if alike else cells[(max(b for (b,) in cells),)]
         body.append(
             [titles(method)]
             + [spread(alike or [r[figure] for r in cells.get((b,), [])]) for b in budgets]
             + [
                 f"{area(own, budgets, figure):.3f}",
-                f"{np.mean([r['nominal_seconds'] - (r['budget'] or 0) for r in own]):.0f}",
+                *(
+                    spread([r[f] for r in longest], 1, 1)
+                    for f in ("fit_seconds", "predict_seconds")
+                ),
                 f"{max(r['peak_memory_bytes'] for r in own) / 2**30:.2f}",
             ]
         )
-    head = ["method", *(f"{b:g} s" for b in budgets), "area", "+ s", "GiB"]
+    head = [
+        "method",
+        *(f"{b:g} s" for b in budgets),
+        "area",
+        "learnt in s",
+        "predicted in s",
+        "GiB",
+    ]
     return markdown(head, body)
 
 
@@ -149,6 +160,73 @@ def per_label(rows: Sequence[Row], titles: Callable[[str], str]) -> str:
         for (method,), own in grouped(done, "method").items()
     ]
     return markdown(["method", *names, "mean"], body)
+
+
+def gains(rows: Sequence[Row], titles: Callable[[str], str]) -> str:
+    """Dice from a model of another volume, and what that gains; empty where there is no such row.
+
+    The row to compare with is the same method's, seed's and budget's on the same painted slices.
+    """
+    done = finished(rows)
+    same = ("method", "test", "painted", "seed", "budget")
+    plain = {str([row[k] for k in same]): row for row in done if row["protocol"] == "in-volume"}
+    continued = [row for row in done if row["protocol"] == "cross-volume"]
+    body = []
+    for _, own in grouped(
+        [{**row, "case": str([row[k] for k in ("start", "test", "budget")])} for row in continued],
+        "method",
+        "case",
+        "slices",
+    ).items():
+        first = own[0]
+        before = [plain.get(str([row[k] for k in same])) for row in own]
+        known = [(row, base) for row, base in zip(own, before, strict=True) if base]
+        body.append(
+            [
+                titles(first["method"]),
+                "+".join(first["test"]),
+                ", ".join(f"{scan}, {len(zs)} slices" for scan, zs in first["start"].items()),
+                first["slices"],
+                "-" if first["budget"] is None else f"{first['budget']:g}",
+                spread([base["dice"] for _, base in known]),
+                spread([row["dice"] for row in own]),
+                spread([100 * (row["dice"] - base["dice"]) for row, base in known], 1, 1),
+            ]
+        )
+    head = ["method", "volume", "model of", "slices", "budget", "backbone", "model", "points"]
+    return markdown(head, sorted(body, key=lambda line: [str(c) for c in line[:3]])) if body else ""
+
+
+def calibrations(rows: Sequence[Row], titles: Callable[[str], str]) -> str:
+    """Calibration error, and the share of errors in the least confident tenth of pixels."""
+    fields = [
+        f"{what}_{where}"
+        for where in ("body", "slice")
+        for what in ("calibration_error", "errors_in_least_confident_tenth")
+    ]
+    done = [row for row in finished(rows) if row.get(fields[0]) is not None]
+    cases = grouped(
+        [{**row, "tested": "+".join(row["test"])} for row in done],
+        "method",
+        "protocol",
+        "tested",
+        "slices",
+        "budget",
+    )
+    body = [
+        [
+            titles(method),
+            protocol,
+            tested,
+            slices,
+            "-" if budget is None else f"{budget:g}",
+            *(spread([row[f] for row in own], 100, 1) for f in fields),
+        ]
+        for (method, protocol, tested, slices, budget), own in cases.items()
+    ]
+    head = ["method", "protocol", "tested", "slices", "budget"]
+    head += ["ECE %, body", "errors in the tenth %, body", "ECE %, slice"]
+    return markdown([*head, "errors in the tenth %, slice"], body) if body else ""
 
 
 def failures(rows: Sequence[Row]) -> str:

@@ -6,7 +6,7 @@ A method never sees the reference: a :class:`Task` holds the painted slices and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from diffseg_training.benchmark.protocols import Split
+from diffseg_training.benchmark.protocols import Chosen, Split
+from diffseg_training.benchmark.scribbles import scribbled
 from napari_diffseg.finetune import PaintedSlice
 from napari_diffseg.metrics import Absent, Evaluation, evaluate
 from napari_diffseg.volume import Geometry, Label, Volume
@@ -66,6 +67,8 @@ class Task:
         Random seed.
     device
         ``auto``, ``cpu`` or ``cuda``.
+    start
+        Painted slices of other volumes, from which a model is learnt to start from.
     """
 
     labels: tuple[Label, ...]
@@ -74,6 +77,7 @@ class Task:
     budget: Budget
     seed: int = 0
     device: str = "auto"
+    start: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +94,18 @@ class Outcome:
         Optimiser steps, for methods that take them.
     note
         What a reader of the row should know.
+    stages
+        Seconds and optimiser steps of each stage of learning, where there are several.
+    confidence
+        Probability of the chosen label in percent, for each mask, where it is known.
     """
 
     masks: tuple[Mask, ...]
     fit_seconds: float = 0.0
     steps: int | None = None
     note: str = ""
+    stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    confidence: tuple[Mask, ...] | None = None
 
 
 def make_task(
@@ -108,18 +118,25 @@ def make_task(
 ) -> Task:
     """Take from the scans what a split allows a method to see."""
     ids = [label.id for label in labels]
-    train = tuple(
-        Example(
-            scans[one.scan].volume,
-            tuple(
-                PaintedSlice(z, _only(scans[one.scan].reference[z], ids), full=True)
-                for z in one.slices
-            ),
+
+    def painted(one: Chosen, full: bool) -> Example:
+        reference = scans[one.scan].reference
+        masks = (
+            (z, only(reference[z], ids) if full else scribbled(reference[z], ids, z))
+            for z in one.slices
         )
-        for one in split.train
+        volume = scans[one.scan].volume
+        return Example(volume, tuple(PaintedSlice(z, mask, full) for z, mask in masks))
+
+    return Task(
+        tuple(labels),
+        tuple(painted(one, split.protocol != "scribbles") for one in split.train),
+        tuple(scans[one.scan].volume for one in split.test),
+        budget,
+        seed,
+        device,
+        tuple(painted(one, True) for one in split.start),
     )
-    test = tuple(scans[one.scan].volume for one in split.test)
-    return Task(tuple(labels), train, test, budget, seed, device)
 
 
 def score(
@@ -156,7 +173,7 @@ def score(
         evaluations.append(
             evaluate(
                 mask,
-                _only(scan.reference, ids),
+                only(scan.reference, ids),
                 scan.volume.geometry.spacing,
                 labels,
                 exclude_slices=excluded,
@@ -215,7 +232,7 @@ def _centred(plane: NDArray[Any], shape: tuple[int, int], fill: float) -> NDArra
     return np.pad(plane, [(n // 2, n - n // 2) for n in spare], constant_values=fill)
 
 
-def _only(mask: Mask, ids: Sequence[int]) -> Mask:
+def only(mask: Mask, ids: Sequence[int]) -> Mask:
     """Drop labels that are not asked for."""
     keep = np.zeros(256, np.uint8)
     keep[list(ids)] = list(ids)
