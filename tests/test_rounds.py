@@ -128,6 +128,32 @@ def test_damaged_rounds_never_cost_the_paint(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_reopened_session_predicts_as_before(tmp_path: Path) -> None:
+    session = trained(Session(tiny_volume(), [LIVER], tiny_backbone(), folder=tmp_path))
+    before = session.prediction.copy(), session.confidence.copy()
+    session.close()
+    again = Session.recover(tiny_volume(), tmp_path, tiny_backbone())
+    assert again is not None
+    list(again.predict())
+    np.testing.assert_array_equal(again.prediction, before[0])
+    np.testing.assert_array_equal(again.confidence, before[1])
+    stages = [progress.stage for progress in again.train(QUICK)]
+    assert "comparing slices" not in stages  # that is known, too
+    again.close()
+
+    # Without what the slices tell of each other it goes on, less well, and says so.
+    assert again.folder is not None
+    (again.folder / "motion.npz").write_bytes(b"damaged")
+    again = Session.recover(tiny_volume(), tmp_path, tiny_backbone())
+    assert again is not None
+    assert any("until the next training" in note for note in again.notes)
+    list(again.predict())
+    assert not np.array_equal(again.confidence, before[1])
+    trained(again)
+    assert np.array_equal(again.confidence, before[1])
+    again.close()
+
+
 def test_painting_goes_on_while_a_worker_trains_and_predicts(tmp_path: Path) -> None:
     session = Session(tiny_volume(), [LIVER], tiny_backbone(), folder=tmp_path)
     session.set_slice(1, block())

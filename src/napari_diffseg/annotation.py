@@ -352,6 +352,8 @@ class Annotation:
                     self._show(past, stored, {z for z, r in shown.items() if r == past})
             except SessionError as error:
                 notes.append(str(error))
+        for z in self.edited:  # it can be accepted, even where what was corrected is gone
+            self.predicted[z] = self.predicted[z] or shown.get(z, number or 1)
         if number:
             try:
                 self.segmenter = self._rounds.model(number)

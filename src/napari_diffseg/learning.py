@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from napari_diffseg.annotation import Annotation
 from napari_diffseg.backbone import Backbone, load_backbone
 from napari_diffseg.finetune import BACKGROUND, PaintedSlice, Progress, TrainSettings, finetune
+from napari_diffseg.housekeeping import make_room
 from napari_diffseg.journal import Record, SessionError, saving
-from napari_diffseg.motion import Motion
 from napari_diffseg.paint import SliceState
 from napari_diffseg.predict import SlicePrediction, predict
 from napari_diffseg.rounds import LossCurve, Round, Stored
@@ -55,7 +55,6 @@ class Learning(Annotation):
         super().__init__(volume, labels, folder)
         self.current = len(volume.hu) // 2
         self._base = backbone
-        self._motion: Motion | None = None  # the volume's; every model of it can use it
         self._seconds: dict[str, float] = {}
         self._judged: tuple[int, TrainSettings] | None = None  # what the quality belongs to
         self._finish = threading.Event()
@@ -140,7 +139,7 @@ class Learning(Annotation):
             base,
             settings,
             lambda: self.current,
-            self._motion,
+            self._rounds.motion,
             self._finish.is_set,
         )
         with closable(engine) as steps:
@@ -171,11 +170,13 @@ class Learning(Annotation):
             self._open_journal()
         with saving():  # outside the lock: a large model must not hold up the painter
             self._rounds.commit(made, segmenter)
+        if self._root is not None and self.folder is not None:
+            make_room(self._root, self.folder)
         with self._lock:
             self._use(made, segmenter)
 
     def _use(self, made: Round, segmenter: Segmenter) -> None:
-        self._motion = segmenter.motion = segmenter.motion or self._motion
+        segmenter.motion = segmenter.motion or self._rounds.motion
         self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
         self._log(Record({"op": "round", "number": made.number}))
 

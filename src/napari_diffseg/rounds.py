@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from napari_diffseg import metrics
 from napari_diffseg.finetune import TrainSettings
 from napari_diffseg.journal import SessionError
+from napari_diffseg.motion import Motion
 from napari_diffseg.segmenter import Segmenter, SegmenterError
 
 _POINTS = 500
+_MOTION = "motion.npz"
 
 
 class LossCurve:
@@ -129,11 +131,14 @@ class Rounds:
         The session's folder, or ``None``.
     all
         Ascending by number.
+    motion
+        The volume's motion between slices, which every model of it can use.
     """
 
     def __init__(self) -> None:
         self.folder: Path | None = None
         self.all: tuple[Round, ...] = ()
+        self.motion: Motion | None = None
         self._models: dict[int, Segmenter] = {}
         self._predictions: dict[int, bytes] = {}
 
@@ -152,17 +157,8 @@ class Rounds:
         assert self.folder is not None
         return self.folder / f"round-{number:04}{suffix}"
 
-    def _write(self, number: int, suffix: str, data: bytes) -> None:
-        path = self._file(number, suffix)
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-
     def read_folder(self) -> list[str]:
-        """Find the rounds in the folder; returns what is wrong with any of them."""
+        """Find rounds and motion in the folder; returns what is wrong with any of them."""
         assert self.folder is not None
         found, wrong = [], []
         for path in sorted(self.folder.glob("round-*.json")):
@@ -171,6 +167,13 @@ class Rounds:
             except (OSError, ValueError, KeyError, TypeError):
                 wrong.append(f"{path.stem} could not be read and is left out")
         self.all = tuple(found)
+        try:
+            with np.load(self.folder / _MOTION, allow_pickle=False) as arrays:
+                self.motion = Motion(arrays["up"], arrays["down"])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            wrong.append("how the slices resemble each other is lost until the next training")
         return wrong
 
     def commit(self, round_: Round, segmenter: Segmenter) -> None:
@@ -178,14 +181,19 @@ class Rounds:
         if self.folder is None:
             self._models[round_.number] = segmenter
         else:
+            if segmenter.motion is not None and segmenter.motion is not self.motion:
+                buffer = io.BytesIO()
+                np.savez(buffer, up=segmenter.motion.up, down=segmenter.motion.down)
+                _write(self.folder / _MOTION, buffer.getvalue())
             segmenter.save(self._file(round_.number, ".safetensors"))
+        self.motion = segmenter.motion or self.motion
         self.put(round_)
 
     def put(self, round_: Round) -> None:
         """Write a round's description, in the place of one with the same number."""
         if self.folder is not None:
             text = json.dumps(asdict(round_), indent=1)
-            self._write(round_.number, ".json", text.encode())
+            _write(self._file(round_.number, ".json"), text.encode())
         others = [other for other in self.all if other.number != round_.number]
         self.all = tuple(sorted([*others, round_], key=lambda r: r.number))
 
@@ -199,17 +207,22 @@ class Rounds:
         Raises
         ------
         SessionError
-            If there is no such round, or its file is damaged.
+            If there is no such round, or its file is gone or damaged.
         """
         self[number]
         if number in self._models:
             return self._models[number]
+        path = self._file(number, ".safetensors")
+        if not path.exists():
+            raise SessionError(f"the model of round {number} was deleted to make room; train again")
         try:
-            return Segmenter.load(self._file(number, ".safetensors"))
+            segmenter = Segmenter.load(path)
         except SegmenterError as error:
             raise SessionError(
                 f"the model of round {number} is damaged; train again ({error})"
             ) from error
+        segmenter.motion = self.motion
+        return segmenter
 
     def store_prediction(self, number: int, prediction: Stored) -> None:
         """Keep what a round's model predicted."""
@@ -223,7 +236,7 @@ class Rounds:
         if self.folder is None:
             self._predictions[number] = buffer.getvalue()
         else:
-            self._write(number, ".npz", buffer.getvalue())
+            _write(self._file(number, ".npz"), buffer.getvalue())
 
     def prediction(self, number: int) -> Stored | None:
         """Return what a round's model predicted, or ``None`` when nothing was stored."""
@@ -256,3 +269,12 @@ class Rounds:
         changed[pair[0].slices[in_a]] = (first != second).sum(axis=(1, 2))
         dice = metrics.dice(first, second, ids)
         return Comparison({key: value for key, value in dice.items() if value == value}, changed)
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
