@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 import torch
 from engine_tools import TINY, lively
-from torch import Tensor
+from torch import Tensor, nn
 
-from napari_diffseg.unet import UNet, UNetConfig, timestep_embedding
+from napari_diffseg.unet import Attention, UNet, UNetConfig, timestep_embedding
 
 _ALL = UNetConfig(32, (8, 8, 16), 2, (16, 8), 8, "residual")
 
@@ -111,6 +111,33 @@ def test_channels_last_gives_the_same() -> None:
         unet.to(memory_format=torch.channels_last)
         last = unet(_image().to(memory_format=torch.channels_last), 7)
     torch.testing.assert_close(last, usual, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("side", "dtype", "tolerance"), [
+    (8, torch.float32, 1e-5), (8, torch.bfloat16, 0.02), (24, torch.bfloat16, 0.02),
+])  # fmt: skip
+def test_attention_equals_its_definition(
+    layout: torch.memory_format, side: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Each head has its queries, keys and values side by side, as in guided-diffusion."""
+    torch.manual_seed(0)
+    block = Attention(16, 8)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    x, weights = torch.randn(2, 2, 16, side, side)
+    plain, ours = x.clone().requires_grad_(), x.clone().requires_grad_()
+    heads = block.qkv(block.norm(plain)).reshape(2, 2, 3, 8, side * side)
+    q, k, v = heads.unbind(2)
+    scores = torch.softmax(torch.einsum("bhcp,bhcs->bhps", q, k) / 8**0.5, dim=-1)
+    attended = torch.einsum("bhps,bhcs->bhcp", scores, v)
+    expected = plain + block.out(attended.reshape(2, 16, side, side))
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = block(ours.contiguous(memory_format=layout), None)
+    (expected * weights).sum().backward()
+    (found * weights).sum().backward()
+    assert (found - expected).norm() <= tolerance * (expected - x).norm()
+    assert (ours.grad - plain.grad).norm() <= tolerance * (plain.grad - weights).norm()
 
 
 _FROZEN = """

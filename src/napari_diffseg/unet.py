@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from napari_diffseg.norm import Norm
 
+_FEW_PIXELS = 256
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -161,11 +163,25 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         b, c, h, w = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(b, self.heads, 3, c // self.heads, h * w)
-        q, k, v = qkv.transpose(-1, -2).unbind(dim=2)
-        attended = F.scaled_dot_product_attention(q, k, v)
-        result: Tensor = x + self.out(attended.transpose(-1, -2).reshape(b, c, h, w))
+        # Pixels before channels: in channels_last nothing need be copied for it.
+        qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1)
+        qkv = qkv.reshape(b, h * w, self.heads, 3, c // self.heads).transpose(1, 2)
+        attended = _attention(*qkv.unbind(dim=3)).transpose(1, 2).reshape(b, h, w, c)
+        result: Tensor = x + self.out(attended.permute(0, 3, 1, 2))
         return result
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of ``(B, heads, pixels, C)``; on coarse grids of a CPU in float32.
+
+    There torch's bfloat16 backward pass is the slower one: 8.6 ms against 2.2 ms on 64 pixels, 18
+    against 13 on 256; on 1024 it wins.
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= _FEW_PIXELS:
+        with torch.autocast("cpu", enabled=False):
+            exact = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+        return exact.to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class Stage(nn.ModuleList):

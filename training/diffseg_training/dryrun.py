@@ -10,6 +10,7 @@ import torch
 
 from diffseg_training.cost import best_matmul, network_cost, peak_memory, synchronize
 from diffseg_training.diffusion import STEPS, add_noise, signal_levels
+from diffseg_training.memory import keep_freed_memory
 from diffseg_training.settings import Recipe
 from napari_diffseg.device import autocast, native_bf16, pick_device
 from napari_diffseg.unet import UNet
@@ -27,6 +28,8 @@ def dry_run(recipe: Recipe, steps: int) -> Iterator[str]:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     low = native_bf16(device) and settings.precision == "auto"
     micro = settings.batch // settings.accumulate
     cost = network_cost(config)

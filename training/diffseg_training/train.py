@@ -29,6 +29,7 @@ from diffseg_training.checkpoint import Header
 from diffseg_training.cost import network_cost
 from diffseg_training.data import Draws, Shard
 from diffseg_training.diffusion import add_noise, signal_levels
+from diffseg_training.memory import keep_freed_memory
 from diffseg_training.progress import TrainProgress, mean_loss
 from diffseg_training.settings import PretrainError, Recipe, TrainSettings
 from diffseg_training.start import intensity_of, origin, summary
@@ -66,6 +67,8 @@ class Trainer:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.device, self.rank, self.world = _join(settings)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if settings.batch % (self.world * settings.accumulate):
             raise PretrainError(
                 f"batch {settings.batch} is not a multiple of {self.world} processes x "
