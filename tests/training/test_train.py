@@ -40,6 +40,20 @@ def test_loss_falls_and_the_best_network_is_kept(
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+def test_networks_on_the_way_are_kept(recipe: Recipe, store: Path, tmp_path: Path) -> None:
+    list(train(replace(recipe, train=replace(recipe.train, keep_every=2)), store, tmp_path))
+    kept = sorted(path.name for path in tmp_path.glob("step-*"))
+    assert kept == ["step-2.safetensors", "step-4.safetensors", "step-6.safetensors"]
+    early, header = load_trained(tmp_path / kept[0])
+    late, _ = load_trained(tmp_path / kept[-1])
+    averaged, _ = checkpoint.averaged_backbone(tmp_path / checkpoint.NAME)
+    assert header.step == 2
+    assert not torch.equal(early.unet.stem.weight, late.unet.stem.weight)
+    torch.testing.assert_close(
+        late.unet.stem.weight, averaged.unet.stem.weight, rtol=1e-3, atol=1e-6
+    )
+
+
 def test_validation_is_repeatable(recipe: Recipe, store: Path, tmp_path: Path) -> None:
     trainer = Trainer(recipe, store, tmp_path)
     assert trainer._validate() == trainer._validate()

@@ -123,6 +123,9 @@ class TrainSettings:
         Steps between lines of the log.
     save_minutes
         Minutes between checkpoints; 0 saves after every step.
+    keep_every
+        Steps between averaged networks that are kept for good, to see later what more training
+        was worth; 0 keeps the best alone.
     validate_every
         Steps between validations.
     validation_slices
@@ -151,6 +154,7 @@ class TrainSettings:
     seed: int = 0
     log_every: int = 50
     save_minutes: float = 10.0
+    keep_every: int = 0
     validate_every: int = 5000
     validation_slices: int = 64
     init_from: str = ""

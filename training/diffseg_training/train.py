@@ -193,6 +193,8 @@ class Trainer:
                 saved = time.perf_counter()
             elif validated:
                 self._keep_best(validated)
+            if self.leads and settings.keep_every and step % settings.keep_every == 0:
+                save_backbone(self.out / f"step-{step}.safetensors", self._backbone())
             if last:
                 break
         if writer:
@@ -278,10 +280,12 @@ class Trainer:
             writer.add_scalar("loss/validation", mean_loss(progress.validation), progress.step)
         writer.flush()
 
-    def _averaged(self) -> UNet:
-        averaged = self.ema.module
+    def _backbone(self) -> Backbone:
+        """The averaged network so far."""
+        averaged, header = self.ema.module, self.header
         assert isinstance(averaged, UNet)
-        return averaged
+        card = {"training": header.to_json()}
+        return Backbone(header.name, averaged, header.intensity, self.settings.schedule, card)
 
     def _save(self, validated: dict[int, float] | None) -> None:
         if self.leads:
@@ -294,12 +298,7 @@ class Trainer:
         earlier = [mean_loss(v) for s, v in self.header.history["validation"][:-1]]
         if not self.leads or (earlier and mean_loss(validated) >= min(earlier)):
             return
-        header = self.header
-        card = {"training": header.to_json()}
-        best = Backbone(
-            header.name, self._averaged(), header.intensity, self.settings.schedule, card
-        )
-        save_backbone(self.out / BEST, best, torch.float32)
+        save_backbone(self.out / BEST, self._backbone(), torch.float32)
 
 
 def train(recipe: Recipe, data: Path, out: Path) -> Iterator[TrainProgress]:
