@@ -21,8 +21,9 @@ from session_tools import (
 
 import napari_diffseg.learning as module
 from napari_diffseg.finetune import Progress, TrainError
+from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.session import Session, SessionError, SliceState
-from napari_diffseg.volume import Label
+from napari_diffseg.volume import Label, read_labels
 
 
 def test_nothing_to_learn_from_is_said_before_training(session: Session) -> None:
@@ -232,6 +233,28 @@ def test_a_saved_model_predicts_another_volume_without_paint(
     other.set_slice(0, block())
     list(other.train(QUICK, from_model=True))
     assert other.rounds[1].parent == 1
+
+
+def test_a_colour_travels_to_mask_model_and_the_next_session(tmp_path: Path) -> None:
+    session = Session(tiny_volume(), [LIVER], tiny_backbone(), folder=tmp_path / "sessions")
+    trained(session)
+    session.recolour_label(1, (12, 34, 56))
+    with pytest.raises(SessionError, match="red, green and blue from 0 to 255"):
+        session.recolour_label(1, (12, 34, 256))
+    with pytest.raises(SessionError, match="no label with id 9"):
+        session.recolour_label(9, (1, 2, 3))
+    session.export_mask(tmp_path / "mask.seg.nrrd")
+    session.save_model(tmp_path / "model.safetensors")
+    session.close()
+    again = Session.recover(tiny_volume(), tmp_path / "sessions", tiny_backbone())
+    assert again is not None
+    again.close()
+    for labels in (
+        read_labels(tmp_path / "mask.seg.nrrd").labels,
+        Segmenter.load(tmp_path / "model.safetensors").labels,
+        again.labels,
+    ):
+        assert labels == (Label(1, "liver", (12, 34, 56)),)
 
 
 def test_a_model_that_contradicts_the_labels_is_refused(session: Session, tmp_path: Path) -> None:

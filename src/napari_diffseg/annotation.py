@@ -144,6 +144,12 @@ class Annotation:
             self._truth.name_labels({label_id: name})
             self._log(self._labels_record())
 
+    def recolour_label(self, label_id: int, colour: tuple[int, int, int]) -> None:
+        """Give a structure another colour: red, green, blue, 0 to 255."""
+        with self._lock:
+            self._truth.recolour_label(label_id, colour)
+            self._log(self._labels_record())
+
     def import_names(self, path: Path | str) -> None:
         """Name structures from a JSON file; those that are not there yet are added."""
         names = load_names(path)

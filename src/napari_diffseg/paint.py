@@ -106,6 +106,13 @@ class Paint:
             self.labels = before
             raise
 
+    def recolour_label(self, label_id: int, colour: tuple[int, int, int]) -> None:
+        """Give a label another colour: red, green, blue, 0 to 255."""
+        if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
+            raise SessionError(f"{colour} is no colour: give red, green and blue from 0 to 255")
+        red, green, blue = map(int, colour)
+        self._put(replace(self.label(label_id), colour=(red, green, blue)))
+
     def remove_label(self, label_id: int, retire: bool = False) -> None:
         """Remove a label that is painted nowhere; ``retire`` its id where a model knows it."""
         self.label(label_id)

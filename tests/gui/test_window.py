@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt, QThreadPool
-from qtpy.QtWidgets import QFileDialog, QToolButton
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QColorDialog, QDialogButtonBox, QFileDialog, QToolButton
 from session_tools import tiny_volume
 
 from napari_diffseg.finetune import Progress
@@ -86,6 +87,28 @@ def test_paint_with_the_mouse(window):
     window.click(window.panel.slices.clear)
     assert not window.session.paint.any()
     assert not paint.data.any()
+
+
+def test_the_colour_of_a_label_is_chosen(window):
+    window.open()
+    label = window.add_label("liver")
+    window.panel.refresh()
+    table = window.panel.labels.table
+    where = table.visualItemRect(table.item(0, 0)).center()
+    window.qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    window.qtbot.mouseDClick(table.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    (dialog,) = table.window().findChildren(QColorDialog)
+    assert dialog.windowTitle() == "Colour of liver"
+    assert not dialog.isModal()
+    dialog.setCurrentColor(QColor(10, 20, 200))
+    agree = dialog.findChild(QDialogButtonBox).button(QDialogButtonBox.StandardButton.Ok)
+    window.qtbot.mouseClick(agree, Qt.MouseButton.LeftButton)
+    assert window.session.labels[0].colour == (10, 20, 200)
+    drawn = window.workspace.layers.paint.colormap.map(label)
+    np.testing.assert_allclose(drawn, (10 / 255, 20 / 255, 200 / 255, 1), atol=1e-6)
+    window.panel.refresh()
+    swatch = table.item(0, 0).icon().pixmap(16, 16).toImage().pixelColor(8, 8)
+    assert swatch.getRgb()[:3] == (10, 20, 200)
 
 
 def test_train_predict_correct_accept_export(window, tmp_path, monkeypatch):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtpy.QtWidgets import QFileDialog, QToolButton
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QColorDialog, QFileDialog, QToolButton
 
 from napari_diffseg.finetune import BACKGROUND
 from napari_diffseg.gui.guide import Guide
@@ -36,6 +38,7 @@ class LabelsSection(Section):
         self.remove_button.clicked.connect(self._remove)
         self.table.picked.connect(self._pick)
         self.table.renamed.connect(self._rename)
+        self.table.colour_asked.connect(self._ask_colour)
         self.table.lock_toggled.connect(self._toggle_lock)
         self.table.eye_toggled.connect(self._toggle_eye)
 
@@ -94,6 +97,27 @@ class LabelsSection(Section):
             workspace.recolour()
 
         self._do(rename)
+
+    def _ask_colour(self, label_id: int) -> None:
+        def ask(workspace: Workspace, session: Session) -> None:
+            label = next(one for one in session.labels if one.id == label_id)
+            dialog = QColorDialog(QColor(*label.colour), self)
+            dialog.setWindowTitle(f"Colour of {label.name}")
+            dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+            dialog.colorSelected.connect(
+                lambda colour: self._do(
+                    lambda *_: self._recolour(workspace, session, label_id, colour)
+                )
+            )
+            dialog.show()  # the window goes on; the colour is taken when it is agreed to
+
+        self._do(ask)
+
+    def _recolour(
+        self, workspace: Workspace, session: Session, label_id: int, colour: QColor
+    ) -> None:
+        session.recolour_label(label_id, colour.getRgb()[:3])
+        workspace.recolour()
 
     def _remove(self) -> None:
         def remove(workspace: Workspace, session: Session) -> None:

@@ -28,7 +28,7 @@ COLOUR, NAME, ID, SLICES, QUALITY, LOCK, EYE = range(7)
 _WIDTHS = {COLOUR: 24, ID: 30, SLICES: 38, QUALITY: 58, LOCK: 24, EYE: 24}
 _HEADERS = ("", "Name", "Id", "Slices", "Dice", "", "")
 _HELP = {
-    COLOUR: "Colour in the viewer",
+    COLOUR: "Double-click to change the colour",
     NAME: "Double-click to rename",
     ID: "Value in the exported mask",
     SLICES: "Slices on which it is painted",
@@ -73,11 +73,13 @@ class LabelRow:
 class LabelsTable(QTableWidget):
     """Table of the labels.
 
-    Signals: ``picked(id)``, ``renamed(id, name)``, ``lock_toggled(id)``, ``eye_toggled(id)``.
+    Signals: ``picked(id)``, ``renamed(id, name)``, ``colour_asked(id)``, ``lock_toggled(id)``,
+    ``eye_toggled(id)``.
     """
 
     picked = Signal(int)
     renamed = Signal(int, str)
+    colour_asked = Signal(int)
     lock_toggled = Signal(int)
     eye_toggled = Signal(int)
 
@@ -111,6 +113,7 @@ class LabelsTable(QTableWidget):
             | QAbstractItemView.EditTrigger.EditKeyPressed
         )
         self.cellClicked.connect(self._on_click)
+        self.cellDoubleClicked.connect(self._on_double_click)
         self.itemSelectionChanged.connect(self._on_selection)
         self.itemChanged.connect(self._on_edit)
         self._fit()
@@ -201,6 +204,10 @@ class LabelsTable(QTableWidget):
                 self.eye_toggled.emit(self._rows[row].label.id)
         if self.selected_id() is not None:
             self.picked.emit(self.selected_id())
+
+    def _on_double_click(self, row: int, column: int) -> None:
+        if column == COLOUR and self._rows[row].label.id != BACKGROUND:
+            self.colour_asked.emit(self._rows[row].label.id)
 
     def _on_selection(self) -> None:
         if self.selected_id() is not None:
