@@ -63,7 +63,7 @@ def test_apps_recipe_with_a_time_budget_trains_the_decoder_and_not_the_encoder(
     """The clock goes by how often it is read, so that a slow machine gets as far."""
     ticks = count()
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks) * 0.01)
-    monkeypatch.setattr(app_recipe, "_STEPS", 4)
+    monkeypatch.setattr(app_recipe, "_STEPS", (4, 4, 4, 4, 4))
     volume, truth = disc_volume()
     settings = TrainSettings("decoder", "app", seconds=1.5, device="cpu")
     *_, last = finetune(volume, paint(truth, 2, 5), (DISC, SPOT), tiny_backbone(), settings)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Generator, Iterator
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from napari_diffseg.augment import augment
 from napari_diffseg.device import autocast, upload
+from napari_diffseg.losses import UNKNOWN
 from napari_diffseg.motion import Motion, register
 from napari_diffseg.pixels import PixelBank, fit
 from napari_diffseg.predict import posterior, prior_of
@@ -21,11 +21,17 @@ from napari_diffseg.run import Run, train_dense
 from napari_diffseg.segmenter import LevelHead
 from napari_diffseg.settings import Progress
 
+TIMESTEP = 100
+"""Diffusion timestep at which the recipe shows slices to the network, unless told otherwise."""
+
 _VARIANTS = 4  # changed copies of every painted slice
-_STEPS = 400  # optimiser steps of every round of learning
 _PAINTED = (250, 600)  # pixels of each structure and of background, from one painted slice
 _SPREAD = (100, 300)  # the same, from one slice that is not painted
-_REACHES = (4, 10)  # slices from a painted one to which each round of spreading goes
+_REACHES = (3, 6, 12, 24)  # slices from a painted one to which each round of spreading goes
+_STEPS = (400, 200, 200, 200, 200)  # optimiser steps of the first round of learning and of each
+_MOST = 64  # slices that one round looks at
+_LEAST = 1.0  # seconds of every round of learning
+_SURE = 0.7  # pixels whose class is less likely than this teach nothing
 
 
 def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
@@ -39,21 +45,19 @@ def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
     if segmenter.config.strategy == "scratch":
         yield from train_dense(run, "training", run.settings.iterations)
         return
-    reaches = _REACHES if run.prior is not None else ()
     decoder = segmenter.config.strategy == "decoder"
-    (first, *later), last = _shares(run, 1 + len(reaches), decoder)
+    rounds = 1 if run.prior is None else len(_STEPS)
+    steps, last = _shares(run, rounds, decoder)
     painted = yield from _painted_bank(run)
-    yield from _fit(run, "learning", painted, first)
-    for reach, steps in zip(reaches, later, strict=True):
-        began = time.perf_counter()
-        if steps == 0 or run.left <= 0:
+    yield from _fit(run, "learning", painted, steps[0], steps[0] / sum(steps))
+    for index, reach in enumerate(_REACHES[: rounds - 1], start=1):
+        if steps[index] == 0 or run.left <= 0:
             break
         spread = yield from _spread_bank(run, reach)
-        if run.finishing:
-            return
-        yield from _fit(run, f"learning {reach} slices around", painted.extended(spread), steps)
-        if run.left < time.perf_counter() - began:
+        if run.left <= 0:
             break
+        bank, share = painted.extended(spread), steps[index] / sum(steps[index:])
+        yield from _fit(run, f"learning {reach} slices around", bank, steps[index], share)
     if not decoder:
         return
     if run.left <= 0 and not run.finishing:
@@ -66,7 +70,7 @@ def _shares(run: Run, rounds: int, decoder: bool) -> tuple[list[int], int | None
     """Optimiser steps of each round of the head, and of the decoder (until the time is up)."""
     total = run.settings.iterations
     if total is None:
-        return [_STEPS] * rounds, None
+        return list(_STEPS[:rounds]), None
     parts = rounds + decoder
     shares = [total // parts + (index < total % parts) for index in range(parts)]
     return shares[:rounds], sum(shares[rounds:])
@@ -117,6 +121,7 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
     near = [z for z in range(len(run.volume.hu)) if 0 < run.prior.distance(z) <= reach]
     known = {slice_.z for slice_ in run.painted}
     near = [z for z in near if z not in known]
+    near = near[:: math.ceil(len(near) / _MOST) or 1]
     step = run.batch
     for first in range(0, len(near), step):
         batch = near[first : first + step]
@@ -125,8 +130,9 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
         with torch.inference_mode(), autocast(images.device):
             logits = run.segmenter.head(maps)
         for index, z in enumerate(batch):
-            guess = posterior(logits[index], run.prior, z).argmax(dim=0)[None]
-            guesses.append(guess.clone())  # no inference tensor may reach the backward pass
+            sure, guess = posterior(logits[index], run.prior, z).max(dim=0, keepdim=True)
+            guess = guess.masked_fill(sure < _SURE, UNKNOWN)  # and no inference tensor any more
+            guesses.append(guess)
             bank.add(
                 tuple(level[index : index + 1] for level in maps),
                 guess,
@@ -144,7 +150,8 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
     return bank
 
 
-def _fit(run: Run, stage: str, bank: PixelBank, steps: int) -> Iterator[Progress]:
+def _fit(run: Run, stage: str, bank: PixelBank, steps: int, share: float) -> Iterator[Progress]:
+    """Train the head for ``steps``, or for that share of the time that is left."""
     head = run.segmenter.head
     assert isinstance(head, LevelHead)
     full = [slice_.full for slice_ in run.painted]
@@ -155,7 +162,10 @@ def _fit(run: Run, stage: str, bank: PixelBank, steps: int) -> Iterator[Progress
         counted = truth.flatten().bincount(minlength=classes)
         frequency = counted / counted.sum()
     head.requires_grad_(True)
-    for step, loss in enumerate(fit(head, bank, frequency, steps, run.generator), start=1):
+    seconds = max(share * run.left, _LEAST)
+    for step, loss in enumerate(
+        fit(head, bank, frequency, steps, run.generator, seconds=seconds), start=1
+    ):
         yield run.progress(stage, step, steps, loss)
         if run.finishing:
             return

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from napari_diffseg.app_recipe import app_recipe
+from napari_diffseg.app_recipe import TIMESTEP, app_recipe
 from napari_diffseg.backbone import Backbone
 from napari_diffseg.device import pick_device, upload
 from napari_diffseg.motion import Motion
@@ -40,6 +40,7 @@ def finetune(
     current: Callable[[], int] | None = None,
     motion: Motion | None = None,
     finished: Callable[[], bool] | None = None,
+    hidden: int = SegmenterConfig.hidden,
 ) -> Iterator[Progress]:
     """Train a segmenter on the painted slices of one volume.
 
@@ -61,6 +62,8 @@ def finetune(
         The volume's motion from an earlier training, so that it is not computed again.
     finished
         Asked at every step; once true, training ends with what it has learnt so far.
+    hidden
+        Hidden width of the head.
 
     Yields
     ------
@@ -90,10 +93,14 @@ def finetune(
     device = pick_device(settings.device)
     torch.manual_seed(settings.seed)
     paper = settings.recipe == "paper"
+    timestep = settings.timestep
+    if timestep is None:
+        timestep = 0 if paper else TIMESTEP
     config = SegmenterConfig(
         strategy=settings.strategy,
         head="paper" if paper else "levels",
-        timestep=settings.timestep,
+        hidden=hidden,
+        timestep=timestep,
         columns=settings.grid or start.unet.config.image_size,
     )
     segmenter = Segmenter.new(start, labels, config).placed(device)

@@ -28,7 +28,8 @@ _SOFT_TISSUE = Intensity((-1024.0, -160.0, 240.0, 1500.0), (-1.0, -0.9, 0.9, 1.0
 _ITERATIONS = 15
 _SMOOTHING = 0.7  # pixels; measured better than 1.0, 1.5 and 2.0 on two CTs
 _LEAK = 0.05  # share of every label that is given up per slice travelled
-_REACH = 3.0  # slices; how fast the nearer painted slice outweighs the farther one
+_REACH = 3.0  # slices; how fast the nearer painted slice outweighs the farther one, at least
+_SHARE = 0.2  # the same as a share of the gap: in a wide one neither is near
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +159,12 @@ class Prior:
                 found[z] = (p * 255).round().byte()
         if above >= 0:
             p = self._one_hot(above)
+            reach = max(_REACH, _SHARE * (above - below))
             for z in range(above - 1, below, -1):
                 p = (1 - _LEAK) * _warp(p, self.motion.up[z]) + _LEAK / self.classes
                 merged = p
                 if below >= 0:
-                    nearer = np.exp((above - z - (z - below)) / _REACH)
+                    nearer = np.exp((above - z - (z - below)) / reach)
                     merged = (p + nearer * found[z].float() / 255) / (1 + nearer)
                 found[z] = (merged * 255).round().byte()
         return found

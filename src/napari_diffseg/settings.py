@@ -24,8 +24,12 @@ class TrainSettings:
     recipe: Literal["app", "paper"] = field(
         default="app", metadata={"help": "the app's recipe, or the papers'"}
     )
-    timestep: int = field(
-        default=0, metadata={"help": "diffusion timestep at which the network sees the image"}
+    timestep: int | None = field(
+        default=None,
+        metadata={
+            "help": "diffusion timestep at which the network sees the image; "
+            "default: the recipe's (app 100, paper 0)"
+        },
     )
     seconds: float | None = field(
         default=60.0, metadata={"help": "time budget; not used when iterations are given"}
@@ -41,7 +45,7 @@ class TrainSettings:
     )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.timestep <= 1000:
+        if self.timestep is not None and not 0 <= self.timestep <= 1000:
             raise TrainError(f"timestep {self.timestep} is outside 0 to 1000")
         if self.grid is not None and not 32 <= self.grid <= 1024:
             raise TrainError(f"grid {self.grid} is outside 32 to 1024")
