@@ -34,8 +34,8 @@ def trained(recipe: Recipe, store: Path, tmp_path: Path) -> Path:
 def test_release_can_be_loaded_and_says_what_it_is(
     trained: Path, store: Path, tmp_path: Path
 ) -> None:
-    figures = tmp_path / "figures.json"
-    figures.write_text('{"dice": 0.5}')
+    figures = tmp_path / "figures.jsonl"
+    figures.write_text('{"slices": 4, "dice": 0.5}\n{"slices": 8, "dice": null}\n')
     folder = tmp_path / "models"
     for name in ("older", "tiny"):
         settings = ReleaseSettings(name, samples=2, steps=2, data=str(store), figures=str(figures))
@@ -51,11 +51,12 @@ def test_release_can_be_loaded_and_says_what_it_is(
     # The run's last validation was of the same weights on the same slices.
     assert card["validation"] == pytest.approx(header.history["validation"][-1][1], rel=2e-2)
     assert card["curves"]["validation"][-1][0] == 6
-    assert card["few_shot"] == {"dice": 0.5}
+    assert card["few_shot"] == [{"slices": 4, "dice": 0.5}, {"slices": 8, "dice": None}]
     assert card["data"]["collections"]["Test"]["licence"] == "CC0"
     text = (folder / "tiny.md").read_text()
     assert "| Test | CC0 | 5 |" in text
     assert "t = 900" in text
+    assert "| slices | dice |\n| --- | --- |\n| 4 | 0.5 |\n| 8 |  |" in text
     for content in (text, json.dumps(card)):
         assert "patient0" not in content
         assert str(tmp_path) not in content
@@ -85,6 +86,14 @@ def test_too_large_weights_leave_the_old_release(trained: Path, tmp_path: Path) 
     assert path.read_bytes() == before
     with pytest.raises(PretrainError, match="no such checkpoint"):
         release(tmp_path / "nowhere", tmp_path / "models", settings)
+
+
+@pytest.mark.parametrize("content", ['{"dice": ', "[]", "[1]", '[{"a": 1}, {"b": 2}]', '{"a": 1}'])
+def test_figures_that_are_no_table_are_refused(trained: Path, tmp_path: Path, content: str) -> None:
+    figures = tmp_path / "figures.json"
+    figures.write_text(content)
+    with pytest.raises(PretrainError, match=r"figures\.json: "):
+        release(trained, tmp_path, ReleaseSettings("tiny", samples=0, figures=str(figures)))
 
 
 def _backbone() -> Backbone:

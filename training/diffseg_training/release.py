@@ -101,11 +101,30 @@ def make_card(header: Header, settings: ReleaseSettings) -> dict[str, Any]:
         "curves": {"train": _thinned(train), "validation": _thinned(validation)},
     }
     if settings.figures:
-        try:
-            card["few_shot"] = json.loads(Path(settings.figures).read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise PretrainError(f"{settings.figures}: not readable JSON ({error})") from error
+        card["few_shot"] = _figures(Path(settings.figures))
     return card
+
+
+def _figures(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON list, or of JSON lines."""
+    try:
+        text = path.read_text()
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in text.splitlines()]
+        else:
+            rows = list(json.loads(text))
+    except (OSError, TypeError, json.JSONDecodeError) as error:
+        raise PretrainError(f"{path}: not readable JSON ({error})") from error
+    if not rows or not all(isinstance(row, dict) and row.keys() == rows[0].keys() for row in rows):
+        raise PretrainError(f"{path}: must hold rows with the same names, as a list or JSON lines")
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    names = list(rows[0])
+    cells = [["" if row[name] is None else str(row[name]) for name in names] for row in rows]
+    lines = [names, ["---"] * len(names), *cells]
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _thinned(history: list[Any], most: int = 40) -> list[Any]:
@@ -172,8 +191,7 @@ def card_text(settings: ReleaseSettings, card: dict[str, Any], size: float) -> s
             "",
         ]
     if "few_shot" in card:
-        lines += ["## Few-shot figures", "", "```json", json.dumps(card["few_shot"], indent=1)]
-        lines += ["```", ""]
+        lines += ["## Few-shot figures", "", *_table(card["few_shot"]), ""]
     if settings.samples:
         lines += [
             "## Generated slices",

@@ -233,7 +233,7 @@ class ReleaseSettings:
         Folder that prepare wrote, to measure the released weights on its held-out slices; none
         means that the card has the losses of the training run alone.
     figures
-        JSON file with few-shot figures of the benchmark to put on the card.
+        Few-shot figures for the card's table: a JSON list of rows, or JSON lines (``.jsonl``).
     megabytes
         Largest weight file.
     """
