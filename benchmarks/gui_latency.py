@@ -53,7 +53,7 @@ def main() -> int:
     from qtpy.QtWidgets import QApplication
 
     from napari_diffseg.gui.io import volume_layer
-    from napari_diffseg.gui.widget import DiffSegWidget
+    from napari_diffseg.gui.panel import Panel
     from napari_diffseg.sample import sample_labels_path, sample_volume_path
     from napari_diffseg.volume import read_labels, read_volume
 
@@ -61,7 +61,7 @@ def main() -> int:
     truth = read_labels(sample_labels_path(), volume.geometry).mask
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1500, 950)
-    panel = DiffSegWidget(viewer)
+    panel = Panel(viewer)
     viewer.window.add_dock_widget(panel, area="right", name="Segment CT")
     data, kwargs, _ = volume_layer(volume)
     viewer.add_image(data, **kwargs)

@@ -33,7 +33,7 @@ def main() -> None:
     from qtpy.QtWidgets import QApplication
 
     from napari_diffseg.gui.io import volume_layer
-    from napari_diffseg.gui.widget import DiffSegWidget
+    from napari_diffseg.gui.panel import Panel
     from napari_diffseg.sample import sample_labels_path, sample_names_path, sample_volume_path
     from napari_diffseg.volume import load_names, read_labels, read_volume
 
@@ -52,7 +52,7 @@ def main() -> None:
     names = load_names(sample_names_path())
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1440, 930)
-    panel = DiffSegWidget(viewer)
+    panel = Panel(viewer)
     viewer.window.add_dock_widget(panel, area="right", name="Segment CT (napari-diffseg)")
     data, kwargs, _ = volume_layer(volume)
     viewer.add_image(data, **kwargs)

@@ -39,8 +39,10 @@ class Window:
         from napari_diffseg.gui.widget import DiffSegWidget
 
         self.viewer, self.qtbot = viewer, qtbot
-        self.panel = DiffSegWidget(viewer)
-        self.dock = viewer.window.add_dock_widget(self.panel, area="right", name="Segment CT")
+        widget = DiffSegWidget(viewer)
+        self.dock = viewer.window.add_dock_widget(widget, area="right", name="Segment CT")
+        self.until(lambda: widget.panel is not None)
+        self.panel = widget.panel
 
     @property
     def workspace(self):

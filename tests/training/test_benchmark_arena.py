@@ -13,6 +13,7 @@ from diffseg_training.benchmark import machine
 from diffseg_training.benchmark.calibration import calibration_error, errors_found, tallied
 from diffseg_training.benchmark.methods import Options, find_method
 from diffseg_training.benchmark.protocols import Split, cross_volume, in_volume, presence, scribbles
+from diffseg_training.benchmark.rates import Rates, RatesError
 from diffseg_training.benchmark.scribbles import scribbled
 from diffseg_training.benchmark.tables import gains
 from diffseg_training.benchmark.tasks import Budget, Scan, make_task
@@ -169,6 +170,32 @@ def test_a_split_with_a_start_survives_json(present: dict[str, np.ndarray]) -> N
 
     split = cross_volume("a", present["a"], 1, "b", present["b"], 2)
     assert Split.from_json(asdict(split)) == split
+
+
+def test_rates_come_from_patients_that_are_not_tested(tmp_path: Path) -> None:
+    def row(scan: str, rate: float, dice: float) -> dict[str, object]:
+        return {"test": [scan], "method": "unetr", "rate": rate, "dice": dice}
+
+    rows = [row("a", 1 / 3, 0.2), row("a", 1.0, 0.4), row("b", 1 / 3, 0.9), row("b", 1.0, 0.5)]
+    path = Rates.of(rows, {"a": "anna", "b": "bert"}).write(tmp_path / "rates.json")
+    rates = Rates.read(path)
+    assert rates.best("unetr", {"anna"}) == 0.333
+    assert rates.best("unetr", {"bert"}) == 1.0
+    assert rates.best("unetr", {"cleo"}) == 0.333
+    assert rates.best("unetr", {"anna", "bert"}) == 1.0  # nobody is left to learn it from
+    assert rates.best("nnunet", ()) == 1.0
+    assert "| anna | UNETR | 0.200 | 0.400 |" in rates.table()
+    with pytest.raises(RatesError, match="the command rates"):
+        Rates.read(tmp_path / "none.json")
+
+
+def test_sizes_differ_in_head_and_backbone() -> None:
+    small, medium, large = (find_method(f"decoder{size}") for size in ("", "-m", "-l"))
+    assert (small.large, medium.large, large.large) == (False, False, True)
+    assert "hidden" not in small.run.args[0]  # 128, the default
+    assert medium.run.args[0]["hidden"] == large.run.args[0]["hidden"] == 256
+    assert find_method("linear-l@300").large
+    assert find_method("linear-m@300").run.args[0]["timestep"] == 300
 
 
 def _right(mask: np.ndarray, scans: dict[str, Scan]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffseg_training.benchmark import nnunet
+from diffseg_training.benchmark import nnunet, ours
 from diffseg_training.benchmark.ddpmseg import Describer, ddpm_seg
 from diffseg_training.benchmark.forests import backbone_forest, handmade_forest
 from diffseg_training.benchmark.grids import square_grid, task_intensity, training_pairs
@@ -21,6 +22,7 @@ from diffseg_training.benchmark.tasks import Budget, Example, Task
 from napari_diffseg.backbone import Backbone, Intensity, save_backbone
 from napari_diffseg.finetune import PaintedSlice
 from napari_diffseg.losses import UNKNOWN
+from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.unet import UNet, UNetConfig
 from napari_diffseg.volume import Geometry, Label, Volume
 
@@ -119,10 +121,36 @@ def test_a_rival_learns() -> None:
 
 def test_our_recipes_run_on_the_same_task(backbone: Path) -> None:
     task, _ = _made(Budget(iterations=2))
-    for name in ("ours", "decoder@100", "linear", "scratch"):
+    for name in ("ours", "decoder@100", "decoder-m", "linear", "scratch"):
         outcome = find_method(name).run(task, Options(backbone=backbone))
         assert outcome.masks[0].shape == task.test[0].hu.shape
         assert "tiny" in outcome.note
+
+
+def test_size_m_has_the_wider_head(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = []
+    real = ours.predict
+
+    def seen(segmenter: Segmenter, *arguments: object, **more: object) -> Iterator[object]:
+        widths.append(segmenter.config.hidden)
+        yield from real(segmenter, *arguments, **more)
+
+    monkeypatch.setattr(ours, "predict", seen)
+    task, _ = _made(Budget(iterations=1))
+    for name in ("linear", "linear-m"):
+        find_method(name).run(task, Options(backbone=backbone))
+    assert widths == [128, 256]
+
+
+def test_nnunet_gets_what_scribbles_leave_open_as_its_ignore_label(tmp_path: Path) -> None:
+    task, truth = _made(Budget(iterations=1), full=False)
+    nnunet.write_raw(task, tmp_path)
+    raw = tmp_path / "raw" / nnunet.DATASET
+    about = json.loads((raw / "dataset.json").read_text())
+    assert about["labels"]["ignore"] == 3
+    first = np.asarray(nib.load(raw / "labelsTr" / "case00000.nii.gz").dataobj).T[0]
+    np.testing.assert_array_equal(first == 3, truth[1] == 0)
+    np.testing.assert_array_equal(first == 2, truth[1] == 7)
 
 
 def test_method_names() -> None:

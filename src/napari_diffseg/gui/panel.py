@@ -1,4 +1,4 @@
-"""The dock widget: seven sections, one sentence, and what connects them to a workspace."""
+"""The panel: seven sections, one sentence, and what connects them to a workspace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 from napari_diffseg.gui import files
@@ -27,12 +27,11 @@ from napari_diffseg.gui.worker import ThreadCap
 from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.session import SliceState
 
-WIDTH = 340
 _CHECK_SECONDS = 60.0  # for the quality check, where training has no limit
 
 
-class DiffSegWidget(QWidget):
-    """The panel, as the npe2 manifest contributes it.
+class Panel(QWidget):
+    """All that the dock shows, once the engine is loaded.
 
     Parameters
     ----------
@@ -70,15 +69,10 @@ class DiffSegWidget(QWidget):
         self._on_switched()
         self.refresh()
 
-    def sizeHint(self) -> QSize:  # noqa: N802
-        """Qt's question for a size."""
-        return QSize(WIDTH, 780)
-
     # -- building ---------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
         self.setObjectName("panel")
-        self.setMinimumWidth(WIDTH - 20)
         inner = QWidget()
         column = QVBoxLayout(inner)
         column.setContentsMargins(10, 2, 10, 8)
@@ -261,13 +255,6 @@ class DiffSegWidget(QWidget):
 
     def _on_quit(self) -> None:
         self.shut_down()
-
-    def event(self, event: QEvent) -> bool:
-        """Put the work away when the dock's x takes the panel out of the window."""
-        taken_out = event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if taken_out and self._window is not None:
-            self.shut_down(remove_layers=True)
-        return bool(super().event(event))
 
     def resizeEvent(self, event: QEvent) -> None:  # noqa: N802
         """Give the labels the room that the other sections leave."""

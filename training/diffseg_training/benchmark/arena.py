@@ -72,7 +72,7 @@ class Arena:
         that hold a label where ``None``.
     seeds
         Seeds of the methods that learn; methods without randomness run once.
-    backbone, side, device, absent
+    backbone, side, small, device, absent
         See :class:`rows.RowSpec`.
     """
 
@@ -86,6 +86,7 @@ class Arena:
     backbone: str | None = None
     side: int | None = None
     device: str = "auto"
+    small: bool = True
     absent: Literal["leave-out", "papers"] = "leave-out"
 
     def specs(self) -> list[RowSpec]:
@@ -109,6 +110,7 @@ class Arena:
                 backbone=self.backbone if method.backbone else None,
                 weights=weights if method.backbone else None,
                 side=self.side,
+                small=self.small,
                 device=self.device,
                 absent=self.absent,
             )

@@ -109,7 +109,7 @@ def random_walker(
     painted: PaintedSlices,
     window: tuple[float, float] = (-160.0, 240.0),
     beta: float | None = None,
-    voxels: int = 1_000_000,
+    voxels: int = 2_000_000,
     ease: float = 6.0,
 ) -> Mask:
     """Random walker in 3D with the painted slices as seeds.

@@ -83,9 +83,24 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--methods", type=numbers(str), help="instead of the profile's")
     table.add_argument("--seeds", type=numbers(int), default=(0,))
     table.add_argument("--ablation", action="store_true", help="add the rows over the timestep")
+    table.add_argument("--large", metavar="BACKBONE", help="add the rows of size L")
+    table.add_argument("--rates", type=Path, metavar="FILE", help="what the command rates found")
+    table.add_argument(
+        "--budget", type=float, metavar="S", help="nominal seconds of every row's learning"
+    )
     table.add_argument("--steps", type=int, help="optimiser steps of every row, for a smoke test")
     _sweep_options(table)
     table.set_defaults(run=_table)
+
+    rates = commands.add_parser("rates", help="learning rates of the rivals, inside each volume")
+    rates.add_argument("--volumes", nargs="+", required=True, type=Path, metavar="PATH")
+    rates.add_argument("--slices", type=numbers(int), default=(4,))
+    rates.add_argument("--budget", type=float, default=15.0, metavar="S")
+    rates.add_argument("--methods", type=numbers(str), help="all rivals that learn by default")
+    rates.add_argument("--side", type=int, default=128, help="pixels along the model grid")
+    rates.add_argument("--full", action="store_true", help="networks of their authors' size")
+    _sweep_options(rates)
+    rates.set_defaults(run=_rates)
 
     prepare = commands.add_parser("prepare", help="a public set into nnU-Net's folder layout")
     prepare.add_argument("source", choices=("flare22", "amos22", "btcv", "msd", "totalsegmentator"))
@@ -139,11 +154,12 @@ def _arena(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         absent=arguments.absent,
     ).specs()
-    return _sweep(specs, arguments)
+    return _reported(specs, arguments)
 
 
 def _table(arguments: argparse.Namespace) -> int:
     from diffseg_training.benchmark.profiles import Sweep
+    from diffseg_training.benchmark.rates import Rates
 
     specs = Sweep(
         profile=arguments.profile,
@@ -153,9 +169,36 @@ def _table(arguments: argparse.Namespace) -> int:
         ablation=arguments.ablation,
         backbone=arguments.backbone,
         device=arguments.device,
+        large=arguments.large,
         steps=arguments.steps,
+        budget=arguments.budget,
+        rates=Rates.read(arguments.rates) if arguments.rates else None,
     ).specs()
-    return _sweep(specs, arguments)
+    return _reported(specs, arguments)
+
+
+def _rates(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.arena import Arena
+    from diffseg_training.benchmark.datasets import find_scans
+    from diffseg_training.benchmark.rates import TUNED, Rates, specs
+    from diffseg_training.benchmark.sweeps import read_rows
+
+    arena = Arena(
+        volumes=tuple(arguments.volumes),
+        slices=arguments.slices,
+        budgets=(arguments.budget,),
+        methods=arguments.methods or TUNED,
+        backbone=arguments.backbone,
+        side=arguments.side,
+        small=not arguments.full,
+        device=arguments.device,
+    )
+    _sweep(specs(arena), arguments)
+    patients = {one.name: one.patient for one in find_scans(arguments.volumes)}
+    found = Rates.of(read_rows(arguments.output / "rows.jsonl"), patients)
+    print(found.table())
+    print(found.write(arguments.output / "rates.json"))
+    return 0
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
@@ -178,7 +221,12 @@ def _panels(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _sweep(specs: list[RowSpec], arguments: argparse.Namespace) -> int:
+def _reported(specs: list[RowSpec], arguments: argparse.Namespace) -> int:
+    _sweep(specs, arguments)
+    return _write_report(arguments.output)
+
+
+def _sweep(specs: list[RowSpec], arguments: argparse.Namespace) -> None:
     from diffseg_training.benchmark.sweeps import read_rows, sweep
     from diffseg_training.benchmark.tables import spread
 
@@ -200,7 +248,6 @@ def _sweep(specs: list[RowSpec], arguments: argparse.Namespace) -> int:
             times = f"{row['fit_seconds']:.0f} + {row['predict_seconds']:.0f} s"
             result = f"Dice {spread([row['dice']])}  {times}"
         print(f"{what} {budget}  seed {row['seed']}  {result}", flush=True)
-    return _write_report(folder)
 
 
 def _write_report(folder: Path) -> int:

@@ -40,6 +40,7 @@ def ddpm_seg(
     side: int | None = None,
     voters: int = 10,
     pixels: int = 40_000,
+    rate: float = 1.0,
 ) -> Outcome:
     """Segment with an ensemble of pixel networks on diffusion features.
 
@@ -56,6 +57,8 @@ def ddpm_seg(
         Pixel networks.
     pixels
         Most training pixels, evenly from all classes as far as they go.
+    rate
+        Learning rate of the voters, as a multiple of the authors' 1e-3.
     """
     loaded = load_backbone(backbone)
     side = side or loaded.unet.config.image_size
@@ -80,7 +83,12 @@ def ddpm_seg(
             spent = time.perf_counter() - began
             seconds = max((seconds - spent) / (voters - voter), 0.01)
         network, taken = _train_voter(
-            described, targets, len(task.labels) + 1, Budget(seconds, task.budget.iterations), voter
+            described,
+            targets,
+            len(task.labels) + 1,
+            Budget(seconds, task.budget.iterations),
+            voter,
+            1e-3 * rate,
         )
         ensemble.append(network)
         steps += taken
@@ -161,7 +169,7 @@ def _sampled(classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _train_voter(
-    described: Tensor, targets: Tensor, classes: int, budget: Budget, seed: int
+    described: Tensor, targets: Tensor, classes: int, budget: Budget, seed: int, rate: float
 ) -> tuple[nn.Module, int]:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -174,7 +182,7 @@ def _train_voter(
         nn.BatchNorm1d(32),
         nn.Linear(32, classes),
     ).to(described.device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
     targets = targets.to(described.device)
     began, steps = time.perf_counter(), 0
     while share_left(budget, steps, time.perf_counter() - began) > 0:

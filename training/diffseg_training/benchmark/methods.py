@@ -32,11 +32,14 @@ class Options:
         Pixels along the model grid; each method's default otherwise.
     small
         Rival networks in their small variant for a CPU.
+    rate
+        Learning rate of a rival, as a multiple of its authors'.
     """
 
     backbone: str | Path | None = None
     side: int | None = None
     small: bool = True
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class Method:
         Whether it can learn from scribbles.
     continues
         Whether it can go on from a model of another volume.
+    large
+        Whether its backbone is the larger one (the papers' size L).
+    tuned
+        Whether its learning rate is a setting of the benchmark.
     """
 
     name: str
@@ -74,6 +81,8 @@ class Method:
     random: bool = True
     scribbles: bool = True
     continues: bool = False
+    large: bool = False
+    tuned: bool = False
 
     def does(self, protocol: str) -> bool:
         """Whether it can do a task of a protocol, see :class:`protocols.Split`."""
@@ -114,19 +123,19 @@ def _forest(which: str, task: Task, options: Options) -> Outcome:
 def _network(name: str, task: Task, options: Options) -> Outcome:
     from diffseg_training.benchmark.supervised import train_network
 
-    return train_network(task, name, options.side or 128, options.small)
+    return train_network(task, name, options.side or 128, options.small, options.rate)
 
 
 def _ddpm_seg(task: Task, options: Options) -> Outcome:
     from diffseg_training.benchmark.ddpmseg import ddpm_seg
 
-    return ddpm_seg(task, options.backbone, options.side)
+    return ddpm_seg(task, options.backbone, options.side, rate=options.rate)
 
 
 def _nnunet(task: Task, options: Options) -> Outcome:
     from diffseg_training.benchmark.nnunet import nnunet_2d
 
-    return nnunet_2d(task)
+    return nnunet_2d(task, options.rate)
 
 
 def _diffseg(settings: dict[str, Any], task: Task, options: Options) -> Outcome:
@@ -135,13 +144,21 @@ def _diffseg(settings: dict[str, Any], task: Task, options: Options) -> Outcome:
     return diffseg(task, backbone=options.backbone, side=options.side, **settings)
 
 
-_OURS = {
+_OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "ours": ("Ours (app recipe)", {"recipe": "app", "strategy": "decoder"}),
     "app-scratch": ("Prior and network from scratch", {"recipe": "app", "strategy": "scratch"}),
     "decoder": ("Ours, decoder (paper)", {"recipe": "paper", "strategy": "decoder"}),
     "linear": ("Ours, linear (paper)", {"recipe": "paper", "strategy": "linear"}),
     "scratch": ("From scratch (paper)", {"recipe": "paper", "strategy": "scratch"}),
 }
+_WIDE_HEAD = 256
+for _name in ("decoder", "linear", "scratch"):
+    _title, _settings = _OURS[_name]
+    for _size in "ml":  # PAPER row 9; S is the plain name, L the same head on a larger backbone
+        _OURS[f"{_name}-{_size}"] = (
+            f"{_title}, {_size.upper()}",
+            {**_settings, "hidden": _WIDE_HEAD},
+        )
 
 _TITLES = {
     "nearest-copy": "Nearest-slice copy",
@@ -173,9 +190,12 @@ METHODS: dict[str, Method] = {
             budgeted=False,
             backbone=True,
         ),
-        *(Method(name, spec.title, partial(_network, name)) for name, spec in NETWORKS.items()),
-        Method("nnunet", "nnU-Net 2D", _nnunet),
-        Method("ddpm-seg", "DDPM-Seg", _ddpm_seg, backbone=True),
+        *(
+            Method(name, spec.title, partial(_network, name), tuned=True)
+            for name, spec in NETWORKS.items()
+        ),
+        Method("nnunet", "nnU-Net 2D", _nnunet, tuned=True),
+        Method("ddpm-seg", "DDPM-Seg", _ddpm_seg, backbone=True, tuned=True),
         *(
             Method(
                 name,
@@ -183,6 +203,7 @@ METHODS: dict[str, Method] = {
                 partial(_diffseg, kw),
                 backbone=True,
                 continues=kw["strategy"] != "scratch",
+                large=name.endswith("-l"),
             )
             for name, (title, kw) in _OURS.items()
         ),

@@ -24,12 +24,19 @@ class NnunetError(ValueError):
     """nnU-Net is not installed, cannot do the task, or failed."""
 
 
-def nnunet_2d(task: Task) -> Outcome:
+def nnunet_2d(task: Task, rate: float = 1.0) -> Outcome:
     """Plan, train and predict with nnU-Net's 2D configuration.
 
     Every painted slice becomes a training case of one slice; nnU-Net plans, augments and trains
     as it does for any data set, on all of them (``fold all``), with epochs as short as the budget
     asks. Planning counts towards the budget: it is part of what nnU-Net does to learn.
+
+    Parameters
+    ----------
+    task
+        What to learn from and what to segment.
+    rate
+        Learning rate, as a multiple of nnU-Net's own.
 
     Raises
     ------
@@ -50,6 +57,7 @@ def nnunet_2d(task: Task) -> Outcome:
             "iterations": task.budget.iterations,
             "device": "cuda" if task.device == "cuda" else "cpu" if task.device == "cpu" else None,
             "seed": task.seed,
+            "rate": rate,
         }
         (folder / "order.json").write_text(json.dumps(order))
         places = {

@@ -40,7 +40,8 @@ def train(order: dict[str, Any]) -> tuple[Any, int]:
     steps = 0
     while (left := share_left(budget, steps, time.perf_counter() - began)) > 0:
         for group in trainer.optimizer.param_groups:
-            group["lr"] = trainer.initial_lr * left**0.9  # nnU-Net's own decay, step by step
+            # nnU-Net's own decay, step by step.
+            group["lr"] = order["rate"] * trainer.initial_lr * left**0.9
         trainer.train_step(next(trainer.dataloader_train))
         steps += 1
     trainer.on_train_end()

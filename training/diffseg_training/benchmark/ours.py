@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,8 @@ def diffseg(
     task: Task,
     recipe: Literal["app", "paper"] = "app",
     strategy: Strategy = "decoder",
-    timestep: int = 0,
+    timestep: int | None = None,
+    hidden: int = 128,
     backbone: str | Path | None = None,
     side: int | None = None,
 ) -> Outcome:
@@ -36,6 +38,8 @@ def diffseg(
         there are volumes to start from, a model is learnt from them first, with the same budget.
     recipe, strategy, timestep
         See :class:`napari_diffseg.finetune.TrainSettings`.
+    hidden
+        Hidden width of the head.
     backbone
         Name or file; the shipped one by default.
     side
@@ -44,19 +48,22 @@ def diffseg(
     settings = TrainSettings(
         strategy=strategy,
         recipe=recipe,
-        timestep=timestep,
         seconds=task.budget.seconds,
         iterations=task.budget.iterations,
         seed=task.seed,
         device=task.device,  # type: ignore[arg-type]
         grid=side,
     )
+    if timestep is not None:
+        settings = replace(settings, timestep=timestep)
     loaded = load_backbone(backbone)
     start: Backbone | Segmenter = loaded
     if task.start:
-        start = _saved_and_loaded(_fit(stacked(task.start), task.labels, loaded, settings)[0])
+        start = _saved_and_loaded(
+            _fit(stacked(task.start), task.labels, loaded, settings, hidden)[0]
+        )
     example = stacked(task.train)
-    segmenter, stages = _fit(example, task.labels, start, settings)
+    segmenter, stages = _fit(example, task.labels, start, settings, hidden)
     masks, confidence = [], []
     for volume in task.test:
         # Painted slices tell of their own volume only.
@@ -81,12 +88,15 @@ def _fit(
     labels: tuple[Label, ...],
     start: Backbone | Segmenter,
     settings: TrainSettings,
+    hidden: int,
 ) -> tuple[Segmenter, Stages]:
     """Train, and count seconds and optimiser steps of each stage."""
     stages: Stages = {}
     segmenter: Segmenter | None = None
     last = time.perf_counter()
-    for progress in finetune(example.volume, example.painted, labels, start, settings):
+    for progress in finetune(
+        example.volume, example.painted, labels, start, settings, hidden=hidden
+    ):
         stage = stages.setdefault(progress.stage, {"seconds": 0.0, "steps": 0})
         stage["seconds"] += time.perf_counter() - last
         stage["steps"] += progress.loss is not None

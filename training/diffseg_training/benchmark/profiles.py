@@ -25,6 +25,7 @@ from diffseg_training.benchmark.protocols import (
     presence,
     split_patients,
 )
+from diffseg_training.benchmark.rates import Rates
 from diffseg_training.benchmark.rows import RowSpec, weights_digest
 from diffseg_training.benchmark.tables import Row, by_amount, failures, grouped, markdown, per_label
 
@@ -39,6 +40,7 @@ RIVALS = (
     "ddpm-seg",
 )
 OURS = ("scratch", "linear", "decoder")
+SIZES = tuple(f"{name}{size}" for size in ("", "-m", "-l") for name in OURS)
 
 PUBLISHED: dict[str, dict[str, float]] = {
     "decoder": {"4 slices": 51.81, "1 %": 71.56, "10 %": 78.51, "100 %": 86.91},
@@ -81,7 +83,7 @@ class Profile:
     timesteps: tuple[int, ...]
     inside: bool
     absent: str
-    methods: tuple[str, ...] = (*RIVALS, *OURS)
+    methods: tuple[str, ...] = (*RIVALS, *SIZES)
 
 
 PROFILES: dict[str, Profile] = {
@@ -95,14 +97,14 @@ PROFILES: dict[str, Profile] = {
         absent="papers",
     ),
     "mini": Profile(
-        amounts=((4, None), (8, None), (16, None)),
-        budget=60.0,
+        amounts=((4, None), (8, None)),
+        budget=15.0,
         side=128,
         small=True,
         timesteps=(0, 50, 200, 500),
         inside=True,
         absent="leave-out",
-        methods=(*RIVALS, *OURS, "ours"),
+        methods=(*RIVALS, *SIZES, "ours"),
     ),
 }
 
@@ -124,11 +126,17 @@ class Sweep:
     methods
         Instead of the profile's.
     ablation
-        Add ``linear`` and ``decoder`` at the profile's timesteps.
+        Add ``linear`` and ``decoder``, in all sizes, at the profile's timesteps.
     backbone, device
         See :class:`rows.RowSpec`.
+    large
+        Backbone of size L; its rows are left out where there is none.
     steps
         Optimiser steps of every row instead of the profile's budget, for a smoke test.
+    budget
+        Nominal seconds of every row instead of the profile's steps or seconds.
+    rates
+        Learning rates of the rivals; the authors' where ``None``.
     """
 
     profile: str
@@ -138,7 +146,10 @@ class Sweep:
     ablation: bool = False
     backbone: str | None = None
     device: str = "auto"
+    large: str | None = None
     steps: int | None = None
+    budget: float | None = None
+    rates: Rates | None = None
 
     def specs(self) -> list[RowSpec]:
         """All rows."""
@@ -148,21 +159,17 @@ class Sweep:
         labels = labels_of(scans.values(), find_names(self.data))
         ids = [label.id for label in labels]
         present = {name: presence(scan.reference, ids) for name, scan in scans.items()}
-        names = self.methods or profile.methods
-        if self.ablation:
-            names = (
-                *names,
-                *(f"{m}@{t}" for m in ("linear", "decoder") for t in profile.timesteps),
-            )
-        uses_weights = any(find_method(name).backbone for name in names)
-        weights = weights_digest(self.backbone) if uses_weights else None
+        weights = {backbone: weights_digest(backbone) for backbone in (self.backbone, self.large)}
         data = digest(files.values())
         specs = []
         for (amount, steps), seed in product(profile.amounts, self.seeds):
-            for split, name in product(self._splits(files, present, amount, seed), names):
+            for split, name in product(self._splits(files, present, amount, seed), self._names()):
                 method = find_method(name)
                 used = {one.scan for one in (*split.train, *split.test)}
-                iterations = self.steps or steps
+                tested = {files[one.scan].patient for one in split.test}
+                counted = None if self.budget else self.steps or steps
+                seconds = (self.budget or profile.budget) if counted is None else None
+                backbone = self.large if method.large else self.backbone
                 specs.append(
                     RowSpec(
                         data=data,
@@ -171,17 +178,26 @@ class Sweep:
                         split=split,
                         method=name,
                         seed=seed,
-                        budget=profile.budget if iterations is None and method.budgeted else None,
-                        iterations=iterations if method.budgeted else None,
-                        backbone=self.backbone if method.backbone else None,
-                        weights=weights if method.backbone else None,
+                        budget=seconds if method.budgeted else None,
+                        iterations=counted if method.budgeted else None,
+                        backbone=backbone if method.backbone else None,
+                        weights=weights[backbone] if method.backbone else None,
                         side=profile.side,
                         small=profile.small,
+                        rate=self.rates.best(name, tested) if self.rates and method.tuned else 1.0,
                         device=self.device,
                         absent=profile.absent,
                     )
                 )
         return list({spec.key: spec for spec in specs}.values())
+
+    def _names(self) -> tuple[str, ...]:
+        profile = PROFILES[self.profile]
+        names = self.methods or profile.methods
+        if self.ablation:
+            swept = [name for name in SIZES if not name.startswith("scratch")]
+            names = (*names, *(f"{name}@{t}" for name in swept for t in profile.timesteps))
+        return tuple(name for name in names if self.large or not find_method(name).large)
 
     def _splits(
         self,

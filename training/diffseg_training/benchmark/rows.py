@@ -54,7 +54,7 @@ class RowSpec:
         ``machine.REFERENCE_GFLOPS``. ``None`` where iterations are given or nothing is learnt.
     iterations
         Optimiser steps.
-    backbone, side, small
+    backbone, side, small, rate
         See :class:`methods.Options`.
     weights
         Hash of the backbone's file, for methods that use one.
@@ -76,6 +76,7 @@ class RowSpec:
     weights: str | None = None
     side: int | None = None
     small: bool = True
+    rate: float = 1.0
     device: str = "auto"
     absent: str = "leave-out"
 
@@ -127,6 +128,7 @@ class RowSpec:
             "weights": self.weights,
             "side": self.side,
             "small": self.small,
+            "rate": self.rate,
             "absent": self.absent,
         }
 
@@ -215,7 +217,7 @@ def _figures(spec: RowSpec, masks: Path | None) -> dict[str, Any]:
     seconds = None if spec.budget is None else machine.real_seconds(spec.budget, gflops)
     budget = Budget(seconds if spec.iterations is None else None, spec.iterations)
     task = make_task(spec.split, scans, labels, budget, spec.seed, spec.device)
-    options = Options(spec.backbone, spec.side, spec.small)
+    options = Options(spec.backbone, spec.side, spec.small, spec.rate)
     outcome, wall = timed(method, task, options)
     after = machine.product_rate(device)
     figures, _ = score(spec.split, scans, labels, outcome.masks, spec.absent)  # type: ignore[arg-type]

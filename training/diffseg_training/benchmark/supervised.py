@@ -23,7 +23,9 @@ from napari_diffseg.losses import UNKNOWN, app_loss
 BATCH = 4
 
 
-def train_network(task: Task, name: str, side: int = 128, small: bool = True) -> Outcome:
+def train_network(
+    task: Task, name: str, side: int = 128, small: bool = True, rate: float = 1.0
+) -> Outcome:
     """Train one of :data:`networks.NETWORKS` on the painted slices and segment.
 
     Parameters
@@ -36,12 +38,14 @@ def train_network(task: Task, name: str, side: int = 128, small: bool = True) ->
         Pixels along the square model grid.
     small
         The variant for a CPU instead of the authors' size.
+    rate
+        Learning rate, as a multiple of the authors'.
 
     Notes
     -----
     AdamW with polynomial decay over the budget, cross-entropy and class-averaged Dice, batch 4,
     and nnU-Net's augmentations without mirroring, because left and right organs are different
-    labels. Networks and learning rates are those of their authors.
+    labels.
     """
     torch.manual_seed(task.seed)
     spec = NETWORKS[name]
@@ -50,13 +54,14 @@ def train_network(task: Task, name: str, side: int = 128, small: bool = True) ->
     intensity = task_intensity(task)
     images, classes = (one.to(device) for one in training_pairs(task, side, intensity))
     network = spec.build(len(task.labels) + 1, side, small).to(device)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=spec.learning_rate, weight_decay=1e-5)
+    highest = rate * spec.learning_rate
+    optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=1e-5)
     generator = torch.Generator().manual_seed(task.seed)
     network.train()
     steps = 0
     while (left := share_left(task.budget, steps, time.perf_counter() - began)) > 0:
         for group in optimiser.param_groups:
-            group["lr"] = spec.learning_rate * left**0.9
+            group["lr"] = highest * left**0.9
         chosen = torch.randint(len(images), (BATCH,), generator=generator)
         x, y = augmented(images[chosen], classes[chosen], generator)
         with autocast(device):

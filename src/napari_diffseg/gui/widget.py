@@ -1,0 +1,87 @@
+"""The dock widget that the npe2 manifest contributes: there at once, while the engine loads."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QSize, Signal
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_diffseg.gui.banner import Banner
+from napari_diffseg.gui.guide import Guide
+from napari_diffseg.gui.worker import Errand
+
+if TYPE_CHECKING:
+    from napari_diffseg.gui.panel import Panel
+
+WIDTH = 340
+_PANEL = "napari_diffseg.gui.panel"
+
+
+class DiffSegWidget(QWidget):
+    """Holds the panel. Importing torch takes seconds, so that is done in a thread.
+
+    Signals: ``ready`` when the panel is there.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer that it is docked in.
+
+    Attributes
+    ----------
+    panel
+        The panel, or ``None`` while it is loaded.
+    """
+
+    ready = Signal()
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.panel: Panel | None = None
+        self._viewer = napari_viewer
+        self._shown = self._taken_out = False
+        self.setMinimumWidth(WIDTH - 20)
+        self._column = QVBoxLayout(self)
+        self._column.setContentsMargins(0, 0, 0, 0)
+        self._banner = Banner()
+        self._banner.show_guide(Guide("Getting ready.", "busy"), False)
+        self._column.addWidget(self._banner)
+        self._column.addStretch(1)
+        if _PANEL in sys.modules:
+            self._build()
+        else:
+            self._loading = Errand(lambda: import_module(_PANEL), self._build, self._fail)
+
+    def _build(self, _: object = None) -> None:
+        from napari_diffseg.gui.panel import Panel
+
+        if self._taken_out or (self._shown and not self.window().isVisible()):
+            return  # closed meanwhile
+        self._banner.hide()
+        self._column.takeAt(1)  # the stretch
+        self.panel = Panel(self._viewer)
+        self._column.addWidget(self.panel, 1)
+        self.ready.emit()
+
+    def _fail(self, error: Exception) -> None:
+        self._banner.show_guide(Guide(f"The engine could not be loaded: {error}", "error"), False)
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """Qt's question for a size."""
+        return QSize(WIDTH, 780)
+
+    def showEvent(self, event: QEvent) -> None:  # noqa: N802
+        """Note that there is a window."""
+        super().showEvent(event)
+        self._shown = True
+
+    def event(self, event: QEvent) -> bool:
+        """Put the work away when the dock's x takes the panel out of the window."""
+        if self._shown and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._taken_out = True
+            if self.panel is not None:
+                self.panel.shut_down(remove_layers=True)
+        return bool(super().event(event))
