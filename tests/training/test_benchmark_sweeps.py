@@ -157,7 +157,8 @@ def test_the_papers_figures_stand_beside_rows_with_their_settings_only() -> None
         "labels": {"liver": {"dice": 0.5}},
         "steps": 1000,
         "fit_seconds": 60.0,
-        "seconds": 70.0,
+        "predict_seconds": 10.0,
+        "rate": 1.0,
         "peak_memory_bytes": 2**30,
         "note": "",
     }
@@ -195,9 +196,64 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert stopped.value.code == 2
 
 
-def _spec(data: Path, method: str, seed: int = 0) -> RowSpec:
+def test_a_sweep_becomes_a_page_with_its_rows(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweeps, "run_row", lambda spec, masks, limit: compute(spec, masks))
+    specs = [
+        _spec(data, method="nearest-copy"),
+        _spec(data, method="nearest-copy", count=3),
+        _spec(data, method="no-such-method"),
+    ]
+    list(sweeps.sweep(specs, tmp_path / "sweep" / "rows.jsonl"))
+    page = ("publish", str(tmp_path / "sweep"), "-o", str(tmp_path / "docs"), "--name", "small")
+    assert main(page) == 1  # the method of the failed row has no title
+    assert "no method 'no-such-method'" in capsys.readouterr().err
+    rows = (tmp_path / "sweep" / "rows.jsonl").read_text().replace("no-such-method", "unetr")
+    (tmp_path / "sweep" / "rows.jsonl").write_text(rows)
+    assert main(page) == 0
+    text = (tmp_path / "docs" / "small.md").read_text()
+    assert "2 rows of 3 finished" in text
+    assert "## Inside volumes" in text
+    assert "| method | 2 slices | 3 slices |" in text
+    assert "## Failed rows" in text
+    for figure in ("slices", "seconds"):
+        assert f"(small-in-volume-{figure}.png)" in text
+        assert (tmp_path / "docs" / f"small-in-volume-{figure}.png").stat().st_size > 1000
+    assert len(sweeps.read_rows(tmp_path / "docs" / "small.jsonl")) == 3
+    assert str(tmp_path) not in text + (tmp_path / "docs" / "small.jsonl").read_text()
+
+
+def test_rates_are_measured_and_written(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffseg_training.benchmark.profiles import Sweep
+    from diffseg_training.benchmark.rates import Rates
+
+    def run(spec: RowSpec, masks: object, limit: object) -> dict[str, object]:
+        # The lower rate does better on one patient, the higher on the other.
+        low = spec.split.test[0].scan == "p0"
+        return {**spec.heading(), "dice": 0.9 if (spec.rate < 1) == low else 0.5,
+                "fit_seconds": 1.0, "predict_seconds": 1.0}  # fmt: skip
+
+    monkeypatch.setattr(sweeps, "run_row", run)
+    out = tmp_path / "rates"
+    asked = ["rates", "--volumes", str(data), "--slices", "2", "--methods", "unetr,ours"]
+    assert main([*asked, "-o", str(out)]) == 0
+    rates = Rates.read(out / "rates.json")
+    assert set(rates.found) == {"p0", "p1"}
+    assert set(rates.found["p0"]) == {"unetr"}  # ours has no rate to tune
+    specs = Sweep("mini", (data,), methods=("unetr", "linear"), rates=rates).specs()
+    for spec in specs:
+        tested = spec.split.test[0].scan
+        expected = {"p0": 1.0, "p1": 0.333}[tested] if spec.method == "unetr" else 1.0
+        assert spec.rate == expected
+    assert {spec.budget for spec in Sweep("mini", (data,), budget=2.0).specs()} == {2.0}
+
+
+def _spec(data: Path, method: str, seed: int = 0, count: int = 2) -> RowSpec:
     from diffseg_training.benchmark.protocols import in_volume, presence
 
     (files, _) = find_scans([data])
-    split = in_volume(files.name, presence(files.read().reference, [1, 2]), 2)
+    split = in_volume(files.name, presence(files.read().reference, [1, 2]), count)
     return RowSpec("data", (files,), {1: "disc", 2: "square"}, split, method, seed)

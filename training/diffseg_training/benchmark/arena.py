@@ -178,19 +178,23 @@ def _inside(rows: Sequence[Row], protocol: str) -> list[str]:
     return parts
 
 
-def _preamble(rows: Sequence[Row]) -> str:
-    machines: dict[str, set[str]] = {}
+def machines(rows: Sequence[Row]) -> list[str]:
+    """One line for each machine on which rows ran."""
+    found: dict[str, set[str]] = {}
     for h in (row["hardware"] for row in rows if "hardware" in row):
         machine = f"{h['hardware']} ({h['device']}, {h['threads']} threads), torch {h['torch']}"
-        machines.setdefault(machine, set()).add((h["commit"] or "unknown")[:10])
-    lines = [f"- {machine}, commit {', '.join(sorted(c))}" for machine, c in machines.items()]
+        found.setdefault(machine, set()).add((h["commit"] or "unknown")[:10])
+    return [f"- {machine}, commit {', '.join(sorted(c))}" for machine, c in found.items()]
+
+
+def _preamble(rows: Sequence[Row]) -> str:
     return (
         "Mean Dice over the structures of the volume on its unpainted slices; ± is the standard "
         "deviation over seeds. Budgets are nominal seconds of learning: seconds on a machine whose "
         f"matrix product runs at {REFERENCE_GFLOPS:g} GFLOP/s, measured before each row. `area` is "
         "the mean height of Dice against the logarithm of the budget, `learnt in s` and `predicted "
         "in s` real seconds with the largest budget, `GiB` the peak memory of the row's "
-        "process.\n\n" + "\n".join(lines) + "\n"
+        "process.\n\n" + "\n".join(machines(rows)) + "\n"
     )
 
 

@@ -120,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path, help="the folder of a sweep")
     report.set_defaults(run=lambda a: _write_report(a.folder))
 
+    publish = commands.add_parser("publish", help="a sweep as a page: tables, curves and rows")
+    publish.add_argument("folder", type=Path, help="the folder of a sweep")
+    publish.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    publish.add_argument("--name", default="mini", help="name of the page")
+    publish.set_defaults(run=_publish)
+
     methods = commands.add_parser("methods", help="list the methods")
     methods.set_defaults(run=_methods)
     return parser
@@ -254,6 +260,14 @@ def _write_report(folder: Path) -> int:
     from diffseg_training.benchmark.reports import write_reports
 
     for path in write_reports(folder):
+        print(path)
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.publish import publish
+
+    for path in publish(arguments.folder, arguments.output, arguments.name):
         print(path)
     return 0
 

@@ -60,6 +60,41 @@ def curve(
     plt.close(canvas)
 
 
+def cost(rows: Sequence[Row], path: Path, titles: Callable[[str], str]) -> None:
+    """Plot the mean Dice against real seconds of learning and prediction, a line a method.
+
+    Parameters
+    ----------
+    rows
+        Rows of one protocol; each budget and number of steps is a point.
+    path
+        PNG or SVG to write.
+    titles
+        Title of a method.
+    """
+    plt = _pyplot()
+    done = [row for row in finished(rows) if row["dice"] is not None]
+    canvas, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for n, ((method,), own) in enumerate(grouped(done, "method").items()):
+        points = sorted(
+            (
+                float(np.mean([r["seconds"] for r in alike])),
+                float(np.mean([r["dice"] for r in alike])),
+            )
+            for alike in grouped(own, "budget", "iterations").values()
+        )
+        style = _STYLES[(n // 10) % len(_STYLES)]
+        marker = "os^D"[(n // 10) % 4]
+        xs, ys = zip(*points, strict=True)
+        axes.plot(xs, ys, style, marker=marker, markersize=5, label=titles(method))
+    axes.set_xscale("log")
+    axes.set(xlabel="seconds of learning and prediction", ylabel="dice")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="x-small", ncols=2)
+    canvas.savefig(path, dpi=120)
+    plt.close(canvas)
+
+
 def panels(
     scan: Scan,
     labels: Sequence[Label],

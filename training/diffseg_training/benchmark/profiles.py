@@ -27,7 +27,14 @@ from diffseg_training.benchmark.protocols import (
 )
 from diffseg_training.benchmark.rates import Rates
 from diffseg_training.benchmark.rows import RowSpec, weights_digest
-from diffseg_training.benchmark.tables import Row, by_amount, failures, grouped, markdown, per_label
+from diffseg_training.benchmark.tables import (
+    Row,
+    by_amount,
+    costs,
+    failures,
+    grouped,
+    per_label,
+)
 
 RIVALS = (
     "deeplabv3plus",
@@ -264,7 +271,7 @@ def report(rows: Sequence[Row], published: bool) -> str:
     if swept:
         parts += ["## Ablation over the timestep: DSC in percent", ""]
         parts += [by_amount(swept, title_of, "dice", 100), ""]
-    parts += ["## Cost", "", _cost(rows)]
+    parts += ["## Cost", "", costs(rows, title_of)]
     if broken := failures(rows):
         parts += ["", "## Failed rows", "", broken]
     return "\n".join(parts)
@@ -279,19 +286,3 @@ def _preamble(rows: Sequence[Row], published: bool) -> str:
         + " (see `napari_diffseg.metrics`)."
     )
     return text + (" In brackets: the papers' figure.\n" if published else "\n")
-
-
-def _cost(rows: Sequence[Row]) -> str:
-    done = [row for row in rows if "error" not in row]
-    body = [
-        (
-            title_of(method),
-            "-" if own[0]["steps"] is None else f"{sum(r['steps'] for r in own) / len(own):.0f}",
-            f"{sum(r['fit_seconds'] for r in own) / len(own):.0f}",
-            f"{sum(r['seconds'] for r in own) / len(own):.0f}",
-            f"{max(r['peak_memory_bytes'] for r in own) / 2**30:.2f}",
-            own[0]["note"],
-        )
-        for (method,), own in grouped(done, "method").items()
-    ]
-    return markdown(["method", "steps", "fit s", "all s", "GiB", "note"], body)

@@ -29,15 +29,15 @@ def write_reports(folder: Path) -> Iterator[Path]:
     rows = read_rows(folder / "rows.jsonl")
     if not rows:
         raise ReportError(f"{folder}: holds no rows.jsonl with rows; run a sweep first")
-    yield _write(folder / "rows.csv", tables.to_csv(rows))
+    yield write_text(folder / "rows.csv", tables.to_csv(rows))
     within = [row for row in rows if row["protocol"] != "cross-patient"]
     if within:
-        yield _write(folder / "arena.md", report(within))
+        yield write_text(folder / "arena.md", report(within))
     inside = [row for row in rows if row["protocol"] == "in-volume"]
     across = [row for row in rows if row["protocol"] == "cross-patient"]
     if across:
         papers = all(map(profiles.as_in_the_papers, across))
-        yield _write(folder / "papers.md", profiles.report(across, published=papers))
+        yield write_text(folder / "papers.md", profiles.report(across, published=papers))
     for (test, count), own in _split(tables.finished(inside)).items():
         if any(row["budget"] is not None for row in own):
             path = folder / f"dice-seconds-{test}-{count}.png"
@@ -105,7 +105,8 @@ def _split(rows: list[tables.Row]) -> dict[tuple[str, int], list[tables.Row]]:
     return groups
 
 
-def _write(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
+    """Write a file so that it is never half there."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)

@@ -162,6 +162,27 @@ def per_label(rows: Sequence[Row], titles: Callable[[str], str]) -> str:
     return markdown(["method", *names, "mean"], body)
 
 
+def costs(rows: Sequence[Row], titles: Callable[[str], str]) -> str:
+    """Steps, real seconds, memory and learning rate of each method, means over its rows."""
+
+    def mean(own: Sequence[Row], field: str) -> str:
+        known = [row[field] for row in own if row[field] is not None]
+        return f"{np.mean(known):.0f}" if known else "-"
+
+    body = [
+        (
+            titles(method),
+            *(mean(own, field) for field in ("steps", "fit_seconds", "predict_seconds")),
+            f"{max(r['peak_memory_bytes'] for r in own) / 2**30:.2f}",
+            ", ".join(f"{rate:.3g}" for rate in sorted({row["rate"] for row in own})),
+            own[0]["note"],
+        )
+        for (method,), own in grouped(finished(rows), "method").items()
+    ]
+    head = ["method", "steps", "learnt in s", "predicted in s", "GiB", "× learning rate", "note"]
+    return markdown(head, body)
+
+
 def gains(rows: Sequence[Row], titles: Callable[[str], str]) -> str:
     """Dice from a model of another volume, and what that gains; empty where there is no such row.
 

@@ -1,0 +1,118 @@
+"""A sweep as a page for the documentation: tables, curves and the rows themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from diffseg_training.benchmark import figures, tables
+from diffseg_training.benchmark.arena import machines, title_of
+from diffseg_training.benchmark.machine import REFERENCE_GFLOPS
+from diffseg_training.benchmark.reports import ReportError, write_text
+from diffseg_training.benchmark.sweeps import read_rows
+from diffseg_training.benchmark.tables import Row
+
+_PROTOCOLS = {
+    "in-volume": (
+        "Inside volumes",
+        "Some slices of a volume are painted, the others between its first and last labelled one "
+        "are tested.",
+    ),
+    "scribbles": (
+        "Scribbles",
+        "As inside volumes, but 5 % of the pixels of the same slices are painted.",
+    ),
+    "cross-volume": (
+        "From volume to volume",
+        "As inside volumes, from a model that was learnt on another volume.",
+    ),
+    "cross-patient": (
+        "Across patients",
+        "Slices of some patients are painted, every slice of the others is tested.",
+    ),
+}
+
+
+def publish(folder: Path, output: Path, name: str) -> Iterator[Path]:
+    """Write ``NAME.md`` with its figures and ``NAME.jsonl``, and yield each path.
+
+    Parameters
+    ----------
+    folder
+        Folder of a sweep.
+    output
+        Folder of the documentation.
+    name
+        Name of the page.
+
+    Raises
+    ------
+    ReportError
+        If no row of the sweep has figures.
+    """
+    rows = read_rows(folder / "rows.jsonl")
+    done = tables.finished(rows)
+    if not done:
+        raise ReportError(f"{folder}: holds no finished rows; run a sweep first")
+    output.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    yield write_text(output / f"{name}.jsonl", lines)
+    parts = [f"# Benchmark `{name}`", "", _preamble(rows, name)]
+    for protocol, (title, about) in _PROTOCOLS.items():
+        own = [row for row in rows if row["protocol"] == protocol]
+        if not tables.finished(own):
+            continue
+        parts += [f"## {title}", "", about, "", *_tables(own)]
+        if len({row["slices"] for row in tables.finished(own)}) > 1:
+            path = output / f"{name}-{protocol}-slices.png"
+            figures.curve(own, "slices", path, title_of)
+            yield path
+            parts += [f"![Dice against painted slices]({path.name})", ""]
+        path = output / f"{name}-{protocol}-seconds.png"
+        figures.cost(own, path, title_of)
+        yield path
+        parts += [f"![Dice against seconds of learning and prediction]({path.name})", ""]
+    parts += ["## Cost", "", tables.costs(rows, title_of)]
+    if broken := tables.failures(rows):
+        parts += ["", "## Failed rows", "", broken]
+    yield write_text(output / f"{name}.md", "\n".join(parts))
+
+
+def _tables(rows: Sequence[Row]) -> list[str]:
+    parts = ["### Dice in percent", "", tables.by_amount(rows, title_of, "dice", 100), ""]
+    tests = tables.grouped([{**row, "tested": "+".join(row["test"])} for row in rows], "tested")
+    if len(tests) > 1:
+        for (tested,), own in tests.items():
+            parts += [f"### Dice in percent, {tested}", ""]
+            parts += [tables.by_amount(own, title_of, "dice", 100), ""]
+    parts += ["### Jaccard in percent", "", tables.by_amount(rows, title_of, "jaccard", 100), ""]
+    parts += ["### HD95 in mm", "", tables.by_amount(rows, title_of, "hd95_mm"), ""]
+    for (amount,), own in tables.grouped(tables.finished(rows), "amount").items():
+        parts += [f"### Dice of each structure in percent, {amount}", ""]
+        parts += [tables.per_label(own, title_of), ""]
+    return parts
+
+
+def _preamble(rows: Sequence[Row], name: str) -> str:
+    done = tables.finished(rows)
+    days = sorted(row["finished"] for row in done)
+    budgets = sorted({row["budget"] for row in done if row["budget"] is not None})
+    learns = f"{', '.join(f'{b:g}' for b in budgets)} nominal seconds" if budgets else "no time"
+    if any(row["iterations"] for row in done):
+        learns += ", or the steps that the table of costs names"
+    return "\n".join(
+        [
+            f"{len(done)} rows of {len(rows)} finished, from {days[0]} to {days[-1]}; all of them "
+            f"are in `{name}.jsonl`. Mean over structures, ± standard deviation over test sets and "
+            "seeds. What is measured and how each method works is told in [README](README.md).",
+            "",
+            f"- Learning: {learns} (a nominal second is a second on a machine whose matrix product "
+            f"runs at {REFERENCE_GFLOPS:g} GFLOP/s)",
+            f"- Seeds: {', '.join(map(str, sorted({row['seed'] for row in rows})))}",
+            f"- Absent structures: {' and '.join(sorted({row['absent'] for row in rows}))}",
+            f"- Rivals: {'small variants' if rows[0]['small'] else 'full size'}",
+            *machines(done),
+            "",
+        ]
+    )
