@@ -84,6 +84,15 @@ def test_the_real_nnunet_plans_trains_and_predicts() -> None:
     assert 2 * (found & (truth > 0)).sum() / (found.sum() + (truth > 0).sum()) > 0.3
 
 
+def test_the_real_convpaint_learns() -> None:
+    pytest.importorskip("napari_convpaint", reason="needs make benchmark-env")
+    task, truth = _task(1)
+    outcome = find_method("convpaint").run(task, Options(side=64))
+    assert "no ImageNet file" in outcome.note
+    found = outcome.masks[0] > 0
+    assert 2 * (found & (truth > 0)).sum() / (found.sum() + (truth > 0).sum()) > 0.8
+
+
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_networks_at_the_papers_size_take_two_steps(name: str) -> None:
     # All of them only in the benchmarks' environment: `make test` stays light.

@@ -44,6 +44,7 @@ DEFAULT_METHODS = (
     "registration",
     "forest",
     "backbone-forest",
+    "ddpm-seg",
     "scratch",
     "linear",
     "decoder",

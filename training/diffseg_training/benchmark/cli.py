@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     rates = commands.add_parser("rates", help="learning rates of the rivals, inside each volume")
     rates.add_argument("--volumes", nargs="+", required=True, type=Path, metavar="PATH")
     rates.add_argument("--slices", type=numbers(int), default=(4,))
-    rates.add_argument("--budget", type=float, default=15.0, metavar="S")
+    rates.add_argument("--budget", type=float, default=10.0, metavar="S")
     rates.add_argument("--methods", type=numbers(str), help="all rivals that learn by default")
     rates.add_argument("--side", type=int, default=128, help="pixels along the model grid")
     rates.add_argument("--full", action="store_true", help="networks of their authors' size")

@@ -120,6 +120,12 @@ def _forest(which: str, task: Task, options: Options) -> Outcome:
     return forests.backbone_forest(task, options.backbone, side=options.side or 128)
 
 
+def _convpaint(task: Task, options: Options) -> Outcome:
+    from diffseg_training.benchmark.convpaint import convpaint
+
+    return convpaint(task, side=options.side or 128)
+
+
 def _network(name: str, task: Task, options: Options) -> Outcome:
     from diffseg_training.benchmark.supervised import train_network
 
@@ -194,6 +200,7 @@ METHODS: dict[str, Method] = {
             Method(name, spec.title, partial(_network, name), tuned=True)
             for name, spec in NETWORKS.items()
         ),
+        Method("convpaint", "Convpaint (VGG16)", _convpaint, budgeted=False),
         Method("nnunet", "nnU-Net 2D", _nnunet, tuned=True),
         Method("ddpm-seg", "DDPM-Seg", _ddpm_seg, backbone=True, tuned=True),
         *(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 IMAGENET_FOLDER = "NAPARI_DIFFSEG_IMAGENET"
 """Environment variable: folder with ``<encoder>.pth`` or ``.safetensors`` ImageNet weights."""
 
+_RANDOM = "random weights"
 
 _Build = Callable[[int, int, bool], nn.Module]
 
@@ -107,9 +108,9 @@ def _segmentation_models(architecture: str, encoder: str, small_encoder: str) ->
         network = getattr(library, architecture)(
             encoder_name=name, encoder_weights=None, in_channels=3, classes=classes
         )
-        weights = _imagenet_file(name)
+        weights, _ = encoder_weights(name)
         if weights is not None:
-            network.encoder.load_state_dict(_read_weights(weights))
+            network.encoder.load_state_dict(weights)
         return ImageNetInput(network)
 
     return build
@@ -118,10 +119,17 @@ def _segmentation_models(architecture: str, encoder: str, small_encoder: str) ->
 def start_of(name: str, small: bool) -> str:
     """Say from which weights a network starts, for the row's note."""
     encoder = ENCODERS.get(name)
-    if encoder is None:
-        return "random weights"
-    found = _imagenet_file(encoder[1] if small else encoder[0])
-    return f"ImageNet weights from {found.name}" if found else "random weights, no ImageNet file"
+    return _words(_imagenet_file(encoder[1] if small else encoder[0])) if encoder else _RANDOM
+
+
+def encoder_weights(encoder: str) -> tuple[dict[str, Tensor] | None, str]:
+    """ImageNet weights of an encoder from a file, if there are any, and words for the row."""
+    found = _imagenet_file(encoder)
+    return (_read_weights(found) if found else None), _words(found)
+
+
+def _words(found: Path | None) -> str:
+    return f"ImageNet weights from {found.name}" if found else f"{_RANDOM}, no ImageNet file"
 
 
 def _imagenet_file(encoder: str) -> Path | None:

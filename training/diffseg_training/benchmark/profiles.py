@@ -105,7 +105,7 @@ PROFILES: dict[str, Profile] = {
     ),
     "mini": Profile(
         amounts=((4, None), (8, None)),
-        budget=15.0,
+        budget=10.0,
         side=128,
         small=True,
         timesteps=(0, 50, 200, 500),
