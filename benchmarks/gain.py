@@ -39,7 +39,7 @@ from napari_diffseg.unet import UNet
 from napari_diffseg.volume import Geometry, Label, Volume
 
 Row = dict[str, Any]
-_STRATEGIES: tuple[Strategy, ...] = ("linear", "decoder")
+_STRATEGIES: tuple[Strategy, ...] = ("linear", "decoder", "scratch")
 
 
 def train(
@@ -68,12 +68,13 @@ def test(segmenter: Segmenter, scan: Scan, zs: list[int], labels: list[Label]) -
     return mean_of(dice(mask, scan.reference[zs], [label.id for label in labels]).values())
 
 
-def starts(backbones: list[str]) -> Iterator[tuple[str, int | None, str | None]]:
+def starts(options: argparse.Namespace) -> Iterator[tuple[str, int | None, str | None]]:
     """Each start with its steps of pre-training and its file; the cheap ones come first."""
     yield "random", 0, None
-    for file in backbones:
+    for file in options.backbones:
         yield weights_digest(file), int(load_backbone(file).card["steps"]), file
-    yield "scratch", None, None
+    if "scratch" in options.strategies:
+        yield "scratch", None, None
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
@@ -89,9 +90,10 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     present = {name: presence(scan.reference, ids) for name, scan in scans.items()}
     shape = load_backbone(options.backbones[0])
     for seed in options.seeds:
-        for start, steps, file in starts(options.backbones):
-            wanted: tuple[Strategy, ...] = ("scratch",) if steps is None else options.strategies
-            for strategy in wanted:
+        for start, steps, file in starts(options):
+            for strategy in options.strategies:
+                if (strategy == "scratch") != (start == "scratch"):
+                    continue
                 for name, scan in scans.items():
                     row: Row = {
                         "train": name, "start": start, "steps": steps, "strategy": strategy,

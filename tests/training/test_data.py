@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from diffseg_training.data import Draws, Shard, intensity_table, model_image
@@ -53,6 +54,15 @@ def test_flips_crops_and_timesteps_cover_their_ranges() -> None:
     assert times.min() < 100
     assert times.max() > 900
     assert all(d.image.shape == d.noise.shape == (1, 8, 8) for d in draws)
+
+
+@pytest.mark.parametrize(("power", "median"), [(1.0, 500), (2.0, 250), (0.5, 707)])
+def test_power_of_the_timestep_moves_its_median(power: float, median: float) -> None:
+    plane = [np.zeros((8, 8), np.int16)]
+    draws = Draws(plane, INTENSITY, 8, replace(SETTINGS, timestep_power=power))
+    times = torch.stack([draws[n].t for n in range(1500)]).float()
+    assert 0 <= times.min() < times.max() <= 999
+    assert abs(times.median() - median) < 45
 
 
 def test_processes_and_parts_share_the_same_global_batch() -> None:

@@ -74,7 +74,7 @@ class Draws(Dataset[Example]):
         image = model_image(self._cropped(plane, rng), self.table, self.size)
         if self.settings.flip and rng.random() < 0.5:
             image = image.flip(-1)
-        t = torch.tensor(int(rng.integers(STEPS)))
+        t = torch.tensor(_timestep(rng, self.settings.timestep_power))
         noise = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
         return Example(image, t, noise)
 
@@ -89,6 +89,10 @@ class Draws(Dataset[Example]):
             return np.pad(plane, (before, side - n - before), constant_values=int(plane.min()))
         y, x = rng.integers(0, n - side + 1, size=2)
         return plane[y : y + side, x : x + side]
+
+
+def _timestep(rng: np.random.Generator, power: float) -> int:
+    return int(rng.integers(STEPS)) if power == 1 else int(STEPS * rng.random() ** power)
 
 
 def intensity_table(intensity: Intensity) -> NDArray[np.float32]:

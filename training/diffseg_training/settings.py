@@ -96,6 +96,9 @@ class TrainSettings:
         Decay of the weights' moving average once it is warm.
     schedule
         Noise schedule.
+    timestep_power
+        Timesteps are drawn as 1000 u^power, u uniform: 1 as in the papers, above 1 more often
+        where there is little noise.
     hu
         Knots of the intensity map in HU; none means the 0.5 and 99.5 percentiles of the store.
     value
@@ -141,6 +144,7 @@ class TrainSettings:
     final_learning_rate: float = 2e-5
     ema: float = 0.9999
     schedule: Schedule = "cosine"
+    timestep_power: float = 1.0
     hu: tuple[float, ...] = ()
     value: tuple[float, ...] = (-1.0, 1.0)
     flip: bool = True

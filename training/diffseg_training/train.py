@@ -77,7 +77,10 @@ class Trainer:
         store = SliceStore(data)
         slices, held = store.slices("train"), store.slices("validation")
         if not len(slices) or not len(held):
-            raise PretrainError(f"{data}: needs slices to train on and to validate with")
+            raise PretrainError(
+                f"{data}: {len(slices)} slices to train on and {len(held)} to validate with; "
+                "prepare with another --validation, or name a patient with --held-out"
+            )
         start = load_backbone(settings.init_from) if settings.init_from else None
         torch.manual_seed(settings.seed)
         self.net = UNet(recipe.unet)
