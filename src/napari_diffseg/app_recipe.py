@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_diffseg.augment import augment
-from napari_diffseg.device import autocast, upload
+from napari_diffseg.device import autocast, native_bf16, upload
 from napari_diffseg.losses import UNKNOWN
 from napari_diffseg.motion import Motion, register
 from napari_diffseg.pixels import PixelBank, fit
@@ -20,6 +20,7 @@ from napari_diffseg.predict import posterior, prior_of
 from napari_diffseg.run import Run, train_dense
 from napari_diffseg.segmenter import LevelHead
 from napari_diffseg.settings import Progress
+from napari_diffseg.unet import UNet
 
 TIMESTEP = 100
 """Diffusion timestep at which the recipe shows slices to the network, unless told otherwise."""
@@ -32,6 +33,15 @@ _STEPS = (400, 200, 200, 200, 200)  # optimiser steps of the first round of lear
 _MOST = 64  # slices that one round looks at
 _LEAST = 1.0  # seconds of every round of learning
 _SURE = 0.7  # pixels whose class is less likely than this teach nothing
+
+
+def columns(backbone: UNet, device: torch.device) -> int:
+    """Model grid points across the body: half as many again as the backbone was trained on.
+
+    Where the device has no fast half precision, that would take too long: as many as it was.
+    """
+    size = backbone.config.image_size
+    return size * 3 // 2 if native_bf16(device) else size
 
 
 def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
@@ -142,7 +152,7 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
             )
         images_near.append(images)
         yield run.progress("spreading", first + len(batch), len(near), preview=True)
-        if run.finishing:
+        if run.left <= 0:
             break
     n = len(run.painted)
     run.images = torch.cat([run.images[:n], *images_near])

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from napari_diffseg.app_recipe import TIMESTEP, app_recipe
+from napari_diffseg.app_recipe import TIMESTEP, app_recipe, columns
 from napari_diffseg.backbone import Backbone
 from napari_diffseg.device import pick_device, upload
 from napari_diffseg.motion import Motion
@@ -93,15 +93,14 @@ def finetune(
     device = pick_device(settings.device)
     torch.manual_seed(settings.seed)
     paper = settings.recipe == "paper"
-    timestep = settings.timestep
-    if timestep is None:
-        timestep = 0 if paper else TIMESTEP
+    timestep = 0 if paper else TIMESTEP
+    size = start.unet.config.image_size if paper else columns(start.unet, device)
     config = SegmenterConfig(
         strategy=settings.strategy,
         head="paper" if paper else "levels",
         hidden=hidden,
-        timestep=timestep,
-        columns=settings.grid or start.unet.config.image_size,
+        timestep=timestep if settings.timestep is None else settings.timestep,
+        columns=settings.grid or size,
     )
     segmenter = Segmenter.new(start, labels, config).placed(device)
     grid = SliceGrid.of(volume, config.columns, segmenter.grid_multiple, segmenter.intensity)

@@ -37,7 +37,6 @@ class SlicePrediction:
 
 
 _BATCH = 4
-_TRUST = 0.6  # weight of the head's log-probabilities beside the prior's
 
 
 def outwards(start: int, count: int) -> list[int]:
@@ -75,7 +74,7 @@ def posterior(logits: torch.Tensor, prior: Prior | None, z: int) -> torch.Tensor
     if prior is None:
         return own.exp()
     travelled = prior.at(z).to(own.device).clamp(min=1e-3)
-    joint: torch.Tensor = (travelled.log() + _TRUST * own.clamp(min=-8)).softmax(dim=0)
+    joint: torch.Tensor = (travelled.log() + own.clamp(min=-8)).softmax(dim=0)
     return joint
 
 
