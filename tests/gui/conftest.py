@@ -64,7 +64,7 @@ class Window:
             self.until(lambda: self.workspace is not None and self.session is not None)
         return layer
 
-    def until(self, condition, timeout=30_000):
+    def until(self, condition, timeout=90_000):
         self.qtbot.waitUntil(condition, timeout=timeout)
 
     def idle(self):

@@ -32,6 +32,7 @@ TRAINED = replace(PAINTED, model=True, predicted=133, rounds=1, current_predicte
         (replace(TRAINED, task="checking"), "Leaving each painted slice out", "busy"),
         (TRAINED, "Correct this slice's prediction", "next"),
         (replace(TRAINED, current_truth=True), "Go to the next suggested slice", "next"),
+        (replace(TRAINED, painted=133, current_truth=True), "Every slice is truth now", "next"),
         (replace(TRAINED, predicted=9), "9 of 133 slices predicted: press Predict all", "next"),
         (replace(TRAINED, changed=1), "1 slice changed since round 1: Train again", "next"),
         (replace(TRAINED, corrected=2), "You corrected 2 slices: Accept each", "next"),
@@ -57,6 +58,7 @@ def test_greyed_out_buttons_say_why():
     assert guide(TRAINED).why_not("accept") == ""
     assert guide(TRAINED).why_not("next") == "The slices are being weighed."
     assert guide(replace(TRAINED, suggested=True)).why_not("next") == ""
+    assert guide(replace(TRAINED, painted=133)).why_not("next").startswith("Every slice is")
     assert "paint layer" in guide(replace(TRAINED, current_truth=True)).why_not("accept")
     assert guide(TRAINED).why_not("difference").startswith("Needs two predictions")
     assert guide(replace(TRAINED, comparable=True)).why_not("difference") == ""

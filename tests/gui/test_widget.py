@@ -6,9 +6,11 @@ import threading
 
 import pytest
 from qtpy.QtCore import QThreadPool
-from qtpy.QtWidgets import QLabel
+from qtpy.QtWidgets import QLabel, QStyle
 
 from napari_diffseg.gui import widget as module
+from napari_diffseg.gui.theme import Section
+from napari_diffseg.gui.widget import WIDTH
 
 PANEL = "napari_diffseg.gui.panel"
 
@@ -60,10 +62,16 @@ def test_the_panel_comes_when_it_is_loaded(make_napari_viewer, qtbot, slow_impor
     widget.panel.shut_down()
 
 
-def test_a_second_panel_is_there_at_once(window):
+def test_a_second_panel_is_there_at_once_and_fills_the_dock(window):
     _, widget = _dock(window.viewer)
-    assert widget.panel is not None
-    widget.panel.shut_down()
+    panel = widget.panel
+    assert panel is not None
+    window.until(lambda: panel.isVisible() and panel.height() == widget.height())
+    bar = panel.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+    for section in panel.findChildren(Section):
+        # Else the edge of the panel is cut off, for there is no horizontal scroll bar.
+        assert section.minimumSizeHint().width() <= WIDTH - bar - 20, type(section).__name__
+    panel.shut_down()
 
 
 @pytest.mark.parametrize("how", ["dock", "window"])

@@ -231,7 +231,7 @@ def test_finish_keeps_what_was_learnt_and_predicts(window):
     window.painted_and_trained()
     panel, session = window.panel.train, window.session
     assert not panel.finish_button.isVisible()
-    button = next(b for b in panel.findChildren(QToolButton) if b.text() == "No limit")
+    button = next(b for b in panel.findChildren(QToolButton) if b.text() == "∞")
     window.click(button)
     window.train(iterations=None)
     window.panel.refresh()

@@ -108,3 +108,32 @@ def test_one_core_is_left_to_the_window(monkeypatch):
         cap.release()
     finally:
         torch.set_num_threads(before)
+
+
+def test_an_endless_task_keeps_no_errand_waiting(qtbot):
+    pool = QThreadPool.globalInstance()
+    before = pool.maxThreadCount()
+    pool.setMaxThreadCount(1)
+    end = threading.Event()
+
+    def make():
+        while not end.wait(0.01):
+            yield 0
+
+    try:
+        task = Task(make)
+        with qtbot.waitSignal(task.batch, timeout=5000):
+            task.start()
+        done = []
+        errand = Errand(lambda: "saved", done.append, done.append)
+        qtbot.waitUntil(lambda: done == ["saved"], timeout=5000)
+        assert errand.over
+        with qtbot.waitSignal(task.finished, timeout=5000):
+            end.set()
+        # The slot is given back: one errand at a time again.
+        running = [Errand(lambda: time.sleep(0.2), done.append, done.append) for _ in range(3)]
+        qtbot.waitUntil(lambda: pool.activeThreadCount() == 1, timeout=5000)
+        qtbot.waitUntil(lambda: all(one.over for one in running), timeout=5000)
+    finally:
+        end.set()
+        pool.setMaxThreadCount(before)

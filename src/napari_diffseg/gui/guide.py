@@ -185,6 +185,8 @@ def _next(s: Situation) -> str:
         return f"{s.predicted} of {s.slices} slices predicted: press Predict all."
     if s.current_predicted and not s.current_truth:
         return "Correct this slice's prediction if need be, then Accept it. Or Export."
+    if s.painted >= s.slices:
+        return "Every slice is truth now: Export."
     return "Go to the next suggested slice and correct it, or Export."
 
 
@@ -213,6 +215,8 @@ def _blocked(s: Situation) -> dict[str, str]:
     if not s.predicted:
         for button in ("accept", "next"):
             reason[button] = "Train first: nothing is predicted yet."
+    elif s.painted >= s.slices:
+        reason["next"] = "Every slice is painted or accepted already."
     elif not s.suggested:
         reason["next"] = "The slices are being weighed."
     if s.predicted and not s.current_predicted:

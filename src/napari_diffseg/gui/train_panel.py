@@ -17,7 +17,7 @@ BUDGETS: tuple[tuple[str, float | None], ...] = (
     ("1 min", 60.0),
     ("3 min", 180.0),
     ("10 min", 600.0),
-    ("No limit", None),
+    ("∞", None),
 )
 
 

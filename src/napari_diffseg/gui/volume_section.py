@@ -74,7 +74,8 @@ class VolumeSection(Section):
         self.name.setText(volume.name)
         z, y, x = volume.hu.shape
         dz, dy, dx = volume.geometry.spacing
-        self.facts.setText(f"{z} slices of {y} × {x} · {dz:.3g} × {dy:.3g} × {dx:.3g} mm")
+        slices = "1 slice" if z == 1 else f"{z} slices"
+        self.facts.setText(f"{slices} of {y} × {x} · {dz:.3g} × {dy:.3g} × {dx:.3g} mm")
         self.notes.setText("⚠ " + ", ".join(volume.geometry.notes))
 
     def show_chips(self, device: str, backbone: str, error: str) -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSize, Signal
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_diffseg.gui.banner import Banner
 from napari_diffseg.gui.guide import Guide
@@ -44,6 +44,8 @@ class DiffSegWidget(QWidget):
         self._viewer = napari_viewer
         self._shown = self._taken_out = False
         self.setMinimumWidth(WIDTH - 20)
+        # Otherwise napari puts a stretch under it, which takes half of the height.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
         self._banner = Banner()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QThreadPool, Signal
 from superqt.utils import FunctionWorker, GeneratorWorker
 
 PERIOD = 0.1
@@ -101,10 +101,15 @@ class Task(QObject):
         return self._ended.wait(seconds)
 
     def _run(self) -> Iterator[tuple[Any, ...]]:
+        # Qt's pool has as many threads as there are cores. A training must not take one of them:
+        # exports, and other volumes that are opened meanwhile, would wait for its end.
+        pool = QThreadPool.globalInstance()
+        pool.releaseThread()
         try:
             with closing(self._make()) as items:
                 yield from batches(items, stop=self._stop.is_set)
         finally:
+            pool.reserveThread()
             self._ended.set()
 
     def _on_error(self, error: Exception) -> None:
