@@ -1,0 +1,109 @@
+"""What a new user does wrong: it is said in one sentence, and the window goes on."""
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog
+from session_tools import tiny_volume
+
+from napari_diffseg.session import SliceState
+from napari_diffseg.volume import Geometry, Volume, write_volume
+
+
+def test_a_stroke_before_any_label_and_hasty_clicks(window):
+    window.open()
+    paint = window.workspace.layers.paint
+    window.viewer.layers.selection.active = paint
+    paint.mode, paint.brush_size = "paint", 5
+    window.drag((10, 10), (10, 20))
+    assert [label.name for label in window.session.labels] == ["label 1"]
+    assert window.sentence.startswith("One slice painted.")
+
+    # Finish before anything is learnt, Stop twice and Train at once: the training is stopped.
+    train, left = window.panel.train, Qt.MouseButton.LeftButton
+    window.train(iterations=1_000_000)
+    window.panel.refresh()
+    for button in (train.finish_button, train.stop_button, train.stop_button, train.train_button):
+        window.qtbot.mouseClick(button, left)
+    window.idle()
+    assert window.sentence.startswith("Training stopped.")
+    assert window.session.rounds == ()
+
+    # After Stop, Finish comes too late.
+    window.click(train.train_button)
+    window.until(lambda: len(window.workspace.runner.losses) > 1)
+    window.panel.refresh()
+    for button in (train.stop_button, train.finish_button):
+        window.qtbot.mouseClick(button, left)
+    window.idle()
+    assert window.session.rounds == ()
+
+
+def test_a_volume_of_one_slice(window, tmp_path):
+    geometry = Geometry.from_affine(np.diag([-2.0, -2.0, 5.0, 1.0]), (32, 32, 1))
+    write_volume(tmp_path / "thin.nii.gz", Volume(tiny_volume().hu[:1].copy(), geometry, "thin"))
+    window.viewer.open(str(tmp_path / "thin.nii.gz"), plugin="napari-diffseg")
+    window.until(lambda: window.workspace is not None and window.session is not None)
+    assert window.panel.volume.facts.text().startswith("1 slice of 32 × 32")
+    window.add_label("liver")
+    window.workspace.layers.paint.brush_size = 5
+    window.drag((10, 10), (10, 14))
+    assert window.session.states.tolist() == [SliceState.PAINTED]
+    window.train()
+    window.idle()
+    assert window.session.predicted.tolist() == [1]
+    assert window.sentence == "Every slice is truth now: Export."
+    assert window.panel.result.next_button.toolTip().startswith("Every slice is painted")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("bad.nii.gz", b"\x1f\x8b junk", "is cut off or damaged"),
+        ("text.nii", b"hello", "cannot be read"),
+        ("gone.nii.gz", None, "no such file"),
+    ],
+)
+def test_files_that_are_no_ct(window, tmp_path, monkeypatch, name, content, says):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(path), ""))
+    window.panel.volume.open_file.emit()
+    said = window.panel.banner.sentence.text()
+    assert name in said
+    assert says in said
+    assert len(window.viewer.layers) == 0
+
+
+def test_a_second_volume_while_the_first_trains(window):
+    window.open()
+    first = window.workspace
+    window.session.add_label("liver")
+    first.recolour()
+    window.paint_block(1, 1)
+    window.train(iterations=1_000_000)
+    window.until(lambda: len(first.runner.losses) > 2)
+    window.open(tiny_volume(seed=1), wait=False)
+    window.until(lambda: window.workspace is not first and window.session is not None)
+    second = window.workspace
+    assert window.panel.train.train_button.isVisible()
+    assert first.runner.running == "training"
+
+    window.panel.volume.chosen.emit(0)
+    window.panel.refresh()
+    assert window.workspace is first
+    window.click(window.panel.train.finish_button)
+    window.idle()
+    assert len(first.session.rounds) == 1
+    assert first.session.predicted.all()
+    assert second.session.rounds == ()
+
+    # A CT that is taken away in the middle of its training takes the training along.
+    window.train(iterations=1_000_000)
+    window.until(lambda: len(first.runner.losses) > 2)
+    window.viewer.layers.remove(first.layers.ct)
+    window.until(lambda: len(window.viewer.layers) == 4)
+    assert window.workspace is second
+    assert first.runner.session.rounds[-1].number == 1
+    assert window.sentence.startswith("Add a label")
