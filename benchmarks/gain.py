@@ -29,6 +29,7 @@ from diffseg_training.benchmark.datasets import find_names, find_scans, labels_o
 from diffseg_training.benchmark.protocols import covering_slices, presence
 from diffseg_training.benchmark.rows import weights_digest
 from diffseg_training.benchmark.tasks import Scan
+from diffseg_training.memory import keep_freed_memory
 from napari_diffseg.backbone import Backbone, load_backbone
 from napari_diffseg.finetune import PaintedSlice, TrainSettings, finetune
 from napari_diffseg.metrics import dice, mean_of
@@ -222,6 +223,7 @@ def main() -> None:
     one.add_argument("--figures", type=Path, help="JSON lines for release --figures")
     options = parser.parse_args()
     if options.command == "measure":
+        keep_freed_memory()
         for row in measure(options):
             print(json.dumps(row), flush=True)
             with options.output.open("a") as stream:
