@@ -67,14 +67,14 @@ class LevelHead(nn.Module):
         self.register_buffer("mean", torch.zeros(sum(channels)))
         self.register_buffer("deviation", torch.ones(sum(channels)))
         self.project = nn.Linear(sum(channels), hidden, bias=False)
+        self.norm = nn.BatchNorm1d(hidden)
         self.rest = nn.Sequential(
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Dropout(0.2),
             nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, classes),
+            nn.ReLU(inplace=True),
         )
+        self.last = nn.Linear(hidden, classes)
         # Pixels are sampled evenly over classes; this puts back how common each class is.
         self.register_buffer("shift", torch.zeros(classes))
 
@@ -84,7 +84,7 @@ class LevelHead(nn.Module):
 
     def pixels(self, features: Tensor) -> Tensor:
         """Logits ``(N, classes)``, without the shift, of pixel features ``(N, channels)``."""
-        logits: Tensor = self.rest(self._projected(features))
+        logits: Tensor = self.last(self.rest(self.norm(self._projected(features))))
         return logits
 
     def _projected(self, features: Tensor) -> Tensor:
@@ -94,20 +94,36 @@ class LevelHead(nn.Module):
         return F.linear(features, weight, -(weight @ self.mean))
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
-        size = maps[-1].shape[-2:]
         weight = self.project.weight / self.deviation
-        bias = weight @ self.mean
-        parts = weight.split([level.shape[1] for level in maps], dim=1)
-        hidden = torch.zeros((), device=maps[-1].device)
-        for level, part in zip(maps, parts, strict=True):
-            projected = F.conv2d(level, part[:, :, None, None])
-            if projected.shape[-2:] != size:
+        bias = -(weight @ self.mean)
+        if not self.training:
+            # Running statistics make the norm a scale and an offset of what comes before it.
+            mean, variance = self.norm.running_mean, self.norm.running_var
+            assert mean is not None
+            assert variance is not None
+            scale = self.norm.weight / (variance + self.norm.eps).sqrt()
+            weight = weight * scale[:, None]
+            bias = (bias - mean) * scale + self.norm.bias
+        by_size: dict[torch.Size, list[Tensor]] = {}
+        for level in maps:
+            by_size.setdefault(level.shape[-2:], []).append(level)
+        hidden, done = None, 0
+        for size, levels in by_size.items():
+            joined = torch.cat(levels, dim=1)
+            part = weight[:, done : done + joined.shape[1], None, None]
+            done += joined.shape[1]
+            projected = F.conv2d(joined, part, bias if done == weight.shape[1] else None)
+            if size != maps[-1].shape[-2:]:
                 projected = F.interpolate(
-                    projected, size=size, mode="bilinear", align_corners=False
+                    projected, maps[-1].shape[-2:], mode="bilinear", align_corners=False
                 )
-            hidden = hidden + projected.float()
-        rows = (hidden - bias[:, None, None]).movedim(1, -1)
-        logits = self.rest(rows.flatten(0, 2)) + self.shift
+            hidden = projected if hidden is None else hidden + projected
+        assert hidden is not None
+        rows = hidden.movedim(1, -1)
+        pixels = rows.flatten(0, 2)
+        if self.training:
+            pixels = self.norm(pixels)
+        logits = F.linear(self.rest(pixels), self.last.weight, self.last.bias + self.shift)
         dense: Tensor = logits.unflatten(0, rows.shape[:3]).movedim(-1, 1)
         return dense
 
