@@ -143,9 +143,11 @@ def train_dense(run: Run, stage: str, iterations: int | None) -> Iterator[Progre
 
     Adam with coupled L2, 1e-4 (head: learning rate ten times higher, weight decay 1e-3), batch 4
     (PAPER rows 10 and 11); the papers' loss and plain slices with the ``paper`` recipe, class
-    averaged Dice and changed slices otherwise.
+    averaged Dice and changed slices otherwise. What the app's recipe has already taught the head
+    is spared: all at 1e-4, falling to nothing with the time or the iterations.
     """
     paper = run.settings.recipe == "paper"
+    taught = run.learnt
     segmenter = run.segmenter.requires_grad_(False)
     groups = []
     for module in segmenter.trainable():
@@ -157,14 +159,18 @@ def train_dense(run: Run, stage: str, iterations: int | None) -> Iterator[Progre
             groups.append(
                 {
                     "params": list(part.requires_grad_(True).parameters()),
-                    "lr": 1e-3 if head else 1e-4,
+                    "lr": 1e-3 if head and not taught else 1e-4,
                     "weight_decay": 1e-3 if head else 1e-4,
                 }
             )
     optimiser = torch.optim.Adam(groups)
     run.learnt = True
-    step = 0
+    step, began, budget = 0, run.elapsed, run.left
     while run.left > 0 and (iterations is None or step < iterations):
+        if taught:
+            done = step / iterations if iterations else (run.elapsed - began) / budget
+            for group in optimiser.param_groups:
+                group["lr"] = 1e-4 * (1 - done)
         chosen = torch.randint(len(run.images), (run.batch,), generator=run.generator)
         images, targets = run.images[chosen], run.targets[chosen]
         if not paper:
