@@ -164,13 +164,13 @@ def _fit(run: Run, stage: str, bank: PixelBank, steps: int, share: float) -> Ite
     """Train the head for ``steps``, or for that share of the time that is left."""
     head = run.segmenter.head
     assert isinstance(head, LevelHead)
-    full = [slice_.full for slice_ in run.painted]
+    truth = run.targets[: len(run.painted)].cpu()
+    full = torch.tensor([slice_.full for slice_ in run.painted])
+    if full.any():  # scribbles tell less of how common a structure is
+        truth = truth[full]
     classes = len(run.segmenter.labels) + 1
-    frequency = torch.ones(classes) / classes
-    if any(full):
-        truth = run.targets[: len(full)].cpu()[torch.tensor(full)]
-        counted = truth.flatten().bincount(minlength=classes)
-        frequency = counted / counted.sum()
+    counted = truth[truth != UNKNOWN].bincount(minlength=classes)
+    frequency = counted / counted.sum()
     head.requires_grad_(True)
     seconds = max(share * run.left, _LEAST)
     for step, loss in enumerate(

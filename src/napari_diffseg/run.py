@@ -176,7 +176,7 @@ def train_dense(run: Run, stage: str, iterations: int | None) -> Iterator[Progre
         if not paper:
             images, targets = augment(images, targets, run.generator)
         try:
-            loss = _step(segmenter, optimiser, images, targets, paper)
+            loss = _step(segmenter, optimiser, images, targets, paper, taught)
         except torch.OutOfMemoryError:
             if run.batch == 1:
                 raise
@@ -192,8 +192,11 @@ def _step(
     images: Tensor,
     targets: Tensor,
     paper: bool,
+    taught: bool,
 ) -> float:
     segmenter.train()
+    # The head's statistics are those of sampled pixels: whole slices, mostly air, would spoil them.
+    segmenter.head.train(not taught)
     with autocast(images.device):
         with torch.set_grad_enabled(segmenter.config.strategy == "scratch"):
             features = segmenter.encode(images)
