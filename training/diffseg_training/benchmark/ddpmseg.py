@@ -96,15 +96,15 @@ def ddpm_seg(
     everywhere = torch.cartesian_prod(torch.arange(side), torch.arange(side))
     classes_count = len(task.labels) + 1
 
+    def voted(part: Tensor) -> Tensor:
+        with autocast(part.device):
+            winners = [network(part).argmax(1) for network in ensemble]
+        return torch.stack([F.one_hot(one, classes_count).float() for one in winners]).mean(0)
+
     def probabilities(batch: Tensor) -> Tensor:
         shares = []
         for image in batch:
-            votes = [
-                torch.stack(
-                    [F.one_hot(v(part).argmax(1), classes_count).float() for v in ensemble]
-                ).mean(0)
-                for part in describe(image[None], everywhere)
-            ]
+            votes = [voted(part) for part in describe(image[None], everywhere)]
             shares.append(torch.cat(votes).reshape(side, side, -1).movedim(-1, 0).cpu())
         return torch.stack(shares)
 

@@ -70,6 +70,8 @@ class Method:
         Whether its backbone is the larger one (the papers' size L).
     tuned
         Whether its learning rate is a setting of the benchmark.
+    own_grid
+        Whether it chooses its model grid itself, unless told one.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Method:
     continues: bool = False
     large: bool = False
     tuned: bool = False
+    own_grid: bool = False
 
     def does(self, protocol: str) -> bool:
         """Whether it can do a task of a protocol, see :class:`protocols.Split`."""
@@ -211,6 +214,7 @@ METHODS: dict[str, Method] = {
                 backbone=True,
                 continues=kw["strategy"] != "scratch",
                 large=name.endswith("-l"),
+                own_grid=kw["recipe"] == "app",
             )
             for name, (title, kw) in _OURS.items()
         ),

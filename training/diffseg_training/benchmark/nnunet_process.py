@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 
-def train(order: dict[str, Any]) -> tuple[Any, int]:
-    """Plan, preprocess and train; return the trainer and its number of steps."""
+def train(order: dict[str, Any]) -> tuple[Any, dict[str, dict[str, float]]]:
+    """Plan, preprocess and train; return the trainer, and seconds and steps of both stages."""
     import torch
     from nnunetv2.experiment_planning import plan_and_preprocess_api as planning
     from nnunetv2.run.run_training import get_trainer_from_args
@@ -37,7 +37,8 @@ def train(order: dict[str, Any]) -> tuple[Any, int]:
     trainer.on_train_start()
     trainer.network.train()
     budget = Budget(order["seconds"], order["iterations"])
-    steps = 0
+    steps, planned = 0, time.perf_counter() - began
+    began += planned
     while (left := share_left(budget, steps, time.perf_counter() - began)) > 0:
         for group in trainer.optimizer.param_groups:
             # nnU-Net's own decay, step by step.
@@ -46,7 +47,11 @@ def train(order: dict[str, Any]) -> tuple[Any, int]:
         steps += 1
     trainer.on_train_end()
     trainer.set_deep_supervision_enabled(False)
-    return trainer, steps
+    stages = {
+        "planning": {"seconds": planned, "steps": 0},
+        "training": {"seconds": time.perf_counter() - began, "steps": steps},
+    }
+    return trainer, stages
 
 
 def predict(trainer: Any, folder: Path) -> None:
@@ -72,11 +77,9 @@ def main() -> None:
     """Do what ``order.json`` in the folder asks, and write ``answer.json``."""
     folder = Path(sys.argv[1])
     order = json.loads((folder / "order.json").read_text())
-    began = time.perf_counter()
-    trainer, steps = train(order)
-    fitted = time.perf_counter() - began
+    trainer, stages = train(order)
     predict(trainer, folder)
-    answer = {"steps": steps, "fit_seconds": fitted, "version": version("nnunetv2")}
+    answer = {"stages": stages, "version": version("nnunetv2")}
     (folder / "answer.json").write_text(json.dumps(answer))
 
 

