@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -63,10 +64,21 @@ def publish(folder: Path, output: Path, name: str) -> Iterator[Path]:
         own = [row for row in rows if row["protocol"] == protocol]
         if not tables.finished(own):
             continue
-        parts += [f"## {title}", "", about, "", *_tables(own)]
-        if len({row["slices"] for row in tables.finished(own)}) > 1:
+        parts += [f"## {title}", "", about, ""]
+        budgets = Counter(row["budget"] for row in own if row["budget"] is not None)
+        usual = own
+        if len(budgets) > 1:
+            (budget, _), *_ = budgets.most_common(1)
+            usual = [row for row in own if row["budget"] in (None, budget)]
+            parts += [f"Where nothing else is said, at {budget:g} nominal seconds.", ""]
+        parts += _tables(usual)
+        if len(budgets) > 1:
+            for (amount, tests), some in tables.grouped(_tested(own), "amount", "tested").items():
+                parts += [f"### Dice against nominal seconds, {tests}, {amount}", ""]
+                parts += [tables.by_budget(some, title_of), ""]
+        if len({row["slices"] for row in tables.finished(usual)}) > 1:
             path = output / f"{name}-{protocol}-slices.png"
-            figures.curve(own, "slices", path, title_of)
+            figures.curve(usual, "slices", path, title_of)
             yield path
             parts += [f"![Dice against painted slices]({path.name})", ""]
         path = output / f"{name}-{protocol}-seconds.png"
@@ -81,7 +93,7 @@ def publish(folder: Path, output: Path, name: str) -> Iterator[Path]:
 
 def _tables(rows: Sequence[Row]) -> list[str]:
     parts = ["### Dice in percent", "", tables.by_amount(rows, title_of, "dice", 100), ""]
-    tests = tables.grouped([{**row, "tested": "+".join(row["test"])} for row in rows], "tested")
+    tests = tables.grouped(_tested(rows), "tested")
     if len(tests) > 1:
         for (tested,), own in tests.items():
             parts += [f"### Dice in percent, {tested}", ""]
@@ -92,6 +104,10 @@ def _tables(rows: Sequence[Row]) -> list[str]:
         parts += [f"### Dice of each structure in percent, {amount}", ""]
         parts += [tables.per_label(own, title_of), ""]
     return parts
+
+
+def _tested(rows: Sequence[Row]) -> list[Row]:
+    return [{**row, "tested": "+".join(row["test"])} for row in rows]
 
 
 def _preamble(rows: Sequence[Row], name: str) -> str:

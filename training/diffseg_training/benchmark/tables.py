@@ -108,7 +108,7 @@ def by_budget(rows: Sequence[Row], titles: Callable[[str], str], figure: str = "
             [titles(method)]
             + [spread(alike or [r[figure] for r in cells.get((b,), [])]) for b in budgets]
             + [
-                f"{area(own, budgets, figure):.3f}",
+                "-" if math.isnan(under := area(own, budgets, figure)) else f"{under:.3f}",
                 *(
                     spread([r[f] for r in longest], 1, 1)
                     for f in ("fit_seconds", "predict_seconds")
