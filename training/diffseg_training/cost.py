@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from napari_diffseg import report
 from napari_diffseg.unet import Stage, UNet, UNetConfig
 
 
@@ -134,5 +133,4 @@ def peak_memory(device: torch.device) -> int:
     """Peak bytes: of tensors on CUDA, of this process's resident memory on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return report.peak_memory()

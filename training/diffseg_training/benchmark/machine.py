@@ -5,11 +5,11 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from napari_diffseg import report
 from napari_diffseg.device import native_bf16, pick_device
 from napari_diffseg.report import environment
 
@@ -57,15 +57,9 @@ def real_seconds(nominal: float, gflops: float) -> float:
 
 def peak_memory() -> int:
     """Largest resident memory of this process or of a finished child of it, in bytes."""
-    # The kernel hands the parent's ru_maxrss down to a new program; VmHWM starts afresh.
-    status = Path("/proc/self/status")
     unit = 1 if sys.platform == "darwin" else 1024
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        own = int(line.split()[1]) * 1024
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-    return max(own, children)
+    return max(report.peak_memory(), children)
 
 
 def hardware(device: str) -> dict[str, Any]:
