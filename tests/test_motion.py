@@ -12,6 +12,7 @@ from engine_tools import DISC, INTENSITY, dice, disc_volume, volume_of
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_diffseg.losses import UNKNOWN
 from napari_diffseg.motion import Motion, Prior, register
 from napari_diffseg.slices import SliceGrid
 
@@ -120,6 +121,24 @@ def test_order_of_asking_does_not_matter() -> None:
     backwards = Prior(motion, dict(sorted(sources.items())), 3)
     for z in reversed(range(12)):
         assert torch.equal(backwards.at(z), first[z])
+
+
+def test_a_source_with_unknown_pixels_is_completed_once() -> None:
+    partly, asked = _bar(), []
+    partly[0] = UNKNOWN
+
+    def complete(z: int) -> torch.Tensor:
+        asked.append(z)
+        return torch.stack([torch.full((16, 12), share) for share in (0.2, 0.8, 0.0)])
+
+    prior = Prior(_still(10, 16, 12), {2: _bar(), 7: partly}, 3, complete)
+    assert [z for z in range(10) if prior.completes(z)] == [7]
+    assert torch.equal(prior.at(2).argmax(dim=0), _bar())
+    assert asked == []
+    for z in (9, 7, 4, 7):
+        prior.at(z)
+    assert asked == [7]
+    assert (prior.at(8).argmax(dim=0) == 1).all()
 
 
 def test_no_more_than_two_stretches_are_held() -> None:

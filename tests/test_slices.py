@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_diffseg.losses import UNKNOWN
 from napari_diffseg.slices import SliceGrid, body_box
 
 
@@ -92,6 +93,22 @@ def test_outside_the_box_is_certain_background() -> None:
     assert winner.sum() == 2 * 8 * 12
     probability[4:12, 6:18] = 1
     assert (probability == 1).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), columns=st.sampled_from([16, 32, 96]))
+def test_thin_strokes_are_not_lost_on_a_coarse_grid(seed: int, columns: int) -> None:
+    rng = np.random.default_rng(seed)
+    classes = np.full((2, 80, 90), UNKNOWN, np.uint8)
+    stroke = int(rng.integers(10, 70))
+    classes[0, stroke, 12:80], classes[1, 12:70, stroke] = 1, 2
+    grid = SliceGrid((5, 75, 4, 86), (80, 90), (columns, columns), INTENSITY)
+    target = grid.target(classes)
+    assert set(target.unique().tolist()) == {1, 2, UNKNOWN}
+    # Each runs on without a hole, one or two grid pixels wide.
+    assert (target[0] == 1).any(dim=0).sum() >= round(68 / 82 * columns) - 1
+    assert (target[1] == 2).any(dim=1).sum() >= round(58 / 70 * columns) - 1
+    assert max((target[0] == 1).sum(dim=0).max(), (target[1] == 2).sum(dim=1).max()) <= 2
 
 
 def _scan(*, table: bool = False, body: bool = True, shape=(6, 200, 256)) -> NDArray[np.int16]:

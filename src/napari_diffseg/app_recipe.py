@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_diffseg.augment import augment
+from napari_diffseg.completion import frequency
 from napari_diffseg.device import autocast, native_bf16, upload
 from napari_diffseg.losses import UNKNOWN
 from napari_diffseg.motion import Motion, register
@@ -47,22 +48,25 @@ def columns(backbone: UNet, device: torch.device) -> int:
 def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
     """Train ``run.segmenter``; see :func:`~napari_diffseg.finetune.finetune`."""
     segmenter = run.segmenter
-    if len(run.volume.hu) > 1 and any(slice_.full for slice_ in run.painted):
+    full = [slice_ for slice_ in run.painted if slice_.full]
+    if len(run.volume.hu) > 1:
         if motion is None or not motion.fits(run.volume, run.grid):
             motion = yield from _registered(run)
         segmenter.motion = motion
-        run.prior = prior_of(segmenter.motion, run.painted, segmenter.labels, run.grid)
+        run.prior = prior_of(segmenter, run.grid, run.volume, full)
     if segmenter.config.strategy == "scratch":
         yield from train_dense(run, "training", run.settings.iterations)
         return
     decoder = segmenter.config.strategy == "decoder"
-    rounds = 1 if run.prior is None else len(_STEPS)
+    rounds = 1 if segmenter.motion is None else len(_STEPS)
     steps, last = _shares(run, rounds, decoder)
     painted = yield from _painted_bank(run)
     yield from _fit(run, "learning", painted, steps[0], steps[0] / sum(steps))
     for index, reach in enumerate(_REACHES[: rounds - 1], start=1):
         if steps[index] == 0 or run.left <= 0:
             break
+        if len(full) < len(run.painted):  # a better head completes scribbles better
+            run.prior = prior_of(segmenter, run.grid, run.volume, run.painted)
         spread = yield from _spread_bank(run, reach)
         if run.left <= 0:
             break
@@ -128,8 +132,8 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
     """Sample slices near the painted ones, labelled by head and prior together."""
     assert run.prior is not None
     bank, images_near, guesses = PixelBank(), [], []
-    near = [z for z in range(len(run.volume.hu)) if 0 < run.prior.distance(z) <= reach]
-    known = {slice_.z for slice_ in run.painted}
+    near = [z for z in range(len(run.volume.hu)) if run.prior.distance(z) <= reach]
+    known = {slice_.z for slice_ in run.painted if slice_.full}
     near = [z for z in near if z not in known]
     near = near[:: math.ceil(len(near) / _MOST) or 1]
     step = run.batch
@@ -166,15 +170,11 @@ def _fit(run: Run, stage: str, bank: PixelBank, steps: int, share: float) -> Ite
     assert isinstance(head, LevelHead)
     truth = run.targets[: len(run.painted)].cpu()
     full = torch.tensor([slice_.full for slice_ in run.painted])
-    if full.any():  # scribbles tell less of how common a structure is
-        truth = truth[full]
-    classes = len(run.segmenter.labels) + 1
-    counted = truth[truth != UNKNOWN].bincount(minlength=classes)
-    frequency = counted / counted.sum()
+    common = frequency(truth, full, len(run.segmenter.labels) + 1)
     head.requires_grad_(True)
     seconds = max(share * run.left, _LEAST)
     for step, loss in enumerate(
-        fit(head, bank, frequency, steps, run.generator, seconds=seconds), start=1
+        fit(head, bank, common, steps, run.generator, seconds=seconds), start=1
     ):
         yield run.progress(stage, step, steps, loss)
         if run.finishing:

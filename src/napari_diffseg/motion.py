@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_diffseg.backbone import Intensity
+from napari_diffseg.losses import UNKNOWN
 from napari_diffseg.slices import SliceGrid
 from napari_diffseg.volume import Volume
 
-# Soft tissue fills most of the range: its edges are what the labels follow.
-_SOFT_TISSUE = Intensity((-1024.0, -160.0, 240.0, 1500.0), (-1.0, -0.9, 0.9, 1.0))
+SOFT_TISSUE = Intensity((-1024.0, -160.0, 240.0, 1500.0), (-1.0, -0.9, 0.9, 1.0))
+"""Soft tissue fills most of the range: its edges are what the labels follow."""
+
 _ITERATIONS = 15
 _SMOOTHING = 0.7  # pixels; measured better than 1.0, 1.5 and 2.0 on two CTs
 _LEAK = 0.05  # share of every label that is given up per slice travelled
@@ -66,7 +68,7 @@ def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Motion]:
     Motion
         The displacements.
     """
-    soft = replace(grid, intensity=_SOFT_TISSUE)
+    soft = replace(grid, intensity=SOFT_TISSUE)
 
     def image(z: int) -> sitk.Image:
         return sitk.GetImageFromArray(soft.image(volume.hu[z][None])[0, 0].numpy())
@@ -109,7 +111,7 @@ def _warp(x: Tensor, displacement: NDArray[np.float16]) -> Tensor:
 
 
 class Prior:
-    """Label probabilities that travelled from the slices painted in full.
+    """Label probabilities that travelled from the painted slices.
 
     Each step along the volume gives up a share of what is known, so trust fades with distance.
     Only the stretch between two painted slices is held, in 8 bits.
@@ -119,13 +121,24 @@ class Prior:
     motion
         Displacements between neighbouring slices.
     sources
-        Class maps ``(rows, columns)`` int64 of the slices painted in full, by slice.
+        Class maps ``(rows, columns)`` int64 of the painted slices, by slice.
     classes
         Number of classes, background included.
+    complete
+        Gives the class probabilities of a source with pixels that are
+        :data:`~napari_diffseg.losses.UNKNOWN`, when they are first needed.
     """
 
-    def __init__(self, motion: Motion, sources: Mapping[int, Tensor], classes: int) -> None:
+    def __init__(
+        self,
+        motion: Motion,
+        sources: Mapping[int, Tensor],
+        classes: int,
+        complete: Callable[[int], Tensor] | None = None,
+    ) -> None:
         self.motion, self.sources, self.classes = motion, dict(sorted(sources.items())), classes
+        self._complete = complete
+        self._completed: dict[int, Tensor] = {}
         self._held: OrderedDict[tuple[int, int], dict[int, Tensor]] = OrderedDict()
 
     def distance(self, z: int) -> int:
@@ -135,7 +148,7 @@ class Prior:
     def at(self, z: int) -> Tensor:
         """Class probabilities ``(classes, rows, columns)`` of slice ``z``."""
         if z in self.sources:
-            return self._one_hot(z)
+            return self._source(z)
         ends = list(self.sources)
         below = max((s for s in ends if s < z), default=-1)
         above = min((s for s in ends if s > z), default=-1)
@@ -146,19 +159,27 @@ class Prior:
                 self._held.popitem(last=False)
         return stretch[z].float() / 255
 
-    def _one_hot(self, z: int) -> Tensor:
-        return F.one_hot(self.sources[z], self.classes).movedim(-1, 0).float()
+    def completes(self, z: int) -> bool:
+        """Whether slice ``z`` is a source with pixels that had to be completed."""
+        return z in self.sources and bool((self.sources[z] == UNKNOWN).any())
+
+    def _source(self, z: int) -> Tensor:
+        if self._complete is None or not self.completes(z):
+            return F.one_hot(self.sources[z], self.classes).movedim(-1, 0).float()
+        if z not in self._completed:
+            self._completed[z] = (self._complete(z) * 255).round().byte()
+        return self._completed[z].float() / 255
 
     def _travel(self, below: int, above: int) -> dict[int, Tensor]:
         found: dict[int, Tensor] = {}
         last = len(self.motion.up)
         if below >= 0:
-            p = self._one_hot(below)
+            p = self._source(below)
             for z in range(below + 1, above if above >= 0 else last + 1):
                 p = (1 - _LEAK) * _warp(p, self.motion.down[z - 1]) + _LEAK / self.classes
                 found[z] = (p * 255).round().byte()
         if above >= 0:
-            p = self._one_hot(above)
+            p = self._source(above)
             reach = max(_REACH, _SHARE * (above - below))
             for z in range(above - 1, below, -1):
                 p = (1 - _LEAK) * _warp(p, self.motion.up[z]) + _LEAK / self.classes

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from napari_diffseg.completion import completed, frequency
 from napari_diffseg.device import autocast, pick_device, upload
-from napari_diffseg.motion import Motion, Prior
+from napari_diffseg.losses import UNKNOWN
+from napari_diffseg.motion import Prior
 from napari_diffseg.painted import PaintedSlice
 from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.slices import SliceGrid
@@ -45,17 +47,28 @@ def outwards(start: int, count: int) -> list[int]:
 
 
 def prior_of(
-    motion: Motion, painted: Sequence[PaintedSlice], labels: Sequence[Label], grid: SliceGrid
+    segmenter: Segmenter, grid: SliceGrid, volume: Volume, painted: Sequence[PaintedSlice]
 ) -> Prior | None:
-    """Make the prior that the slices painted in full give, or ``None`` if there are none."""
-    full = [slice_ for slice_ in painted if slice_.full]
-    if not full:
+    """Make the prior that painted slices give, or ``None`` if there are none.
+
+    Scribbled slices are completed by the segmenter, which has to be trained by then.
+    """
+    if segmenter.motion is None or not painted:
         return None
     classes = np.zeros(256, np.uint8)
-    for index, label in enumerate(labels, start=1):
+    for index, label in enumerate(segmenter.labels, start=1):
         classes[label.id] = index
-    sources = {slice_.z: grid.target(classes[slice_.mask][None])[0] for slice_ in full}
-    return Prior(motion, sources, len(labels) + 1)
+    partial = classes.copy()
+    partial[0] = UNKNOWN
+    targets = grid.target(np.stack([(classes if s.full else partial)[s.mask] for s in painted]))
+    sources = {slice_.z: target for slice_, target in zip(painted, targets, strict=True)}
+    full = torch.tensor([slice_.full for slice_ in painted])
+    common = frequency(targets, full, len(segmenter.labels) + 1)
+
+    def complete(z: int) -> torch.Tensor:
+        return completed(segmenter, grid, volume, z, sources[z], common)
+
+    return Prior(segmenter.motion, sources, len(segmenter.labels) + 1, complete)
 
 
 def posterior(logits: torch.Tensor, prior: Prior | None, z: int) -> torch.Tensor:
@@ -73,7 +86,10 @@ def posterior(logits: torch.Tensor, prior: Prior | None, z: int) -> torch.Tensor
     own = logits.float().log_softmax(dim=0)
     if prior is None:
         return own.exp()
-    travelled = prior.at(z).to(own.device).clamp(min=1e-3)
+    travelled = prior.at(z).to(own.device)
+    if prior.completes(z):
+        return travelled  # the network's opinion is in it already
+    travelled = travelled.clamp(min=1e-3)
     joint: torch.Tensor = (travelled.log() + own.clamp(min=-8)).softmax(dim=0)
     return joint
 
@@ -155,7 +171,7 @@ def predict(
     )
     prior = None
     if segmenter.motion is not None and segmenter.motion.fits(volume, grid):
-        prior = prior_of(segmenter.motion, painted, segmenter.labels, grid)
+        prior = prior_of(segmenter, grid, volume, painted)
     order = outwards(start, len(volume.hu))
     yield from _predict(segmenter, grid, volume, prior, order[:1])
     yield from _predict(segmenter, grid, volume, prior, order[1:])

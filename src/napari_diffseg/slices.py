@@ -13,6 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from napari_diffseg.backbone import Intensity
+from napari_diffseg.losses import UNKNOWN
 from napari_diffseg.volume import Volume
 
 _AIR = -1024.0
@@ -97,10 +98,25 @@ class SliceGrid:
         )
 
     def target(self, classes: NDArray[np.uint8]) -> Tensor:
-        """Class indices ``(n, y, x)`` on the grid, nearest neighbour, int64."""
-        cropped = torch.from_numpy(self._crop(classes, 0))[:, None].float()
-        resampled = F.interpolate(cropped, size=self.size, mode="nearest-exact")
-        return resampled[:, 0].long()
+        """Class indices ``(n, y, x)`` on the grid, nearest neighbour, int64.
+
+        A grid pixel that would be :data:`~napari_diffseg.losses.UNKNOWN` takes a known class
+        that falls into it, so that no thin stroke is lost.
+        """
+        cropped = torch.from_numpy(self._crop(classes, 0))
+        resampled = F.interpolate(cropped[:, None].float(), size=self.size, mode="nearest-exact")
+        on_grid = resampled[:, 0].long()
+        if not (on_grid == UNKNOWN).any():
+            return on_grid
+        n, y, x = (cropped != UNKNOWN).nonzero(as_tuple=True)
+        at = (
+            n,
+            y * self.size[0] // cropped.shape[1],
+            x * self.size[1] // cropped.shape[2],
+        )
+        missed = on_grid[at] == UNKNOWN
+        on_grid[tuple(index[missed] for index in at)] = cropped[n, y, x][missed].long()
+        return on_grid
 
     def native(self, scores: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Class probabilities on the grid, back on the native slice.
