@@ -65,8 +65,7 @@ def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
     for index, reach in enumerate(_REACHES[: rounds - 1], start=1):
         if steps[index] == 0 or run.left <= 0:
             break
-        if len(full) < len(run.painted):  # a better head completes scribbles better
-            run.prior = prior_of(segmenter, run.grid, run.volume, run.painted)
+        yield from _completed(run)
         spread = yield from _spread_bank(run, reach)
         if run.left <= 0:
             break
@@ -99,6 +98,20 @@ def _registered(run: Run) -> Generator[Progress, None, Motion]:
             motion: Motion = stop.value
             return motion
         yield run.progress("comparing slices", done, len(run.volume.hu) - 1)
+
+
+def _completed(run: Run) -> Iterator[Progress]:
+    """Complete scribbled slices anew, as the head has become better at it."""
+    scribbled = [slice_.z for slice_ in run.painted if not slice_.full]
+    if not scribbled:
+        return
+    run.prior = prior_of(run.segmenter, run.grid, run.volume, run.painted)
+    assert run.prior is not None
+    for done, z in enumerate(scribbled, start=1):
+        run.prior.at(z)
+        yield run.progress("completing scribbles", done, len(scribbled), preview=True)
+        if run.left <= 0:
+            return
 
 
 def _maps(run: Run, images: Tensor) -> tuple[Tensor, ...]:

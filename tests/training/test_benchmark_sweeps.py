@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -209,14 +210,20 @@ def test_a_sweep_becomes_a_page_with_its_rows(
     page = ("publish", str(tmp_path / "sweep"), "-o", str(tmp_path / "docs"), "--name", "small")
     assert main(page) == 1  # the method of the failed row has no title
     assert "no method 'no-such-method'" in capsys.readouterr().err
-    rows = (tmp_path / "sweep" / "rows.jsonl").read_text().replace("no-such-method", "unetr")
-    (tmp_path / "sweep" / "rows.jsonl").write_text(rows)
+    named = (tmp_path / "sweep" / "rows.jsonl").read_text().replace("no-such-method", "unetr")
+    rows = [json.loads(line) for line in named.splitlines()]
+    for where in ("body", "slice"):
+        rows[0][f"calibration_error_{where}"] = 0.012
+        rows[0][f"errors_in_least_confident_tenth_{where}"] = 0.625
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "sweep" / "rows.jsonl").write_text(lines)
     assert main(page) == 0
     text = (tmp_path / "docs" / "small.md").read_text()
     assert "2 rows of 3 finished" in text
     assert "## Inside volumes" in text
     assert "| method | 2 slices | 3 slices |" in text
     assert "## Failed rows" in text
+    assert re.search(r"## Confidence\n\n.*\n.*\n\| Nearest-slice copy .* 1.2 \| 62.5 \|", text)
     for figure in ("slices", "seconds"):
         assert f"(small-in-volume-{figure}.png)" in text
         assert (tmp_path / "docs" / f"small-in-volume-{figure}.png").stat().st_size > 1000

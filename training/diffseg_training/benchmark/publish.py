@@ -85,6 +85,11 @@ def publish(folder: Path, output: Path, name: str) -> Iterator[Path]:
         figures.cost(own, path, title_of)
         yield path
         parts += [f"![Dice against seconds of learning and prediction]({path.name})", ""]
+    if gained := tables.gains(rows, title_of):
+        parts += ["## From a model of another volume: Dice, and the gain over the backbone", ""]
+        parts += [gained, ""]
+    if sure := tables.calibrations(rows, title_of):
+        parts += ["## Confidence", "", sure, ""]
     parts += ["## Cost", "", tables.costs(rows, title_of)]
     if broken := tables.failures(rows):
         parts += ["", "## Failed rows", "", broken]
