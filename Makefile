@@ -12,6 +12,7 @@
 .NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
+NEED_PACKAGES := $(addprefix tests/training/test_,benchmark_packages.py quality.py release.py)
 STAMP_NEEDS := pyproject.toml constraints.txt tools/setup.sh
 
 demo: .venv/.ready-training
@@ -36,7 +37,7 @@ benchmark-env: .venv-benchmarks/.ready
 	touch $@
 
 test-benchmarks: .venv-benchmarks/.ready
-	tools/with-display.sh .venv-benchmarks/bin/python -m pytest tests/training/test_benchmark_packages.py
+	tools/with-display.sh .venv-benchmarks/bin/python -m pytest $(NEED_PACKAGES)
 
 .venv/.ready-%: $(STAMP_NEEDS)
 	PYTHON="$(PYTHON)" tools/setup.sh $*
