@@ -10,6 +10,7 @@ import torch
 
 from diffseg_training.benchmark.methods import Options, find_method
 from diffseg_training.benchmark.networks import ENCODERS, IMAGENET_FOLDER, NETWORKS
+from diffseg_training.benchmark.profiles import OURS
 from diffseg_training.benchmark.supervised import train_network
 from diffseg_training.benchmark.tasks import Budget, Example, Task
 from napari_diffseg.backbone import Backbone, Intensity, save_backbone
@@ -106,7 +107,7 @@ def test_networks_at_the_papers_size_take_two_steps(name: str) -> None:
     assert outcome.masks[0].shape == (1, 64, 64)
 
 
-@pytest.mark.parametrize("name", ["scratch", "linear", "decoder", "ddpm-seg"])
+@pytest.mark.parametrize("name", [f"{s}{m}" for s in OURS for m in ("", "-m")] + ["ddpm-seg"])
 def test_our_rows_at_the_papers_size_take_two_steps(name: str, unet_b: Path) -> None:
     pytest.importorskip("segmentation_models_pytorch", reason="needs make benchmark-env")
     task, _ = _task(2)
