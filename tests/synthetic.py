@@ -89,7 +89,7 @@ def save_series(
         data = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
         data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
         data.SpecificCharacterSet = "ISO_IR 100"
-        data.PatientName, data.PatientID = "DOE^JÄNE", "4711"
+        data.PatientName, data.PatientID = "DOE^JÄNE", "PAT-4711"
         data.PatientBirthDate, data.PatientSex = "", ""
         data.StudyInstanceUID, data.SeriesInstanceUID = STUDY, series
         data.FrameOfReferenceUID, data.Modality = FRAME, "CT"

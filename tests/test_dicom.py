@@ -238,7 +238,7 @@ def test_nothing_that_names_the_patient_is_kept(tmp_path):
     save_series(tmp_path, line(3))
     volume = read_volume(tmp_path)
     content = repr(volume) + repr(volume.geometry.reference) + volume.name
-    for word in ("DOE", "4711", str(tmp_path)):
+    for word in ("DOE", "PAT-4711", str(tmp_path)):
         assert word not in content
 
 

@@ -35,7 +35,7 @@ def test_dicom_seg_refers_to_the_slices_it_was_painted_on(tmp_path, series):
     volume, mask = series
     write_mask(tmp_path / "m.dcm", mask, volume.geometry, LABELS)
     found = hd.seg.segread(tmp_path / "m.dcm")
-    assert (found.PatientID, found.StudyInstanceUID) == ("4711", STUDY)
+    assert (found.PatientID, found.StudyInstanceUID) == ("PAT-4711", STUDY)
     assert str(found.PatientName) == "DOE^JÄNE"
     assert found.FrameOfReferenceUID == FRAME
     segments = [found.get_segment_description(n) for n in found.segment_numbers]
