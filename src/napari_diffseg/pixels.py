@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_diffseg.completion import COUNTED
 from napari_diffseg.device import autocast, native_bf16
 from napari_diffseg.losses import UNKNOWN
 from napari_diffseg.segmenter import LevelHead
@@ -133,11 +134,11 @@ def fit(
     sample_weights = balance[classes] * weights
     sample_weights /= sample_weights.mean()
     seen = count * balance
-    # Half-way between the frequency in the sample and that in the slices; of the weights tried
-    # (0, 0.5, 1) the best.
+    # Between the frequency in the sample and that in the slices.
     head.shift = torch.where(
         present,
-        0.5 * frequency.to(device).clamp(min=1e-6).log() - (seen / seen.sum()).clamp(1e-8).log(),
+        COUNTED * frequency.to(device).clamp(min=1e-6).log()
+        - (seen / seen.sum()).clamp(1e-8).log(),
         -30.0,
     )
     sample = features[torch.randperm(len(features), generator=generator)[:_BATCH]].float()

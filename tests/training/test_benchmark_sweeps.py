@@ -222,6 +222,7 @@ def test_a_sweep_becomes_a_page_with_its_rows(
     assert "2 rows of 3 finished" in text
     assert "## Inside volumes" in text
     assert "| method | 2 slices | 3 slices |" in text
+    assert "Dice at 2 slices against real seconds." in text
     assert "## Failed rows" in text
     assert re.search(r"## Confidence\n\n.*\n.*\n\| Nearest-slice copy .* 1.2 \| 62.5 \|", text)
     for figure in ("slices", "seconds"):
