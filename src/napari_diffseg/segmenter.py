@@ -196,9 +196,10 @@ class Segmenter(nn.Module):
 
         The head of a segmenter is kept when the labels are the same.
         """
-        unet = deepcopy(start.unet)
         if config.strategy == "scratch":
-            unet = UNet(replace(unet.config, time=False))
+            unet = UNet(replace(start.unet.config, time=False))
+        else:
+            unet = deepcopy(start.unet)
         made = cls(unet, start.intensity, labels, config)
         same = ("head", "hidden")
         if (

@@ -81,7 +81,7 @@ def nnunet_2d(task: Task, rate: float = 1.0) -> Outcome:
     stages = answer["stages"]
     fitted = min(spent, sum(stage["seconds"] for stage in stages.values()))
     steps = int(stages["training"]["steps"])
-    return Outcome(tuple(masks), fitted, steps, f"nnunetv2 {answer['version']}", stages)
+    return Outcome(tuple(masks), fitted, steps, answer["about"], stages)
 
 
 def write_raw(task: Task, folder: Path) -> None:

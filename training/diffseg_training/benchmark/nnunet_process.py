@@ -73,13 +73,18 @@ def predict(trainer: Any, folder: Path) -> None:
     predictor.predict_from_files_sequential(str(folder / "test"), str(target))
 
 
+def _about(plan: Any) -> str:
+    pixels = " x ".join(str(side) for side in plan.patch_size)
+    return f"nnunetv2 {version('nnunetv2')}, {pixels} pixels, batches of {plan.batch_size}"
+
+
 def main() -> None:
     """Do what ``order.json`` in the folder asks, and write ``answer.json``."""
     folder = Path(sys.argv[1])
     order = json.loads((folder / "order.json").read_text())
     trainer, stages = train(order)
     predict(trainer, folder)
-    answer = {"stages": stages, "version": version("nnunetv2")}
+    answer = {"stages": stages, "about": _about(trainer.configuration_manager)}
     (folder / "answer.json").write_text(json.dumps(answer))
 
 
