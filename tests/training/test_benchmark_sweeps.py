@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -230,6 +231,34 @@ def test_a_sweep_becomes_a_page_with_its_rows(
         assert (tmp_path / "docs" / f"small-in-volume-{figure}.png").stat().st_size > 1000
     assert len(sweeps.read_rows(tmp_path / "docs" / "small.jsonl")) == 3
     assert str(tmp_path) not in text + (tmp_path / "docs" / "small.jsonl").read_text()
+
+
+def test_a_page_has_a_table_for_each_budget_that_most_methods_had(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(spec: RowSpec, masks: Path | None, limit: float | None) -> dict[str, object]:
+        row = compute(_spec(data, method="nearest-copy"), masks)
+        return row | spec.heading() | {"dice": 0.01 * (spec.budget or 0)}
+
+    monkeypatch.setattr(sweeps, "run_row", run)
+    plan = {10.0: ("unetr", "linear", "ours"), 60.0: ("unetr", "linear"), 120.0: ("ours",)}
+    specs = [
+        replace(_spec(data, method), budget=budget, weights=f"{budget:g} s")
+        for budget, methods in plan.items()
+        for method in methods
+    ]
+    list(sweeps.sweep(specs, tmp_path / "sweep" / "rows.jsonl"))
+    asked = ["publish", str(tmp_path / "sweep"), "-o", str(tmp_path / "docs"), "--name", "page"]
+    assert main(asked) == 0
+    text = (tmp_path / "docs" / "page.md").read_text()
+    tables = re.findall(
+        r"### Dice in percent, (\d+) nominal seconds\n\n.*\n.*\n((?:\|.*\n)+)", text
+    )
+    assert [(seconds, table.count("\n")) for seconds, table in tables] == [("60", 2), ("10", 3)]
+    assert "60.0" in tables[0][1]
+    assert "10.0" in tables[1][1]
+    assert "| method | 10 s | 60 s | 120 s |" in text
+    assert "- Backbone 60 s: 2 rows" in text
 
 
 def test_rates_are_measured_and_written(

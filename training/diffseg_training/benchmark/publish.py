@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -65,22 +64,23 @@ def publish(folder: Path, output: Path, name: str) -> Iterator[Path]:
         if not tables.finished(own):
             continue
         parts += [f"## {title}", "", about, ""]
-        budgets = Counter(row["budget"] for row in own if row["budget"] is not None)
-        usual = own
-        if len(budgets) > 1:
-            (budget, _), *_ = budgets.most_common(1)
-            usual = [row for row in own if row["budget"] in (None, budget)]
-            parts += [f"Where nothing else is said, at {budget:g} nominal seconds.", ""]
-        parts += _tables(usual)
-        if len(budgets) > 1:
-            for (amount, tests), some in tables.grouped(_tested(own), "amount", "tested").items():
+        several = _several(own)
+        budgets = _budgets(own)
+        for budget in budgets:
+            at = [row for row in own if row["budget"] in (None, budget)]
+            parts += _tables(at, f", {budget:g} nominal seconds" if several else "")
+        for (amount, tests), some in tables.grouped(_tested(own), "amount", "tested").items():
+            if _several(some):
                 parts += [f"### Dice against nominal seconds, {tests}, {amount}", ""]
                 parts += [tables.by_budget(some, title_of), ""]
-        if len({row["slices"] for row in tables.finished(usual)}) > 1:
+        amounts, budget = max((len(_amounts(own, budget)), budget or 0.0) for budget in budgets)
+        if amounts > 1:
             path = output / f"{name}-{protocol}-slices.png"
-            figures.curve(usual, "slices", path, title_of)
+            at = [row for row in own if row["budget"] in (None, budget)]
+            figures.curve(at, "slices", path, title_of)
             yield path
             parts += [f"![Dice against painted slices]({path.name})", ""]
+            parts += [f"At {budget:g} nominal seconds.", ""] if several else []
         path = output / f"{name}-{protocol}-seconds.png"
         # Not every method has every amount: a mean over them would compare unlike with like.
         amount, alike = _fewest(own)
@@ -102,17 +102,41 @@ def publish(folder: Path, output: Path, name: str) -> Iterator[Path]:
     yield write_text(output / f"{name}.md", "\n".join(parts))
 
 
-def _tables(rows: Sequence[Row]) -> list[str]:
-    parts = ["### Dice in percent", "", tables.by_amount(rows, title_of, "dice", 100), ""]
+def _budgets(rows: Sequence[Row]) -> list[float | None]:
+    """Budgets that most methods had, longest first; one or two methods alone make no table."""
+    budgeted = [row for row in rows if row["budget"] is not None]
+    methods = {
+        budget: len({row["method"] for row in own})
+        for (budget,), own in tables.grouped(budgeted, "budget").items()
+    }
+    most = max(methods.values(), default=0)
+    return sorted((b for b, count in methods.items() if 2 * count >= most), reverse=True) or [None]
+
+
+def _several(rows: Sequence[Row]) -> bool:
+    return len({row["budget"] for row in rows} - {None}) > 1
+
+
+def _amounts(rows: Sequence[Row], budget: float | None) -> set[int]:
+    return {row["slices"] for row in tables.finished(rows) if row["budget"] in (None, budget)}
+
+
+def _tables(rows: Sequence[Row], at: str) -> list[str]:
+    parts = [f"### Dice in percent{at}", "", tables.by_amount(rows, title_of, "dice", 100), ""]
     tests = tables.grouped(_tested(rows), "tested")
     if len(tests) > 1:
         for (tested,), own in tests.items():
-            parts += [f"### Dice in percent, {tested}", ""]
+            parts += [f"### Dice in percent, {tested}{at}", ""]
             parts += [tables.by_amount(own, title_of, "dice", 100), ""]
-    parts += ["### Jaccard in percent", "", tables.by_amount(rows, title_of, "jaccard", 100), ""]
-    parts += ["### HD95 in mm", "", tables.by_amount(rows, title_of, "hd95_mm"), ""]
+    parts += [
+        f"### Jaccard in percent{at}",
+        "",
+        tables.by_amount(rows, title_of, "jaccard", 100),
+        "",
+    ]
+    parts += [f"### HD95 in mm{at}", "", tables.by_amount(rows, title_of, "hd95_mm"), ""]
     for (amount,), own in tables.grouped(tables.finished(rows), "amount").items():
-        parts += [f"### Dice of each structure in percent, {amount}", ""]
+        parts += [f"### Dice of each structure in percent, {amount}{at}", ""]
         parts += [tables.per_label(own, title_of), ""]
     return parts
 
@@ -146,6 +170,16 @@ def _preamble(rows: Sequence[Row], name: str) -> str:
             f"- Absent structures: {' and '.join(sorted({row['absent'] for row in rows}))}",
             f"- Rivals: {'small variants' if rows[0]['small'] else 'full size'}",
             *machines(done),
+            *_backbones(done),
             "",
         ]
     )
+
+
+def _backbones(rows: Sequence[Row]) -> list[str]:
+    """One line for each backbone, by the first digits of its SHA-256."""
+    own = tables.grouped((row for row in rows if row["weights"] is not None), "weights")
+    return [
+        f"- Backbone {weights}: {len(some)} rows, the last of {max(r['finished'] for r in some)}"
+        for (weights,), some in own.items()
+    ]
