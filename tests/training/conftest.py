@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from pretrain_tools import SOURCES, TINY, write_ct
 
@@ -37,3 +40,27 @@ def recipe() -> Recipe:
         final_learning_rate=2e-4, device="cpu",
     )  # fmt: skip
     return Recipe("tiny", TINY, PrepareSettings(), settings)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two patients in nnU-Net layout, with a disc that drifts and a square above it."""
+    folder = tmp_path / "data"
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    y, x = np.mgrid[:32, :32]
+    for patient in range(2):
+        mask = np.zeros((20, 32, 32), np.uint8)
+        for z in range(20):
+            mask[z][(y - 10 - z / 2) ** 2 + (x - 12) ** 2 < 20] = 1
+        mask[8:, 18:28, 20:28] = 2
+        hu = np.choose(mask, (0, 120, 240)) + np.random.default_rng(patient).normal(
+            0, 5, mask.shape
+        )
+        affine = np.diag([-2.0, -2.0, 4.0, 1.0])
+        for place, array in (("imagesTr/p{}_0000", hu), ("labelsTr/p{}", mask)):
+            image = nib.Nifti1Image(array.astype(np.int16).T, affine)
+            nib.save(image, folder / f"{place.format(patient)}.nii.gz")
+    about = {"labels": {"background": 0, "disc": 1, "square": 2}}
+    (folder / "dataset.json").write_text(json.dumps(about))
+    return folder

@@ -1,0 +1,101 @@
+"""The scripts in ``benchmarks/``, as processes and at a small size."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from diffseg_training.release import load_trained
+from diffseg_training.settings import Recipe
+from diffseg_training.train import train
+from napari_diffseg.backbone import save_backbone
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
+CONFIG = """
+[unet]
+image_size = 16
+widths = [8, 16]
+blocks = 1
+attention = [8]
+head_channels = 8
+resampling = "conv"
+
+[train]
+hu = [-1000, 1000]
+batch = 4
+validation_slices = 4
+"""
+
+
+def _run(script: str, *arguments: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MPLBACKEND": "Agg"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_speed_says_where_the_seconds_of_a_volume_go(data: Path) -> None:
+    line = json.loads(
+        _run(
+            "speed.py", data / "imagesTr/p0_0000.nii.gz", data / "labelsTr/p0.nii.gz",
+            "--side", "48", "--slices", "30", "--structures", "2", "--seconds", "2",
+        )
+    )  # fmt: skip
+    assert line["shape"] == [30, 48, 48]
+    assert line["structures"] == 2
+    assert 0 < line["first_slice_s"] <= line["predict_s"]
+    assert 0 < line["trained_peak_gib"] <= line["peak_gib"]
+    assert sum(line["stages_s"].values()) > 1
+
+
+def test_gain_is_measured_once_and_reported(
+    data: Path, store: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    *_, last = train(recipe, store, tmp_path / "run")
+    backbone, header = load_trained(tmp_path / "run" / "checkpoint.safetensors")
+    assert header.step == last.step
+    released = replace(backbone, card={"steps": header.step})
+    save_backbone(tmp_path / "backbone.safetensors", released)
+    rows = tmp_path / "gain.jsonl"
+    asked = ("measure", data, tmp_path / "backbone.safetensors", "-o", rows,
+             "--slices", "2", "--iterations", "2", "--seeds", "0", "--every", "6")  # fmt: skip
+    found = [json.loads(line) for line in _run("gain.py", *asked).splitlines()]
+    # Five starts and strategies, from two patients to two patients.
+    assert len(found) == 5 * 4
+    assert {row["steps"] for row in found} == {0, header.step, None}
+    assert all(0 <= row["dice"] <= 1 for row in found)
+    assert _run("gain.py", *asked) == ""  # all of them are there
+    plot, figures = tmp_path / "gain.png", tmp_path / "figures.jsonl"
+    table = _run("gain.py", "report", rows, "--plot", plot, "--figures", figures)
+    assert table.count("within") == table.count("->") == 2 * 5
+    assert plot.stat().st_size > 1000
+    assert len(figures.read_text().splitlines()) == 4 * 5
+
+
+def test_variants_train_and_say_what_they_gain(data: Path, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(CONFIG)
+    out = _run(
+        "variants.py", store, data, "-o", tmp_path / "out", "--config", tmp_path / "tiny.toml",
+        "--only", "starter", "low-noise", "--seconds", "1", "--slices", "2", "--iterations", "2",
+        "--every", "6",
+    )  # fmt: skip
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["variant"] for line in lines] == ["starter", "low-noise"]
+    for line in lines:
+        assert line["slices"] == 4 * line["steps"] > 0
+        assert {"within, random", "within, pre-trained", "across, random"} <= set(line)
+
+
+def test_growth_counts_slices() -> None:
+    head, _, line = _run("growth.py", "--slices", "25", "--steps", "4").splitlines()
+    assert line.startswith("| 25 |")
+    assert "step, processor s" in head
+    assert line.count("|") == head.count("|")
