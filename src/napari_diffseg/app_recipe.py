@@ -15,7 +15,7 @@ from napari_diffseg.augment import augment
 from napari_diffseg.completion import frequency
 from napari_diffseg.device import autocast, native_bf16, upload
 from napari_diffseg.losses import UNKNOWN
-from napari_diffseg.motion import Motion, register
+from napari_diffseg.motion import Motion, register, soft_tissue
 from napari_diffseg.pixels import PixelBank, fit
 from napari_diffseg.predict import posterior, prior_of
 from napari_diffseg.run import Run, train_dense
@@ -153,11 +153,14 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
     for first in range(0, len(near), step):
         batch = near[first : first + step]
         images = upload(run.grid.image(run.volume.hu[batch]), run.images.device)
+        soft = upload(soft_tissue(run.grid, run.volume.hu[batch]), run.images.device)
         maps = _maps(run, images)
         with torch.inference_mode(), autocast(images.device):
             logits = run.segmenter.head(maps)
         for index, z in enumerate(batch):
-            sure, guess = posterior(logits[index], run.prior, z).max(dim=0, keepdim=True)
+            sure, guess = posterior(logits[index], run.prior, z, soft[index]).max(
+                dim=0, keepdim=True
+            )
             guess = guess.masked_fill(sure < _SURE, UNKNOWN)  # and no inference tensor any more
             guesses.append(guess)
             bank.add(

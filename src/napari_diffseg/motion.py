@@ -55,6 +55,11 @@ class Motion:
         return self.up.shape == (len(volume.hu) - 1, 2, *grid.size)
 
 
+def soft_tissue(grid: SliceGrid, hu: NDArray[np.int16]) -> Tensor:
+    """Slices ``(n, y, x)`` in HU on the soft-tissue window ``(n, rows, columns)``."""
+    return replace(grid, intensity=SOFT_TISSUE).image(hu)[:, 0]
+
+
 def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Motion]:
     """Register every slice to its neighbours (symmetric demons, Vercauteren et al. 2009).
 
@@ -68,10 +73,9 @@ def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Motion]:
     Motion
         The displacements.
     """
-    soft = replace(grid, intensity=SOFT_TISSUE)
 
     def image(z: int) -> sitk.Image:
-        return sitk.GetImageFromArray(soft.image(volume.hu[z][None])[0, 0].numpy())
+        return sitk.GetImageFromArray(soft_tissue(grid, volume.hu[z][None])[0].numpy())
 
     def displacement(fixed: sitk.Image, moving: sitk.Image) -> NDArray[np.float16]:
         demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from napari_diffseg.completion import completed, frequency
 from napari_diffseg.device import autocast, pick_device, upload
 from napari_diffseg.losses import UNKNOWN
-from napari_diffseg.motion import Prior
+from napari_diffseg.motion import Prior, soft_tissue
 from napari_diffseg.painted import PaintedSlice
 from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.slices import SliceGrid
 from napari_diffseg.volume import Label, Volume
+from napari_diffseg.walks import refined
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +72,10 @@ def prior_of(
     return Prior(segmenter.motion, sources, len(segmenter.labels) + 1, complete)
 
 
-def posterior(logits: torch.Tensor, prior: Prior | None, z: int) -> torch.Tensor:
-    """Class probabilities ``(K, rows, columns)`` from the head and from the painted slices.
+def posterior(
+    logits: torch.Tensor, prior: Prior | None, z: int, image: torch.Tensor | None
+) -> torch.Tensor:
+    """Class probabilities ``(K, rows, columns)`` from head, painted slices and edges.
 
     Parameters
     ----------
@@ -82,16 +85,21 @@ def posterior(logits: torch.Tensor, prior: Prior | None, z: int) -> torch.Tensor
         What travelled from painted slices, or ``None``.
     z
         Slice index.
+    image
+        The slice on the soft-tissue window ``(rows, columns)``, whose edges the outlines shall
+        follow, or ``None``.
     """
     own = logits.float().log_softmax(dim=0)
     if prior is None:
-        return own.exp()
+        return own.exp() if image is None else refined(own.exp(), image)
     travelled = prior.at(z).to(own.device)
     if prior.completes(z):
         return travelled  # the network's opinion is in it already
     travelled = travelled.clamp(min=1e-3)
-    joint: torch.Tensor = (travelled.log() + own.clamp(min=-8)).softmax(dim=0)
-    return joint
+    joint = (travelled.log() + own.clamp(min=-8)).softmax(dim=0)
+    if image is None or z in prior.sources:  # what is painted has its outlines
+        return joint
+    return refined(joint, image)
 
 
 def native_prediction(
@@ -133,8 +141,11 @@ def _predict(
             continue
         finally:
             segmenter.train(training)
-        for z, one in zip(batch, logits, strict=True):
-            yield native_prediction(grid, segmenter.labels, z, posterior(one, prior, z))
+        soft: Sequence[torch.Tensor | None] = [None] * len(batch)
+        if segmenter.config.head == "levels":  # the papers' recipe leaves outlines alone
+            soft = list(upload(soft_tissue(grid, volume.hu[batch]), device))
+        for z, one, image in zip(batch, logits, soft, strict=True):
+            yield native_prediction(grid, segmenter.labels, z, posterior(one, prior, z, image))
 
 
 def predict(
