@@ -9,8 +9,9 @@ from torch import Tensor
 from napari_diffseg.losses import UNKNOWN
 
 _ROUNDS = 200  # of conjugate gradients
-_CLOSE = 1e-3  # residual, relative, at which they end
 _LIKELY = 0.02  # classes that are less likely everywhere do not walk
+_SURE = 0.98  # nor does anyone walk where all are surer than this
+_MARGIN = 4  # pixels around the others
 
 
 def refined(opinion: Tensor, image: Tensor) -> Tensor:
@@ -28,15 +29,27 @@ def refined(opinion: Tensor, image: Tensor) -> Tensor:
     Tensor
         As ``opinion``: each pixel hears its neighbours, and those across an edge hardly.
     """
-    likely = opinion.amax(dim=(1, 2)) > _LIKELY
-    unknown = torch.full_like(image, UNKNOWN, dtype=torch.int64)
+    rows, columns = (opinion.amax(dim=0) < _SURE).nonzero(as_tuple=True)
+    if not len(rows):
+        return opinion
+    box = tuple(
+        slice(max(int(at.min()) - _MARGIN, 0), int(at.max()) + _MARGIN + 1)
+        for at in (rows, columns)
+    )
+    part = opinion[:, *box]
+    likely = part.amax(dim=(1, 2)) > _LIKELY
+    unknown = torch.full_like(image[box], UNKNOWN, dtype=torch.int64)
+    walks = torch.zeros_like(part)
     # 9 HU of soft tissue; a pixel's own opinion counts a tenth of one neighbour's.
-    found = torch.zeros_like(opinion)
-    found[likely] = walked(opinion[likely], unknown, image, pull=0.1, edge=0.04)
+    walks[likely] = walked(part[likely], unknown, image[box], pull=0.1, edge=0.04, close=1e-2)
+    found = opinion.clone()
+    found[:, *box] = walks
     return found
 
 
-def walked(opinion: Tensor, known: Tensor, image: Tensor, pull: float, edge: float) -> Tensor:
+def walked(
+    opinion: Tensor, known: Tensor, image: Tensor, pull: float, edge: float, close: float = 1e-3
+) -> Tensor:
     """Random walks from the known pixels, drawn to an opinion on the way.
 
     Parameters
@@ -51,6 +64,8 @@ def walked(opinion: Tensor, known: Tensor, image: Tensor, pull: float, edge: flo
         Weight of the opinion of a pixel against one neighbour's.
     edge
         Difference between neighbours, in values of the image, that stops a walker.
+    close
+        Relative residual at which the conjugate gradients end.
 
     Returns
     -------
@@ -71,31 +86,32 @@ def walked(opinion: Tensor, known: Tensor, image: Tensor, pull: float, edge: flo
     free = known == UNKNOWN
     fixed = F.one_hot(known.masked_fill(free, 0), len(opinion)).movedim(-1, 0).float() * ~free
 
-    def neighbours(x: Tensor) -> Tensor:
-        total = torch.zeros_like(x)
-        total[..., 1:] += across * x[..., :-1]
-        total[..., :-1] += across * x[..., 1:]
-        total[:, 1:] += down * x[:, :-1]
-        total[:, :-1] += down * x[:, 1:]
-        return total
+    def applied(x: Tensor) -> Tensor:
+        total = diagonal * x
+        total[..., 1:].addcmul_(across, x[..., :-1], value=-1)
+        total[..., :-1].addcmul_(across, x[..., 1:], value=-1)
+        total[:, 1:].addcmul_(down, x[:, :-1], value=-1)
+        total[:, :-1].addcmul_(down, x[:, 1:], value=-1)
+        return total.mul_(free)
 
     def product(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).sum(dim=(1, 2), keepdim=True)
+        return torch.linalg.vecdot(a.flatten(1), b.flatten(1))[:, None, None]
 
-    right = (neighbours(fixed) + pull * opinion) * free
+    right = (pull * opinion).mul_(free) - applied(fixed)
     x = opinion * free
-    residual = right - (diagonal * x - neighbours(x)) * free
+    residual = right - applied(x)
     direction = residual / diagonal
     height = product(residual, direction)
+    enough = close * right.norm()
     for _ in range(_ROUNDS):
-        if residual.norm() <= _CLOSE * right.norm():
+        if residual.norm() <= enough:
             break
-        image_of = (diagonal * direction - neighbours(direction)) * free
+        image_of = applied(direction)
         step = height / product(direction, image_of).clamp(min=1e-20)
-        x += step * direction
-        residual -= step * image_of
+        x.addcmul_(step, direction)
+        residual.addcmul_(step, image_of, value=-1)
         scaled = residual / diagonal
         before, height = height, product(residual, scaled)
-        direction = scaled + height / before.clamp(min=1e-20) * direction
+        direction = torch.addcmul(scaled, height / before.clamp(min=1e-20), direction)
     arrived = (x + fixed).clamp(min=0)
     return arrived / arrived.sum(dim=0).clamp(min=1e-6)
