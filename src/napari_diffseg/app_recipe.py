@@ -33,6 +33,7 @@ _REACHES = (3, 6, 12, 24)  # slices from a painted one to which each round of sp
 _STEPS = (400, 200, 200, 200, 200)  # optimiser steps of the first round of learning and of each
 _MOST = 64  # slices that one round looks at
 _LEAST = 1.0  # seconds of every round of learning
+_WORTH = 60.0  # seconds: less of fine-tuning takes away more than it gives
 _SURE = 0.7  # pixels whose class is less likely than this teach nothing
 
 
@@ -73,9 +74,12 @@ def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
         yield from _fit(run, f"learning {reach} slices around", bank, steps[index], share)
     if not decoder:
         return
-    if run.left <= 0 and not run.finishing:
-        run.note = "the time went into the pixel head: give more, and the decoder is tuned too"
-        yield run.progress("fine-tuning", 0, None)
+    if run.left < _WORTH:
+        if not run.finishing:
+            wanted = math.ceil(run.elapsed + _WORTH)
+            run.note = f"the pixel head is done; give {wanted} s, and the decoder is tuned too"
+            yield run.progress("fine-tuning", 0, None)
+        return
     yield from train_dense(run, "fine-tuning", last)
 
 

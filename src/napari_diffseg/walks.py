@@ -95,7 +95,8 @@ def walked(
         return total.mul_(free)
 
     def product(a: Tensor, b: Tensor) -> Tensor:
-        return torch.linalg.vecdot(a.flatten(1), b.flatten(1))[:, None, None]
+        found: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))[:, None, None]
+        return found
 
     right = (pull * opinion).mul_(free) - applied(fixed)
     x = opinion * free
