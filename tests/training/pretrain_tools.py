@@ -17,6 +17,14 @@ from diffseg_training.settings import Recipe, Source
 from napari_diffseg.unet import UNetConfig
 
 TINY = UNetConfig(16, (8, 16), 1, (8,), 8, "conv")
+TINY_TOML = """
+[unet]
+image_size = 16
+widths = [8, 16]
+blocks = 1
+attention = [8]
+head_channels = 8
+"""
 SOURCES = (Source(r"(?P<patient>patient\d+)", "Test", "CC0"),)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pretrain_tools import TINY_TOML
 
 from diffseg_training.cli import main
 from diffseg_training.config import attribute_help, load_recipe
@@ -19,14 +20,9 @@ from diffseg_training.settings import (
     TrainSettings,
 )
 
-TINY = """
+TINY = f"""
 name = "tiny"
-[unet]
-image_size = 16
-widths = [8, 16]
-blocks = 1
-attention = [8]
-head_channels = 8
+{TINY_TOML}
 [prepare]
 grid = 20
 [train]
