@@ -73,9 +73,15 @@ def starts(options: argparse.Namespace) -> Iterator[tuple[str, int | None, str |
     """Each start with its steps of pre-training and its file; the cheap ones come first."""
     yield "random", 0, None
     for file in options.backbones:
-        yield weights_digest(file), int(load_backbone(file).card["steps"]), file
+        card = load_backbone(file).card
+        yield weights_digest(file), int(card["steps"] if "steps" in card else _step(card)), file
     if "scratch" in options.strategies:
         yield "scratch", None, None
+
+
+def _step(card: dict[str, Any]) -> int:
+    """Step of a file that a run left (``step-….safetensors``), not released yet."""
+    return int(card["training"]["step"])
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:

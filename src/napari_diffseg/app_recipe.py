@@ -31,7 +31,7 @@ _PAINTED = (250, 600)  # pixels of each structure and of background, from one pa
 _SPREAD = (100, 300)  # the same, from one slice that is not painted
 _REACHES = (3, 6, 12, 24)  # slices from a painted one to which each round of spreading goes
 _STEPS = (400, 200, 200, 200, 200)  # optimiser steps of the first round of learning and of each
-_MOST = 64  # slices that one round looks at
+_MOST = 40  # slices that one round looks at
 _LEAST = 1.0  # seconds of every round of learning
 _WORTH = 60.0  # seconds: less of fine-tuning takes away more than it gives
 _SURE = 0.7  # pixels whose class is less likely than this teach nothing
@@ -161,15 +161,19 @@ def _spread_bank(run: Run, reach: int) -> Generator[Progress, None, PixelBank]:
         maps = _maps(run, images)
         with torch.inference_mode(), autocast(images.device):
             logits = run.segmenter.head(maps)
+        found = []
         for index, z in enumerate(batch):
-            sure, guess = posterior(logits[index], run.prior, z, soft[index]).max(
-                dim=0, keepdim=True
-            )
-            guess = guess.masked_fill(sure < _SURE, UNKNOWN)  # and no inference tensor any more
-            guesses.append(guess)
+            sure, guess = posterior(logits[index], run.prior, z, soft[index]).max(dim=0)
+            found.append(guess.masked_fill(sure < _SURE, UNKNOWN))  # and no inference tensor
+        labelled = torch.stack(found)
+        guesses.append(labelled)
+        # Shown plainly, these slices would teach nothing that holds for another patient.
+        changed, targets = augment(images, labelled, run.generator)
+        maps = _maps(run, changed)
+        for index, z in enumerate(batch):
             bank.add(
                 tuple(level[index : index + 1] for level in maps),
-                guess,
+                targets[index : index + 1],
                 run.generator,
                 *_SPREAD,
                 weight=math.exp(-run.prior.distance(z) / reach),
