@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from engine_tools import DISC, SHAPE, SPOT, dice, disc_volume, paint, tiny_backbone
+from engine_tools import DISC, SHAPE, SPOT, dice, disc_volume, paint, tiny_backbone, volume_of
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from napari_diffseg.device import DeviceError, pick_device
@@ -69,6 +69,19 @@ def _learns(device: str) -> None:
 
 def test_learns_a_disc_from_two_slices() -> None:
     _learns("cpu")
+
+
+def test_what_was_learnt_of_slices_around_holds_where_contrast_is_another() -> None:
+    volume, truth = disc_volume((24, *SHAPE[1:]), drift=0.2)
+    settings = TrainSettings(strategy="linear", iterations=300, device="cpu")
+    learnt = _model(
+        list(finetune(volume, paint(truth, 4, 12, 20), _LABELS, tiny_backbone(), settings))
+    )
+    enhanced = volume_of(np.where(volume.hu > -500, volume.hu + 100, volume.hu).astype(np.int16))
+    found = sorted(predict(learnt, enhanced, device="cpu"), key=lambda one: one.z)
+    mask = np.stack([one.mask for one in found])
+    assert dice(mask, truth, DISC.id) > 0.96
+    assert dice(mask, truth, SPOT.id) > 0.96
 
 
 @pytest.mark.gpu
