@@ -6,7 +6,7 @@ seconds, then a pixel head learns on its frozen features from a few painted slic
 choose between ideas; they do not tell how good a backbone will be.
 
     python benchmarks/variants.py STORE LABELLED -o variants --seconds 300
-    python benchmarks/variants.py STORE LABELLED -o variants --only starter low-noise
+    python benchmarks/variants.py STORE LABELLED -o variants --only starter even-noise
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "starter": {},
     "narrow": {"unet": {"widths": (16, 32, 48, 64, 96)}},
     "wide": {"unet": {"widths": (48, 96, 144, 192, 288)}},
-    "low-noise": {"train": {"timestep_power": 2.0}},
+    "even-noise": {"train": {"timestep_power": 1.0}},
     "high-noise": {"train": {"timestep_power": 0.5}},
     "whole-slices": {"train": {"crop": (1.0, 1.0)}},
     "zooms": {"train": {"crop": (0.25, 1.055)}},

@@ -78,11 +78,11 @@ def test_variants_train_and_say_what_they_gain(data: Path, store: Path, tmp_path
     (tmp_path / "tiny.toml").write_text(TINY_TOML + TRAIN_TOML)
     out = _run(
         "variants.py", store, data, "-o", tmp_path / "out", "--config", tmp_path / "tiny.toml",
-        "--only", "starter", "low-noise", "--seconds", "1", "--slices", "2", "--iterations", "2",
+        "--only", "starter", "even-noise", "--seconds", "1", "--slices", "2", "--iterations", "2",
         "--every", "6",
     )  # fmt: skip
     lines = [json.loads(line) for line in out.splitlines()]
-    assert [line["variant"] for line in lines] == ["starter", "low-noise"]
+    assert [line["variant"] for line in lines] == ["starter", "even-noise"]
     for line in lines:
         assert line["slices"] == 4 * line["steps"] > 0
         assert {"within, random", "within, pre-trained", "across, random"} <= set(line)
