@@ -74,14 +74,11 @@ def starts(options: argparse.Namespace) -> Iterator[tuple[str, int | None, str |
     yield "random", 0, None
     for file in options.backbones:
         card = load_backbone(file).card
-        yield weights_digest(file), int(card["steps"] if "steps" in card else _step(card)), file
+        # A file that a run left (step-….safetensors) has no released card yet.
+        steps = card["steps"] if "steps" in card else card["training"]["step"]
+        yield weights_digest(file), int(steps), file
     if "scratch" in options.strategies:
         yield "scratch", None, None
-
-
-def _step(card: dict[str, Any]) -> int:
-    """Step of a file that a run left (``step-….safetensors``), not released yet."""
-    return int(card["training"]["step"])
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
