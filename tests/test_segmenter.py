@@ -75,7 +75,7 @@ def test_apps_recipe_tunes_the_decoder_where_a_minute_is_left_for_it(
     if seconds < 200:  # the head is done, but less than a minute is left
         assert seen[-1].seconds < seconds
         assert _changed(seen[-1].segmenter) == set()
-        assert all(re.search(r"give \d+ s, and the decoder is tuned too", one) for one in notes)
+        assert all(re.search(r"given \d+ s, the decoder is tuned too", one) for one in notes)
         assert notes
     else:
         assert seen[-1].seconds >= seconds

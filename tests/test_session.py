@@ -45,7 +45,7 @@ def test_nothing_to_learn_from_is_said_before_training(session: Session) -> None
 def test_one_label_on_one_slice_trains_and_the_other_label_is_named(session: Session) -> None:
     session.set_slice(1, block())
     steps = list(session.train(QUICK))
-    assert {step.note for step in steps} == {"No painted pixel yet: spleen."}
+    assert [step.note for step in steps if step.note] == ["No painted pixel yet: spleen."]
     assert steps[-1].segmenter is session.segmenter
     assert session.segmenter is not None
     assert session.segmenter.labels == (LIVER,)

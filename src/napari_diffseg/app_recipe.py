@@ -77,7 +77,7 @@ def app_recipe(run: Run, motion: Motion | None) -> Iterator[Progress]:
     if run.left < _WORTH:
         if not run.finishing:
             wanted = math.ceil(run.elapsed + _WORTH)
-            run.note = f"the pixel head is done; give {wanted} s, and the decoder is tuned too"
+            run.note = f"The head is trained; given {wanted} s, the decoder is tuned too."
             yield run.progress("fine-tuning", 0, None)
         return
     yield from train_dense(run, "fine-tuning", last)

@@ -163,7 +163,7 @@ class Learning(Annotation):
                         quality=self.quality if self._judged == (revision, settings) else {},
                     )
                     self._commit(made, progress.segmenter)
-                yield replace(progress, note=f"{progress.note} {note}".strip())
+                yield progress
 
     def _commit(self, made: Round, segmenter: Segmenter) -> None:
         with self._lock:

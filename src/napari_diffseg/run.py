@@ -121,7 +121,7 @@ class Run:
     def shrink(self) -> None:
         """Halve the batch after the device ran out of memory; the next progress says so."""
         self.batch = max(1, self.batch // 2)
-        self.note = f"the device ran out of memory: {self.batch} slices at a time from here"
+        self.note = f"The device ran out of memory: {self.batch} slices at a time from here."
         torch.cuda.empty_cache()
 
     def _preview(self) -> SlicePrediction | None:

@@ -227,6 +227,22 @@ def test_stop_keeps_the_previous_model_and_prediction(window):
     assert "changed since round 1" in window.sentence
 
 
+def test_what_a_training_tells_is_said_at_its_end(window):
+    window.painted_and_trained()
+    assert "No painted pixel" not in window.sentence
+    window.add_label("spleen")
+    window.train()
+    window.until(lambda: window.workspace.runner.running == "training")
+    assert window.sentence.startswith("Learning from 2 slices.")
+    window.idle()
+    assert window.sentence.startswith("No painted pixel yet: spleen. ")
+    window.train(iterations=1_000_000)
+    window.until(lambda: len(window.workspace.runner.losses) > 2)
+    window.click(window.panel.train.stop_button)
+    window.idle()
+    assert window.sentence.startswith("Training stopped, the model before it is kept.")
+
+
 def test_finish_keeps_what_was_learnt_and_predicts(window):
     window.painted_and_trained()
     panel, session = window.panel.train, window.session

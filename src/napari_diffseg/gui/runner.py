@@ -50,6 +50,7 @@ class Runner(QObject):
         self.done = 0
         self.latest: Progress | None = None
         self.losses: list[float] = []
+        self.notes: list[str] = []  # what the training tells the user, at its end
         self.previous: NDArray[np.uint8] | None = None
         self.finishing = False
         self._task: Task | None = None
@@ -106,7 +107,7 @@ class Runner(QObject):
         def generator() -> Generator[Any, None, None]:
             yield from make()
 
-        self.running, self.done, self.latest = running, 0, None
+        self.running, self.done, self.latest, self.notes = running, 0, None, []
         self.finishing = False
         self._previewing = running == "training"
         self._task = Task(generator)
@@ -127,6 +128,8 @@ class Runner(QObject):
                 self.done += 1
             else:
                 self.latest = item
+                if item.note and self.running == "training":
+                    self.notes.append(item.note)
                 if item.loss is not None:
                     self.losses.append(item.loss)
                 preview = item.preview or preview
@@ -179,6 +182,8 @@ class Runner(QObject):
             sentence = "Quality check stopped."
         elif running == "checking":
             sentence = "Quality measured on slices left out of training."
+        else:
+            sentence = " ".join(self.notes)
         self.ended.emit(sentence)
 
     def _on_failed(self, error: Exception) -> None:
