@@ -11,7 +11,8 @@ import torch
 from engine_tools import DISC, SHAPE, SPOT, dice, disc_volume, lively, paint, tiny_backbone
 
 from napari_diffseg.finetune import BACKGROUND, PaintedSlice, TrainSettings, finetune
-from napari_diffseg.predict import SlicePrediction, predict
+from napari_diffseg.motion import Motion, Prior
+from napari_diffseg.predict import SlicePrediction, posterior, predict
 from napari_diffseg.segmenter import Segmenter, SegmenterConfig
 
 _VOLUME, _TRUTH = disc_volume()
@@ -71,6 +72,16 @@ def test_painted_slices_shape_their_neighbours(trained: Segmenter) -> None:
             as_is[z].mask, elsewhere[z], DISC.id
         )
     assert any(not np.array_equal(told[z].mask, as_is[z].mask) for z in (2, 3, 4, 5))
+
+
+@pytest.mark.parametrize(("sources", "expected"), [((3,), 1), ((3, 8), 0)])
+def test_what_was_learnt_from_a_single_slice_counts_half(
+    sources: tuple[int, ...], expected: int
+) -> None:
+    still = np.zeros((9, 2, 8, 8), np.float16)
+    prior = Prior(Motion(still, still), {z: torch.ones(8, 8, dtype=torch.int64) for z in sources}, 2)
+    denial = torch.stack([torch.full((8, 8), 5.0), torch.zeros(8, 8)])
+    assert (posterior(denial, prior, 4, None).argmax(dim=0) == expected).all()
 
 
 def test_scribbles_tell_of_their_neighbours(trained: Segmenter) -> None:

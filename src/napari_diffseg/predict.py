@@ -40,6 +40,7 @@ class SlicePrediction:
 
 
 _BATCH = 4
+_ALONE = 0.5  # weight of what the head says, learnt from a single painted slice
 
 
 def outwards(start: int, count: int) -> list[int]:
@@ -77,6 +78,8 @@ def posterior(
 ) -> torch.Tensor:
     """Class probabilities ``(K, rows, columns)`` from head, painted slices and edges.
 
+    Head and painted slices count alike; a head that learnt from a single slice counts half.
+
     Parameters
     ----------
     logits
@@ -96,7 +99,8 @@ def posterior(
     if prior.completes(z):
         return travelled  # the network's opinion is in it already
     travelled = travelled.clamp(min=1e-3)
-    joint = (travelled.log() + own.clamp(min=-8)).softmax(dim=0)
+    weight = _ALONE if len(prior.sources) == 1 else 1.0
+    joint = (travelled.log() + weight * own.clamp(min=-8)).softmax(dim=0)
     if image is None or z in prior.sources:  # what is painted has its outlines
         return joint
     return refined(joint, image)
