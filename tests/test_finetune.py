@@ -348,7 +348,7 @@ def test_apps_recipe_tunes_the_decoder_when_iterations_are_counted() -> None:
 
 
 def test_a_budget_too_short_for_the_decoder_is_said() -> None:
-    seen = list(_steps(TrainSettings(seconds=0.01, device="cpu")))
+    seen = list(_steps(TrainSettings("decoder", seconds=0.01, device="cpu")))
     assert any("decoder" in one.note for one in seen)
     seen = list(_steps(TrainSettings("linear", seconds=0.01, device="cpu")))
     assert not any("decoder" in one.note for one in seen)

@@ -93,9 +93,9 @@ def test_a_finished_training_keeps_what_it_has_learnt(session: Session) -> None:
     seen = []
     for progress in session.train(endless):
         seen.append(progress)
-        if progress.stage == "fine-tuning" and progress.step == 2:
+        if progress.stage == "learning" and progress.step == 3:
             session.finish()
-    assert (seen[-2].stage, seen[-2].step) == ("fine-tuning", 2)
+    assert (seen[-2].stage, seen[-2].step) == ("learning", 3)
     made = session.rounds[1]
     assert session.round == made
     assert made.settings == endless

@@ -1,4 +1,4 @@
-"""The app's recipe: let labels travel, train a pixel head, spread, then fine-tune the decoder.
+"""The app's recipe: let labels travel, train a pixel head, spread; fine-tune the decoder if asked.
 
 ``docs/decisions/0002-app-recipe.md`` tells what was measured.
 """

@@ -18,8 +18,8 @@ class TrainSettings:
     """
 
     strategy: Strategy = field(
-        default="decoder",
-        metadata={"help": "what is trained: decoder and head, head only, or all from scratch"},
+        default="linear",
+        metadata={"help": "what is trained: head only, decoder and head, or all from scratch"},
     )
     recipe: Literal["app", "paper"] = field(
         default="app", metadata={"help": "the app's recipe, or the papers'"}

@@ -25,11 +25,11 @@ def test_every_field_but_the_budget_is_there_with_its_help(form):
 
 
 def test_what_is_entered_is_what_is_trained_with(form):
-    form.widgets["strategy"].value = "linear"
+    form.widgets["strategy"].value = "decoder"
     form.widgets["iterations"].value = " 40 "
     form.widgets["seed"].value = 7
     form.widgets["grid"].value = "192"
-    wanted = TrainSettings(strategy="linear", seconds=30, iterations=40, seed=7, grid=192)
+    wanted = TrainSettings(strategy="decoder", seconds=30, iterations=40, seed=7, grid=192)
     assert form.settings(30) == wanted
     form.widgets["iterations"].value = "many"
     with pytest.raises(TrainError, match="Iterations: “many” is not a whole number"):

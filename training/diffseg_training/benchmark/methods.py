@@ -154,7 +154,7 @@ def _diffseg(settings: dict[str, Any], task: Task, options: Options) -> Outcome:
 
 
 _OURS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ours": ("Ours (app recipe)", {"recipe": "app", "strategy": "decoder"}),
+    "ours": ("Ours (app recipe)", {"recipe": "app", "strategy": "linear"}),
     "app-scratch": ("Prior and network from scratch", {"recipe": "app", "strategy": "scratch"}),
     "decoder": ("Ours, decoder (paper)", {"recipe": "paper", "strategy": "decoder"}),
     "linear": ("Ours, linear (paper)", {"recipe": "paper", "strategy": "linear"}),

@@ -23,7 +23,7 @@ Stages = dict[str, dict[str, float]]
 def diffseg(
     task: Task,
     recipe: Literal["app", "paper"] = "app",
-    strategy: Strategy = "decoder",
+    strategy: Strategy = "linear",
     timestep: int | None = None,
     hidden: int = 128,
     backbone: str | Path | None = None,
