@@ -79,7 +79,9 @@ def test_what_was_learnt_from_a_single_slice_counts_half(
     sources: tuple[int, ...], expected: int
 ) -> None:
     still = np.zeros((9, 2, 8, 8), np.float16)
-    prior = Prior(Motion(still, still), {z: torch.ones(8, 8, dtype=torch.int64) for z in sources}, 2)
+    prior = Prior(
+        Motion(still, still), {z: torch.ones(8, 8, dtype=torch.int64) for z in sources}, 2
+    )
     denial = torch.stack([torch.full((8, 8), 5.0), torch.zeros(8, 8)])
     assert (posterior(denial, prior, 4, None).argmax(dim=0) == expected).all()
 

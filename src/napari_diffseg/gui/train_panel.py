@@ -63,7 +63,7 @@ class TrainPanel(Section):
             button.setText(text)
             button.setCheckable(True)
             button.setChecked(seconds == 60)
-            span = "as long as it takes, or until you press Finish" if seconds is None else f"for {text}"
+            span = "without a limit" if seconds is None else f"for up to {text}"
             button.setToolTip(f"Learn {span}, then predict every slice")
             button.setSizePolicy(self.train_button.sizePolicy())
             self._budgets.addButton(button, index)
