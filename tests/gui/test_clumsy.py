@@ -76,6 +76,21 @@ def test_files_that_are_no_ct(window, tmp_path, monkeypatch, name, content, says
     assert len(window.viewer.layers) == 0
 
 
+def test_a_damaged_second_file_is_said_beside_an_open_volume(window, tmp_path, monkeypatch):
+    window.open()
+    path = tmp_path / "bad.nii.gz"
+    path.write_bytes(b"\x1f\x8b junk")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(path), ""))
+    window.panel.volume.open_file.emit()
+    assert "bad.nii.gz" in window.sentence  # which the panel shows anew
+    assert window.panel.guide.tone == "error"
+    window.session.add_label("liver")
+    window.paint_block(1, 1)
+    window.click(window.panel.train.train_button)
+    assert "bad.nii.gz" not in window.sentence
+    window.idle()
+
+
 def test_a_second_volume_while_the_first_trains(window):
     window.open()
     first = window.workspace

@@ -239,7 +239,10 @@ class Panel(QWidget):
         try:
             how()
         except ValueError as error:
-            self.banner.show_guide(Guide(str(error), "error"), False)
+            if self.desk.active is not None:
+                self.desk.active.fail(error)
+            else:
+                self.banner.show_guide(Guide(str(error), "error"), False)
 
     # -- closing ----------------------------------------------------------------------------
 
