@@ -23,7 +23,7 @@ import napari_diffseg.learning as module
 from napari_diffseg.finetune import Progress, TrainError
 from napari_diffseg.segmenter import Segmenter
 from napari_diffseg.session import Session, SessionError, SliceState
-from napari_diffseg.volume import Label, read_labels
+from napari_diffseg.volume import Label, VolumeError, read_labels
 
 
 def test_nothing_to_learn_from_is_said_before_training(session: Session) -> None:
@@ -193,7 +193,7 @@ def test_paint_wins_over_the_prediction_in_the_exported_mask(
 def test_slices_without_anything_are_counted_at_export(session: Session, tmp_path: Path) -> None:
     session.set_slice(1, block())
     assert session.export_mask(tmp_path / "mask.nii.gz") == 5
-    with pytest.raises(SessionError, match="does not exist"):
+    with pytest.raises(VolumeError, match="does not exist"):
         session.export_mask(tmp_path / "missing" / "mask.nii.gz")
 
 

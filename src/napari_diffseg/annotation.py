@@ -219,7 +219,7 @@ class Annotation:
             If there is no prediction, or the slice holds paint that differs from it.
         """
         with self._lock:
-            if not self.predicted[self._truth.check(z)]:
+            if not self.predicted[self._truth.check(z)] and z not in self.edited:
                 raise SessionError(f"slice {z} has no prediction to accept; train and predict it")
             self._truth.accept(z, self.prediction[z])
             self.edited -= {z}
@@ -227,7 +227,7 @@ class Annotation:
             self._changed(z)
 
     def edit_prediction(self, z: int, mask: ArrayLike) -> None:
-        """Keep a prediction that the user has corrected.
+        """Keep a prediction, or a preview of one, that the user has corrected.
 
         It is not paint until it is accepted, but later predictions leave it alone until then.
 
@@ -241,17 +241,16 @@ class Annotation:
         Raises
         ------
         SessionError
-            If the mask does not fit, or the slice has no prediction.
+            If the mask does not fit.
         """
         plane = np.asarray(mask, np.uint8)
         with self._lock:
-            if not self.predicted[self._truth.check(z)]:
-                raise SessionError(f"slice {z} has no prediction; paint in the paint layer")
+            z = self._truth.check(z)
             if plane.shape != self.prediction.shape[1:]:
                 raise SessionError(f"slice {z}: the mask {plane.shape} does not fit the volume")
             self.prediction[z] = plane
-            self.edited |= {int(z)}
-            self._log(Record({"op": "edit", "z": int(z)}, plane))
+            self.edited |= {z}
+            self._log(Record({"op": "edit", "z": z}, plane))
 
     # Journal
 
@@ -358,8 +357,6 @@ class Annotation:
                     self._show(past, stored, {z for z, r in shown.items() if r == past})
             except SessionError as error:
                 notes.append(str(error))
-        for z in self.edited:  # it can be accepted, even where what was corrected is gone
-            self.predicted[z] = self.predicted[z] or shown.get(z, number or 1)
         if number:
             try:
                 self.segmenter = self._rounds.model(number)

@@ -55,8 +55,8 @@ class Geometry:
         What writers need to land on the source exactly (qform and sform fields, NRRD space, DICOM
         unique identifiers). It never holds a patient's name or id, nor a path.
     source
-        Folder of the DICOM series, which DICOM-SEG has to read again. In memory only: it must not
-        be logged or stored.
+        File or DICOM folder that it was read from: no export may replace it, and DICOM-SEG reads
+        its series again. In memory only: it must not be logged or stored.
     """
 
     affine: NDArray[np.float64]

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_diffseg.backbone import Backbone, home
+from napari_diffseg.files import check_outputs
 from napari_diffseg.journal import Record, SessionError, SessionFolder
 from napari_diffseg.learning import Learning
 from napari_diffseg.paint import SliceState
@@ -139,7 +140,7 @@ class Session(Learning):
         if self.segmenter is None:
             raise SessionError("there is no model to save; train first")
         self._rename(self.segmenter)
-        _check_folder(Path(path))
+        self.check_output(path)
         self.segmenter.save(path)
 
     def load_model(self, path: Path | str) -> None:
@@ -179,11 +180,15 @@ class Session(Learning):
         """
         with self._lock:
             empty = (self.states == SliceState.UNPAINTED) & (self.predicted == 0)
+            empty[list(self.edited)] = False
         if empty.all():
             raise SessionError("there is nothing to export yet: paint a slice, or train first")
-        _check_folder(Path(path))
         write_mask(path, self.merged(), self.volume.geometry, self.labels)
         return int(empty.sum())
+
+    def check_output(self, path: Path | str) -> None:
+        """Refuse an export that would replace the volume's own files; see :func:`check_outputs`."""
+        check_outputs([Path(path)], [self.volume.geometry.source])
 
     def report(self) -> dict[str, Any]:
         """Say how the result was made, as JSON values without name, id or path of anyone."""
@@ -192,12 +197,7 @@ class Session(Learning):
     def export_report(self, path: Path | str) -> None:
         """Write :meth:`report` as JSON."""
         path = Path(path)
-        _check_folder(path)
+        self.check_output(path)
         temporary = path.with_name(path.name + ".part")
         temporary.write_text(json.dumps(self.report(), indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, path)
-
-
-def _check_folder(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise SessionError(f"{path}: the folder {path.parent} does not exist; make it first")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from napari_diffseg import dicom, dicomseg, formats, slicer
 from napari_diffseg.dicom import Series, list_series
+from napari_diffseg.files import check_outputs
 from napari_diffseg.formats import Stored
 from napari_diffseg.geometry import Geometry, VolumeError
 from napari_diffseg.labels import (
@@ -186,7 +187,8 @@ def write_mask(
     Raises
     ------
     VolumeError
-        If the mask is not a mask on this grid, or could not be written or read back the same.
+        If the mask is not a mask on this grid, would replace the volume itself, or could not be
+        written or read back the same.
     """
     path, mask = Path(path), np.asarray(mask)
     if mask.dtype.kind not in "iub" or (mask.size and (mask.min() < 0 or mask.max() > MAX_LABEL)):
@@ -196,6 +198,7 @@ def write_mask(
             f"{path}: the mask's shape {mask.shape} is not the volume's "
             f"{geometry.canonical_shape} (z, y, x); export it from the same volume"
         )
+    check_outputs([path], [geometry.source])
     array = geometry.from_canonical(mask.astype(np.uint8, copy=False))
     writer: _Writer = _pick(path, _MASK_WRITERS)
     named = labels_for(itertools.chain(ids_in(mask), (x.id for x in labels)), labels)
@@ -212,9 +215,11 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     Raises
     ------
     VolumeError
-        If it could not be written or read back the same.
+        If it would replace the file it was read from, or could not be written or read back the
+        same.
     """
     path = Path(path)
+    check_outputs([path], [volume.geometry.source])
     writer: _Writer = _pick(path, _IMAGE_WRITERS)
     array = volume.geometry.from_canonical(volume.hu)
 
@@ -265,7 +270,7 @@ def _geometry(path: Path, stored: Stored) -> Geometry:
     if len(shape) != 3:
         raise formats.not_a_volume(path, shape)
     try:
-        return Geometry.from_affine(stored.affine, shape, stored.notes, stored.reference)
+        return Geometry.from_affine(stored.affine, shape, stored.notes, stored.reference, path)
     except VolumeError as error:
         raise VolumeError(f"{path}: {error}; export it again from the original") from error
 
@@ -291,8 +296,6 @@ def _mask(path: Path, stored: Stored, geometry: Geometry) -> NDArray[np.uint8]:
 
 
 def _commit(path: Path, write: Callable[[Path], None], check: Callable[[Path], bool]) -> None:
-    if not path.parent.is_dir():
-        raise VolumeError(f"{path}: its folder does not exist; make it first")
     part = path
     try:
         # A folder, because some formats need the final name inside the file or a second file.

@@ -18,7 +18,7 @@ from cli_tools import AFFINE, Case, check_error, names_in, predicted, process, s
 
 from napari_diffseg.cli import main
 from napari_diffseg.segmenter import Segmenter
-from napari_diffseg.volume import Label, read_labels, read_volume, write_mask
+from napari_diffseg.volume import Label, read_labels, read_volume, write_mask, write_volume
 
 # predict
 
@@ -219,3 +219,30 @@ def test_no_command_is_wrong_use(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         main([])
     assert caught.value.code == 2
+
+
+def test_predict_never_replaces_what_it_reads(case: Case, trained: tuple[Path, str]):
+    model = str(trained[0] / "model.safetensors")
+    ct = Path("ct.nii.gz")
+    ct.write_bytes(Path(case.ct).read_bytes())
+    before = ct.read_bytes()
+    for folder in (".", "../work"):
+        code, _, err = process("predict", "ct.nii.gz", "--model", model, "-o", folder)
+        assert code == 1
+        assert "ct.nii.gz: would be overwritten, and it is also read" in err
+    Path("other").mkdir()
+    Path("other/ct.nii.gz").hardlink_to(ct)
+    assert process("predict", "ct.nii.gz", "--model", model, "-o", "other")[0] == 1
+
+    # A scan of the same name in another format: nobody asked for its end.
+    write_volume("scan.nrrd", read_volume(ct))
+    Path("scan.nii.gz").write_bytes(before)
+    code, _, err = process("predict", "scan.nrrd", "--model", model, "-o", ".")
+    assert code == 1
+    assert "scan.nii.gz: exists beside a volume; choose another folder" in err
+    assert Path("scan.nii.gz").read_bytes() == ct.read_bytes() == before
+
+    # Into a folder of its own it may be done again, also below the volume's.
+    for _ in range(2):
+        assert process("predict", "scan.nrrd", "--model", model, "-o", "masks")[0] == 0
+    assert process("predict", "scan.nrrd", "--model", model, "-o", "ct.nii.gz")[0] == 2

@@ -24,6 +24,7 @@ from cli_tools import (
     segment,
     start,
 )
+from synthetic import line, save_series
 
 from napari_diffseg.cli import main
 from napari_diffseg.segmenter import Segmenter
@@ -205,7 +206,6 @@ def test_errors_as_a_process(case: Case):
         ("-o", "mask.nii.gz", "--seconds", "0"),
         ("-o", "mask.nii.gz", "--timestep", "5000"),
         ("-o", "mask.nii.gz", "--model", "model.safetensors"),  # and --backbone
-        ("-o", "mask.nii.gz", "--save-model", "mask.nii.gz"),
         ("-o", "mask.nii.gz", "--no-such-option"),
     ],
     ids=" ".join,
@@ -219,9 +219,42 @@ def test_wrong_use_exits_with_2(
     assert "error:" in capsys.readouterr().err
 
 
-def test_inputs_are_never_overwritten(case: Case):
+def test_inputs_are_never_overwritten(case: Case, tmp_path: Path):
     before = Path(case.labels).read_bytes()
-    with pytest.raises(SystemExit) as caught:
-        main([*segment(case, "-o", case.labels)])
-    assert caught.value.code == 2
+    code, _, err = process(*segment(case, "-o", case.labels))
+    assert code == 1
+    assert "would be overwritten, and it is also read" in err
     assert Path(case.labels).read_bytes() == before
+    series = tmp_path / "series"
+    save_series(series, line(4), names=[f"IM{n:04}.dcm" for n in range(4)])
+    victim = series / "IM0001.dcm"
+    slice_bytes = victim.read_bytes()
+    code, _, err = process(*segment(case, "-o", str(victim), volume=str(series)))
+    assert code == 1
+    assert f"{victim}: is a file of the folder that is read" in err
+    assert victim.read_bytes() == slice_bytes
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (
+            ("-o", "mask.nii.gz", "--save-model", "mask.nii.gz"),
+            "mask.nii.gz: would be written twice",
+        ),
+        (("-o", "q.mhd", "--save-model", "q.zraw"), "q.zraw: would be written twice"),
+        (("-o", "mask.nii.gz", "--report", "/dev/full"), "/dev/full: is not a regular file"),
+        (("-o", "folder.nii.gz"), "folder.nii.gz: is a folder"),
+        (("-o", "link.nii.gz"), "link.nii.gz: is not a regular file"),
+    ],
+)
+def test_outputs_that_would_destroy_something_are_refused(case: Case, more, says):
+    Path("folder.nii.gz").mkdir()
+    Path("link.nii.gz").symlink_to(case.ct)
+    before = names_in()
+    code, _, err = process(*segment(case, *more))
+    assert code == 1
+    assert says in err
+    assert "learning" not in err  # before any work
+    assert names_in() == before
+    assert Path("/dev/full").is_char_device()

@@ -1,6 +1,7 @@
 """The window, driven through its real widgets, mouse and keys."""
 
 import json
+import shutil
 import threading
 import time
 
@@ -118,7 +119,7 @@ def test_train_predict_correct_accept_export(window, tmp_path, monkeypatch):
     assert len(session.rounds) == 1
     assert session.rounds[0].slices == (1, 4)
     assert window.workspace.predicted.all()
-    assert layers.prediction.data is session.prediction
+    assert np.array_equal(layers.prediction.data, session.prediction)
     assert np.array_equal(session.paint, truth)
     assert np.array_equal(layers.paint.data, truth)
     recorded = [loss for _, loss in session.rounds[0].losses]
@@ -204,10 +205,6 @@ def test_stop_keeps_the_previous_model_and_prediction(window):
     window.until(lambda: len(runner.losses) > 2)
     assert window.panel.train.bar.isVisible()
     assert window.panel.train.train_button.toolTip().startswith("Training is running")
-    # A preview shows in passing, and goes when the training is stopped.
-    z = window.workspace.current
-    runner._show_preview(_preview(session, z))
-    assert (session.prediction[z] == 1).all()
     window.click(window.panel.train.stop_button)
     window.idle()
     assert session.segmenter is model
@@ -290,11 +287,106 @@ def _learns_nothing(settings, from_model=False):
         yield Progress("comparing slices", 1, None, 1.0, None)
 
 
-def _preview(session, z):
-    from napari_diffseg.predict import SlicePrediction
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("end", ["finish", "stop", "kill"])
+def test_a_corrected_preview_is_kept(window, tmp_path, monkeypatch, end, trained):
+    if trained:
+        window.painted_and_trained()
+    else:
+        window.open()
+        window.session.add_label("liver")
+        window.paint_block(1, 1)
+    session, layers, z = window.session, window.workspace.layers, 3
+    before = session.prediction.copy()
+    window.workspace.go(z)
+    window.panel.more.form.widgets["recipe"].value = "paper"  # it shows a preview every two seconds
+    window.train(iterations=1_000_000)
+    window.until(lambda: z in layers.previewed)
+    # A preview is a picture: it is neither in the session nor can it be accepted or exported.
+    window.panel.refresh()
+    assert window.panel.result.accept_button.toolTip().startswith("This is a preview")
+    assert np.array_equal(session.prediction, before)
+    assert np.array_equal(session.merged()[3], before[3])
+    window.viewer.layers.selection.active = layers.prediction
+    layers.prediction.mode = "paint"
+    layers.prediction.selected_label = 1
+    window.drag((20, 20), (20, 26))
+    corrected = session.prediction[z].copy()
+    assert session.edited == {z}
+    assert (corrected[20, 20:27] == 1).all()
+    assert np.array_equal(layers.prediction.data[z], corrected)
+    assert np.array_equal(np.delete(session.prediction, z, 0), np.delete(before, z, 0))
 
-    shape = session.prediction.shape[1:]
-    return SlicePrediction(z, np.ones(shape, np.uint8), np.full(shape, 50, np.uint8))
+    if end == "kill":  # the disk as a killed process would leave it
+        home = tmp_path / "after"
+        shutil.copytree(tmp_path / "home", home)
+        window.click(window.panel.train.stop_button)
+        window.idle()
+        monkeypatch.setenv("NAPARI_DIFFSEG_HOME", str(home))
+        session = Session.recover(tiny_volume())
+        assert np.array_equal(session.prediction[z], corrected)
+    else:
+        window.click(getattr(window.panel.train, f"{end}_button"))
+        window.idle()
+        assert len(session.rounds) == trained + (end == "finish")
+        assert np.array_equal(layers.prediction.data, session.prediction)
+    assert session.edited == {z}
+    assert np.array_equal(session.prediction[z], corrected)
+    if end == "stop":  # what a preview covered is back
+        assert np.array_equal(np.delete(session.prediction, z, 0), np.delete(before, z, 0))
+    session.accept(z)
+    assert np.array_equal(session.paint[z], corrected)
+    session.close()
+
+
+def test_a_stroke_in_another_plane_makes_no_slice_painted_in_full(window):
+    window.open()
+    label = window.add_label("liver")
+    window.paint_block(1, label)
+    session, paint = window.session, window.workspace.layers.paint
+    window.viewer.dims.order = (1, 0, 2)  # coronal
+    window.viewer.dims.set_point(1, 20)
+    paint.brush_size = 8
+    paint.paint((3, 10, 16), label)
+    window.until(lambda: (session.states > 0).sum() > 1)
+    window.workspace.truth.flush()
+    touched = np.flatnonzero(paint.data.any(axis=(1, 2))).tolist()
+    assert len(touched) > 3
+    states = {z: session.state(z) for z in touched}
+    assert states.pop(1) == SliceState.PAINTED  # as it was
+    assert set(states.values()) == {SliceState.SCRIBBLED}
+
+    # The same stroke, undone and done again, and seen only after the view was rolled back.
+    window.viewer.layers.selection.active.undo()
+    window.viewer.layers.selection.active.redo()
+    window.viewer.dims.order = (0, 1, 2)
+    window.workspace.truth.flush()
+    assert {session.state(z) for z in states} == {SliceState.SCRIBBLED}
+
+
+def test_a_brush_that_reaches_into_other_slices_scribbles_there(window):
+    window.open()
+    label = window.add_label("liver")
+    session, paint = window.session, window.workspace.layers.paint
+    window.workspace.go(3)
+    paint.n_edit_dimensions, paint.brush_size = 3, 8
+    paint.paint((3, 10, 16), label)
+    window.until(lambda: (session.states > 0).sum() > 2)
+    window.workspace.truth.flush()
+    assert session.state(3) == SliceState.PAINTED
+    assert session.state(2) == session.state(4) == SliceState.SCRIBBLED
+
+
+def test_paint_that_an_undo_brings_back_out_of_view_is_what_it_was(window):
+    window.open()
+    label = window.add_label("liver")
+    window.paint_block(2, label)
+    window.click(window.panel.slices.clear)
+    window.workspace.go(5)
+    window.viewer.layers.selection.active = window.workspace.layers.paint
+    window.undo()
+    window.until(lambda: bool(window.session.states[2]))
+    assert window.session.state(2) == SliceState.PAINTED
 
 
 def _fails(start=None):

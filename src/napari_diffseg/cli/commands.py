@@ -51,6 +51,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 def _predict(args: argparse.Namespace) -> int:
     from napari_diffseg.device import pick_device
+    from napari_diffseg.files import check_outputs
     from napari_diffseg.segmenter import Segmenter
     from napari_diffseg.volume import stem
 
@@ -59,8 +60,16 @@ def _predict(args: argparse.Namespace) -> int:
     if twice is not None:
         args.fail(f"two volumes would both be written to {twice}: rename one")
     pick_device(args.device)
-    segmenter = Segmenter.load(args.model)
+    if args.output.is_dir():
+        check_outputs(outputs, [*args.volumes, args.model])
+        for output in outputs:
+            # The name is ours, not the user's, so it may replace nothing that lies beside a CT.
+            if output.exists() and any(args.output.samefile(v.parent) for v in args.volumes):
+                raise CommandError(f"{output}: exists beside a volume; choose another folder")
+    elif args.output.exists():
+        args.fail(f"{args.output}: is not a folder; the masks of all volumes go into one")
     args.output.mkdir(parents=True, exist_ok=True)
+    segmenter = Segmenter.load(args.model)
     failed = 0
     for path, output in zip(args.volumes, outputs, strict=True):
         try:

@@ -17,6 +17,7 @@ import numpy as np
 from napari_diffseg.cli.console import ProgressLine, figure, table, uninterrupted
 from napari_diffseg.cli.options import add_settings, settings_from, slice_indices
 from napari_diffseg.device import pick_device
+from napari_diffseg.files import check_outputs
 from napari_diffseg.finetune import Progress, TrainError, TrainSettings
 from napari_diffseg.metrics import mean_of
 from napari_diffseg.segmenter import Segmenter
@@ -153,20 +154,11 @@ class Clock:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse outputs that could not be written, before a minute of training is spent."""
-    outputs = [path for path in (args.output, args.save_model, args.report) if path is not None]
     if stem(args.output) == args.output.name:
         args.fail(f"{args.output}: unknown ending; use .nii.gz, .seg.nrrd or another image format")
-    inputs = [args.volume, args.labels, args.names, args.model]
-    read = {path.resolve() for path in inputs if path is not None}
-    for path in outputs:
-        if path.resolve() in read:
-            args.fail(f"{path}: would be overwritten, and it is also read; choose another name")
-        if not path.parent.is_dir():
-            raise SegmentError(f"{path}: its folder does not exist; make it first")
-        if not os.access(path.parent, os.W_OK):
-            raise SegmentError(f"{path}: its folder cannot be written; choose another place")
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        args.fail("mask, model and report need different names")
+    outputs = [path for path in (args.output, args.save_model, args.report) if path is not None]
+    backbone = Path(args.backbone) if args.backbone else None
+    check_outputs(outputs, [args.volume, args.labels, args.names, args.model, backbone])
 
 
 def _painted_slices(args: argparse.Namespace, labels: LabelMap) -> tuple[int, ...]:

@@ -47,8 +47,8 @@ class Situation:
         Slices of the volume.
     current
         Current slice.
-    current_predicted, current_truth
-        Whether the current slice is predicted, and whether it is painted or accepted.
+    current_predicted, current_preview, current_truth
+        Whether the current slice is predicted, shows a preview, is painted or accepted.
     rounds
         Finished rounds.
     comparable
@@ -78,6 +78,7 @@ class Situation:
     slices: int = 0
     current: int = 0
     current_predicted: bool = False
+    current_preview: bool = False
     current_truth: bool = False
     rounds: int = 0
     comparable: bool = False
@@ -219,7 +220,9 @@ def _blocked(s: Situation) -> dict[str, str]:
         reason["next"] = "Every slice is painted or accepted already."
     elif not s.suggested:
         reason["next"] = "The slices are being weighed."
-    if s.predicted and not s.current_predicted:
+    if s.current_preview:
+        reason["accept"] = "This is a preview of the running training: Finish or Stop it first."
+    elif s.predicted and not s.current_predicted:
         reason["accept"] = "This slice is not predicted yet."
     elif s.predicted and s.current_truth:
         reason["accept"] = "This slice is truth already: correct it in the paint layer."

@@ -1,12 +1,13 @@
 """The layers of one volume: CT, paint (truth), prediction (editable), confidence, difference.
 
-The prediction and confidence layers show the session's own arrays, so that a correction by hand
-is in the session at once. The paint layer shows a copy: comparing it with the session tells which
-strokes are new (see :mod:`napari_diffseg.gui.strokes`).
+Every layer owns its voxels. What a layer shows in passing, such as a preview of a running
+training, is therefore never in the session, and comparing a layer with what the program put there
+tells which strokes are the user's (see :mod:`napari_diffseg.gui.strokes`).
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -40,6 +41,11 @@ def clear_history(layer: Labels) -> None:
     layer._reset_history()
 
 
+def checksum(plane: NDArray[Any]) -> int:
+    """CRC-32 of a slice, to tell whether it was changed."""
+    return zlib.crc32(plane.tobytes())
+
+
 def label_colormap(labels: Iterable[Label], hidden: Collection[int] = ()) -> DirectLabelColormap:
     """Make the colour map of some labels, with painted background in light grey."""
     colours: dict[int | None, tuple[float, ...]] = {None: _CLEAR, 0: _CLEAR}
@@ -61,10 +67,17 @@ class VolumeLayers:
         The CT's image layer.
     volume
         The CT.
+
+    Attributes
+    ----------
+    previewed
+        Slices that show a preview of a running training.
     """
 
     def __init__(self, viewer: Any, ct: Image, volume: Volume) -> None:
         self.viewer, self.ct, self.volume = viewer, ct, volume
+        self.previewed: set[int] = set()
+        self._put = np.zeros(len(volume.hu), np.uint32)  # checksums of the prediction layer
         self.paint: Labels | None = None
         self.prediction: Labels | None = None
         self.confidence: Image | None = None
@@ -96,7 +109,7 @@ class VolumeLayers:
         if id(self.confidence) not in there:
             self.confidence = self._add(
                 Image(
-                    confidence,
+                    confidence.copy(),
                     name="confidence",
                     colormap=_UNSURE,
                     contrast_limits=(0, 100),
@@ -106,8 +119,9 @@ class VolumeLayers:
                 )
             )
         if id(self.prediction) not in there:
-            self.prediction = self._add(self._labels_layer(prediction, "prediction"))
+            self.prediction = self._add(self._labels_layer(prediction.copy(), "prediction"))
             self.prediction.opacity = PREDICTION_OPACITY
+            self.show_prediction(prediction, confidence)
         if id(self.paint) not in there:
             self.paint = self._add(self._labels_layer(paint.copy(), "paint"))
             self.paint.opacity = PAINT_OPACITY
@@ -135,27 +149,46 @@ class VolumeLayers:
                 layer.colormap = colormap
                 layer.metadata[LABELS] = labels
 
-    def show_prediction(
-        self, prediction: NDArray[np.uint8], confidence: NDArray[np.uint8], fresh: bool
-    ) -> None:
-        """Show what was written into the session's arrays.
+    def show_prediction(self, prediction: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> None:
+        """Show prediction and confidence ``(z, y, x)`` of all slices, whatever was there."""
+        if self.prediction is None or self.confidence is None:
+            return
+        self.prediction.data[...], self.confidence.data[...] = prediction, confidence
+        self._put[:] = [checksum(plane) for plane in self.prediction.data]
+        self.previewed.clear()
+        self.redraw_prediction()
 
-        Parameters
-        ----------
-        prediction, confidence
-            The session's arrays.
-        fresh
-            The voxels were replaced by a model, so that old strokes must not come back by undo.
+    def show_slice(
+        self, z: int, mask: NDArray[np.uint8], confidence: NDArray[np.uint8], preview: bool = False
+    ) -> None:
+        """Show one slice ``(y, x)``, unless the user is just drawing on it; redraw afterwards."""
+        if self.prediction is None or self.confidence is None or self.corrected(z):
+            return
+        self.prediction.data[z], self.confidence.data[z] = mask, confidence
+        self.note_shown(z)
+        if preview:
+            self.previewed.add(z)
+
+    def note_shown(self, z: int) -> None:
+        """Take what the prediction layer holds on a slice as put there by the program."""
+        if self.prediction is not None:
+            self._put[z] = checksum(self.prediction.data[z])
+            self.previewed.discard(z)
+
+    def corrected(self, z: int) -> bool:
+        """Whether the prediction layer differs from what the program put there."""
+        return self.prediction is not None and checksum(self.prediction.data[z]) != self._put[z]
+
+    def redraw_prediction(self) -> None:
+        """Draw what was shown, and forget strokes from before it, which an undo would bring back.
+
+        Drawing costs more than all else in the window: call it once for many slices, and only
+        when one of them is in view.
         """
-        layers = ((self.prediction, prediction), (self.confidence, confidence))
-        for layer, array in layers:
-            if layer is None:
-                continue
-            if layer.data is not array:
-                layer.data = array
-            elif layer.visible:
+        for layer in (self.prediction, self.confidence):
+            if layer is not None and layer.visible:
                 layer.refresh(thumbnail=False, extent=False, highlight=False)
-        if fresh and self.prediction is not None:
+        if self.prediction is not None:
             clear_history(self.prediction)
 
     def show_paint(self, paint: NDArray[np.uint8]) -> None:

@@ -1,12 +1,11 @@
 """What runs in the background on one session: training, prediction, the quality check.
 
-Owns the task, shows its items in the layers on the GUI thread, and puts back what a stopped
-training had shown in passing.
+Owns the task and shows its items in the layers on the GUI thread. A preview of a running training
+is a picture: it goes to the layers and never to the session.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Literal
 
@@ -54,9 +53,6 @@ class Runner(QObject):
         self.previous: NDArray[np.uint8] | None = None
         self.finishing = False
         self._task: Task | None = None
-        self._lock = threading.Lock()
-        self._previewing = False
-        self._under_preview: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
 
     @property
     def stopping(self) -> bool:
@@ -68,7 +64,7 @@ class Runner(QObject):
 
         def steps() -> Iterator[Any]:
             yield from self.session.train(settings, from_model)
-            self._end_previews()
+            self._keep_previous()
             yield from self.session.predict(self.session.current)
 
         self.losses = []
@@ -76,7 +72,7 @@ class Runner(QObject):
 
     def predict(self) -> None:
         """Predict every slice with the model that is there."""
-        self._end_previews()
+        self._keep_previous()
         self._run("predicting", lambda: self.session.predict(self.session.current))
         self._begin_prediction()
 
@@ -109,7 +105,6 @@ class Runner(QObject):
 
         self.running, self.done, self.latest, self.notes = running, 0, None, []
         self.finishing = False
-        self._previewing = running == "training"
         self._task = Task(generator)
         self._task.batch.connect(self._on_batch)
         self._task.finished.connect(self._on_finished)
@@ -121,10 +116,11 @@ class Runner(QObject):
         preview, shown = None, False
         for item in items:
             if isinstance(item, SlicePrediction):
-                shown = shown or item.z == self.session.current
                 if self.running == "training":
                     self.running = "predicting"
                     self._begin_prediction()
+                self._show(item)
+                shown = shown or item.z == self.session.current
                 self.done += 1
             else:
                 self.latest = item
@@ -133,42 +129,32 @@ class Runner(QObject):
                 if item.loss is not None:
                     self.losses.append(item.loss)
                 preview = item.preview or preview
+        if preview is not None and self.running == "training":
+            self._show(preview, preview=True)
+            shown = preview.z == self.session.current
         if shown:
-            # Drawing the canvas is the dearest thing in the window, so it is not done for slices
-            # that are out of view.
-            self._show()
-        elif preview is not None and self.running == "training":
-            self._show_preview(preview)
+            self.layers.redraw_prediction()
         self.changed.emit()
 
+    def _show(self, found: SlicePrediction, preview: bool = False) -> None:
+        if found.z not in self.session.edited:
+            self.layers.show_slice(found.z, found.mask, found.confidence, preview)
+
     def _begin_prediction(self) -> None:
+        self._end_previews()
         self.layers.show_difference(None)
         self.layers.let_correct(False)
 
-    def _show_preview(self, preview: SlicePrediction) -> None:
-        z, s = preview.z, self.session
-        with self._lock:
-            # A correction by hand is not covered by a picture in passing, and a batch may come
-            # late, when the worker writes predictions already.
-            if z in s.edited or not self._previewing:
-                return
-            if z not in self._under_preview:
-                self._under_preview[z] = (s.prediction[z].copy(), s.confidence[z].copy())
-            s.prediction[z], s.confidence[z] = preview.mask, preview.confidence
-        self._show()
-
     def _end_previews(self) -> None:
-        """Put back what previews covered, and keep the prediction for comparison."""
-        with self._lock:
-            self._previewing = False
-            for z, (mask, confidence) in self._under_preview.items():
-                self.session.prediction[z], self.session.confidence[z] = mask, confidence
-            self._under_preview.clear()
-            if self.session.predicted.any():
-                self.previous = self.session.prediction.copy()
+        """Show again what the previews covered."""
+        s = self.session
+        for z in sorted(self.layers.previewed):
+            self.layers.show_slice(z, s.prediction[z], s.confidence[z])
 
-    def _show(self) -> None:
-        self.layers.show_prediction(self.session.prediction, self.session.confidence, fresh=True)
+    def _keep_previous(self) -> None:
+        """Keep the prediction for comparison with the one that comes."""
+        if self.session.predicted.any():
+            self.previous = self.session.prediction.copy()
 
     def _on_finished(self, stopped: bool) -> None:
         running = self._end()
@@ -192,9 +178,8 @@ class Runner(QObject):
 
     def _end(self) -> Running:
         running = self.running
-        if running == "training":
-            self._end_previews()
+        self._end_previews()
         self._task, self.running = None, ""
         self.layers.let_correct(True)
-        self._show()
+        self.layers.redraw_prediction()
         return running

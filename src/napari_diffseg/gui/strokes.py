@@ -1,9 +1,9 @@
-"""Turns what happens in the paint layer into slices of the session.
+"""Turns what happens in a labels layer into slices of the session.
 
 napari tells of finished strokes, but an undo, a redo, a polygon or another plugin may change any
-slice without saying which. So nothing is inferred from events: they only say *when* to look, and
-looking is a comparison of the layer with the session's truth. The slice in view is compared at
-once, the others a few at a time while the window is idle.
+slice without saying which. So nothing is inferred from events: they only say *when* to compare the
+layer with what the program put there. The slice in view is compared at once, the others a few at
+a time while the window is idle.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ _CHUNK = 2**21  # voxels compared in one turn of the event loop, about a millise
 
 
 class StrokeWatcher(QObject):
-    """Calls ``stroke(z, after)`` for each slice that differs from the truth.
+    """Calls ``stroke(z, in_view)`` for each slice that somebody else has changed.
 
     Parameters
     ----------
     layer
-        The paint layer.
-    truth
-        Gives the session's paint, uint8 (z, y, x).
-    current
-        Gives the slice in view.
+        The labels layer.
+    differs
+        Says whether a slice differs from what the program put there.
+    view
+        Gives the transverse slice in view, ``None`` where another plane is shown.
     stroke
-        Called with the slice index and the layer's own slice.
+        Called with the slice and whether it was in view when the layer was changed.
     """
 
     def __init__(
         self,
         layer: Any,
-        truth: Callable[[], NDArray[np.uint8]],
-        current: Callable[[], int],
-        stroke: Callable[[int, NDArray[np.uint8]], None],
+        differs: Callable[[int], bool],
+        view: Callable[[], int | None],
+        stroke: Callable[[int, bool], None],
     ) -> None:
         super().__init__()
-        self._layer, self._truth, self._current, self._stroke = layer, truth, current, stroke
+        self._layer, self._differs, self._view, self._stroke = layer, differs, view, stroke
+        self._in_view: int | None = None
         self._next = 0
         self._away = False
         self._sweep = QTimer(self)
@@ -80,12 +81,16 @@ class StrokeWatcher(QObject):
     def _on_event(self, event: object = None) -> None:
         if self._away:
             return
-        self._compare(self._current())
+        if self._sweep.isActive():
+            self._compare_view()  # the view may have changed since the last stroke
+        self._in_view = self._view()
+        self._compare_view()
         self._next = 0
         if not self._sweep.isActive():
             self._sweep.start()
 
     def _sweep_some(self) -> None:
+        self._compare_view()
         data = self._layer.data
         step = max(1, _CHUNK // max(data[0].size, 1))
         for z in range(self._next, min(self._next + step, len(data))):
@@ -94,10 +99,13 @@ class StrokeWatcher(QObject):
         if self._next >= len(data):
             self._sweep.stop()
 
+    def _compare_view(self) -> None:
+        if self._in_view is not None:
+            self._compare(self._in_view)
+
     def _compare(self, z: int) -> None:
-        after = self._layer.data[z]
-        if not np.array_equal(after, self._truth()[z]):
-            self._stroke(z, after)
+        if self._differs(z):
+            self._stroke(z, z == self._in_view)
 
 
 def keep_locked(

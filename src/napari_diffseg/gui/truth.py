@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
 from napari_diffseg.finetune import BACKGROUND
-from napari_diffseg.gui.layers import VolumeLayers
+from napari_diffseg.gui.layers import VolumeLayers, checksum
 from napari_diffseg.gui.strokes import StrokeWatcher, keep_locked
 from napari_diffseg.session import Session, SessionError, SliceState
 
@@ -32,7 +32,9 @@ class Truth(QObject):
     layers
         The volume's layers; :meth:`watch` follows them.
     current
-        Gives the slice in view.
+        Gives the slice that the panel works on.
+    view
+        Gives the transverse slice in view, ``None`` where another plane is shown.
     """
 
     changed = Signal(int)
@@ -40,14 +42,23 @@ class Truth(QObject):
     labelled = Signal()
     failed = Signal(object)
 
-    def __init__(self, session: Session, layers: VolumeLayers, current: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        layers: VolumeLayers,
+        current: Callable[[], int],
+        view: Callable[[], int | None],
+    ) -> None:
         super().__init__()
-        self.session, self.layers, self._current = session, layers, current
+        self.session, self.layers = session, layers
+        self._current, self._view = current, view
         self.locked: set[int] = set()
         self.fresh_state = SliceState.PAINTED
         self.since_round: set[int] = set()
         self._present: dict[int, frozenset[int]] = {}
-        self._watcher: StrokeWatcher | None = None
+        self._undone: dict[int, tuple[int, SliceState]] = {}  # paint that an undo may bring back
+        self._strokes: StrokeWatcher | None = None
+        self._corrections: StrokeWatcher | None = None
         self._watched: tuple[object, object] = (None, None)
         for z in np.flatnonzero(session.states):
             self._note_present(int(z))
@@ -58,26 +69,30 @@ class Truth(QObject):
         if paint is None or prediction is None:
             return
         if paint is not self._watched[0]:
-            if self._watcher is not None:
-                self._watcher.close()
-            self._watcher = StrokeWatcher(
-                paint, lambda: self.session.paint, self._current, self._stroke
-            )
+            if self._strokes is not None:
+                self._strokes.close()
+            self._strokes = StrokeWatcher(paint, self._painted, self._view, self._stroke)
         if prediction is not self._watched[1]:
-            prediction.events.paint.connect(self._on_correction)
+            if self._corrections is not None:
+                self._corrections.close()
+            self._corrections = StrokeWatcher(
+                prediction, self.layers.corrected, self._view, self._correction
+            )
         self._watched = paint, prediction
 
     def flush(self) -> None:
         """Bring every stroke into the session now."""
-        if self._watcher is not None:
-            self._watcher.flush()
+        for watcher in (self._strokes, self._corrections):
+            if watcher is not None:
+                watcher.flush()
 
     def close(self) -> None:
         """Bring every stroke into the session and look no more."""
-        if self._watcher is not None:
-            self._watcher.flush()
-            self._watcher.close()
-            self._watcher = None
+        self.flush()
+        for watcher in (self._strokes, self._corrections):
+            if watcher is not None:
+                watcher.close()
+        self._strokes = self._corrections = None
 
     # -- what is on the slices --------------------------------------------------------------
 
@@ -111,6 +126,7 @@ class Truth(QObject):
     def clear_slice(self) -> None:
         """Take the paint off the slice in view; Ctrl+Z brings it back."""
         z = self._current()
+        self._remember(z)
         self.session.clear_slice(z)
         self._show(z)
         self._note(z)
@@ -122,24 +138,28 @@ class Truth(QObject):
         merged = np.where(s.paint[z] != 0, s.paint[z] % BACKGROUND, s.prediction[z])
         if not np.array_equal(merged, s.prediction[z]):
             s.edit_prediction(z, merged)
+            self.layers.show_slice(z, merged, s.confidence[z])
+            self.layers.redraw_prediction()
         s.accept(z)
         self._show(z)
         self._note(z)
 
-    def _stroke(self, z: int, after: NDArray[np.uint8]) -> None:
+    def _painted(self, z: int) -> bool:
+        paint = self.layers.paint
+        return paint is not None and not np.array_equal(paint.data[z], self.session.paint[z])
+
+    def _stroke(self, z: int, in_view: bool) -> None:
         s, paint = self.session, self.layers.paint
+        if paint is None:
+            return
+        after = paint.data[z]
         if keep_locked(s.paint[z], after, self.locked):
-            if paint is not None:
-                paint.refresh(thumbnail=False, extent=False, highlight=False)
+            paint.refresh(thumbnail=False, extent=False, highlight=False)
             if np.array_equal(s.paint[z], after):
                 return
-        if not after.any():
-            state: SliceState | None = SliceState.UNPAINTED
-        else:
-            state = self.fresh_state if s.states[z] == SliceState.UNPAINTED else None
         labels = len(s.labels)
         try:
-            s.set_slice(z, after, state)
+            s.set_slice(z, after, self._state_after(z, after, in_view))
         except SessionError as error:
             self.failed.emit(error)
             return
@@ -147,25 +167,55 @@ class Truth(QObject):
             self.labelled.emit()
         self._note(z)
 
-    def _on_correction(self, event: object = None) -> None:
-        z = self._current()
-        try:
-            self.session.edit_prediction(z, self.session.prediction[z])
-        except SessionError as error:
-            self.session.prediction[z] = 0
-            self.failed.emit(error)
-        else:
-            self.corrected.emit(z)
+    def _state_after(self, z: int, after: NDArray[np.uint8], in_view: bool) -> SliceState | None:
+        """Say how a slice is painted after a stroke; ``None`` is as before.
+
+        A stroke in a coronal or sagittal plane, or a brush that reaches into other slices, touches
+        many slices with a few pixels each. It never makes one of them painted in full.
+        """
+        s = self.session
+        if not after.any():
+            self._remember(z)
+            return SliceState.UNPAINTED
+        if s.states[z] != SliceState.UNPAINTED:
+            return None
+        if in_view:
+            return self.fresh_state
+        paint, state = self._undone.get(z, (-1, SliceState.SCRIBBLED))
+        back = paint == checksum(after)
+        return state if back else SliceState.SCRIBBLED
+
+    def _remember(self, z: int) -> None:
+        """Note what is about to go from a slice: an undo brings it back as what it was."""
+        s = self.session
+        if s.states[z] != SliceState.UNPAINTED:
+            full = s.states[z] >= SliceState.PAINTED
+            state = SliceState.PAINTED if full else SliceState.SCRIBBLED
+            self._undone[z] = checksum(s.paint[z]), state
+
+    def _correction(self, z: int, in_view: bool) -> None:
+        s, prediction = self.session, self.layers.prediction
+        if prediction is None:
+            return
+        if not s.predicted[z] and z not in s.edited and z not in self.layers.previewed:
+            prediction.data[z] = s.prediction[z]
+            self.layers.note_shown(z)
+            self.layers.redraw_prediction()
+            self.failed.emit(SessionError(f"slice {z} has no prediction; paint in the paint layer"))
+            return
+        s.edit_prediction(z, prediction.data[z])
+        self.layers.note_shown(z)
+        self.corrected.emit(z)
 
     def _show(self, z: int) -> None:
         paint = self.layers.paint
-        if paint is None or self._watcher is None:
+        if paint is None or self._strokes is None:
             return
         where = np.nonzero(paint.data[z] != self.session.paint[z])
         if len(where[0]):
             # Through napari's own door, so that Ctrl+Z takes it back.
             index = (np.full(len(where[0]), z), *where)
-            with self._watcher.looking_away():
+            with self._strokes.looking_away():
                 paint.data_setitem(index, self.session.paint[z][where])
 
     def _note(self, z: int) -> None:

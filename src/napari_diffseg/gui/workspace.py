@@ -99,7 +99,7 @@ class Workspace(QObject):
     def _begin(self, session: Session, note: str) -> None:
         session.current = self.current
         self.session, self.said = session, note
-        self._truth = Truth(session, self.layers, lambda: self.current)
+        self._truth = Truth(session, self.layers, lambda: self.current, lambda: self.in_view)
         self._truth.changed.connect(self._on_truth)
         self._truth.corrected.connect(self._on_truth)
         self._truth.labelled.connect(self.recolour)
@@ -168,6 +168,12 @@ class Workspace(QObject):
         z = self.layers.ct.world_to_data(self._viewer.dims.point[-3:])[0]
         return int(np.clip(round(float(z)), 0, len(self.volume.hu) - 1))
 
+    @property
+    def in_view(self) -> int | None:
+        """Transverse slice in view; ``None`` in another plane or in 3D, where no slice is."""
+        dims = self._viewer.dims
+        return self.current if dims.displayed == (dims.ndim - 2, dims.ndim - 1) else None
+
     def go(self, z: int) -> None:
         """Bring a slice into view."""
         world = self.layers.ct.data_to_world((z, 0, 0))[0]
@@ -176,12 +182,13 @@ class Workspace(QObject):
     @property
     def predicted(self) -> NDArray[np.bool_]:
         """Slices ``(z,)`` that the model in use has predicted, or the user has corrected."""
+        done = np.zeros(len(self.volume.hu), bool)
         s = self.session
-        if s is None or s.round is None:
-            return np.zeros(len(self.volume.hu), bool)
-        done = s.predicted == s.round.number
-        done[list(s.edited)] = True
-        return np.asarray(done)
+        if s is not None:
+            if s.round is not None:
+                done |= s.predicted == s.round.number
+            done[list(s.edited)] = True
+        return done
 
     def _on_step(self, event: object = None) -> None:
         if self.session is not None:
@@ -255,7 +262,7 @@ class Workspace(QObject):
         s = self.session
         if s is not None:
             self.layers.show_paint(s.paint)
-            self.layers.show_prediction(s.prediction, s.confidence, fresh=True)
+            self.layers.show_prediction(s.prediction, s.confidence)
             self.suggest()
 
     def show_difference(self, shown: bool) -> None:
@@ -309,6 +316,7 @@ class Workspace(QObject):
             self.loading = False
             self.fail(error)
 
+        self.truth.flush()
         self.loading = True
         self.error = self.said = ""
         self.errand(load, done, failed)
