@@ -30,14 +30,18 @@ from diffseg_training.benchmark.protocols import covering_slices, presence
 from diffseg_training.benchmark.rows import weights_digest
 from diffseg_training.benchmark.tasks import Scan
 from diffseg_training.memory import keep_freed_memory
-from napari_diffseg.backbone import Backbone, load_backbone
-from napari_diffseg.finetune import PaintedSlice, TrainSettings, finetune
-from napari_diffseg.metrics import dice, mean_of
-from napari_diffseg.predict import predict_slice
-from napari_diffseg.segmenter import Segmenter, Strategy
-from napari_diffseg.slices import SliceGrid
-from napari_diffseg.unet import UNet
-from napari_diffseg.volume import Geometry, Label, Volume
+from napari_diffseg.engine.annotations import PaintedSlice
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.grid import SliceGrid
+from napari_diffseg.engine.metrics import dice, mean_of
+from napari_diffseg.engine.predict import predict_slice
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Backbone, load_backbone
+from napari_diffseg.network.segmenter import Segmenter, Strategy
+from napari_diffseg.network.unet import UNet
 
 Row = dict[str, Any]
 _STRATEGIES: tuple[Strategy, ...] = ("linear", "decoder", "scratch")

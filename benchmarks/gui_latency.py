@@ -54,8 +54,8 @@ def main() -> int:
 
     from napari_diffseg.gui.io import volume_layer
     from napari_diffseg.gui.panel import Panel
-    from napari_diffseg.sample import sample_labels_path, sample_volume_path
-    from napari_diffseg.volume import read_labels, read_volume
+    from napari_diffseg.io.sample import sample_labels_path, sample_volume_path
+    from napari_diffseg.io.volume import read_labels, read_volume
 
     volume = read_volume(sample_volume_path())
     truth = read_labels(sample_labels_path(), volume.geometry).mask

@@ -20,11 +20,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffseg_training.benchmark.machine import peak_memory, product_rate
-from napari_diffseg.backbone import load_backbone
-from napari_diffseg.finetune import PaintedSlice, TrainSettings, finetune
-from napari_diffseg.predict import predict
-from napari_diffseg.slices import SliceGrid
-from napari_diffseg.volume import Geometry, read_labels, read_volume
+from napari_diffseg.engine.annotations import PaintedSlice
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.grid import SliceGrid
+from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.volume import read_labels, read_volume
+from napari_diffseg.network.backbone import load_backbone
 
 
 def sized(array: np.ndarray, side: int, slices: int) -> np.ndarray:

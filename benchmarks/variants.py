@@ -29,7 +29,7 @@ from diffseg_training.cost import network_cost
 from diffseg_training.release import load_trained
 from diffseg_training.settings import Recipe
 from diffseg_training.train import Trainer
-from napari_diffseg.backbone import save_backbone
+from napari_diffseg.network.backbone import save_backbone
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "starter": {},

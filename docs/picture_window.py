@@ -34,8 +34,9 @@ def main() -> None:
 
     from napari_diffseg.gui.io import volume_layer
     from napari_diffseg.gui.panel import Panel
-    from napari_diffseg.sample import sample_labels_path, sample_names_path, sample_volume_path
-    from napari_diffseg.volume import load_names, read_labels, read_volume
+    from napari_diffseg.io.labels import load_names
+    from napari_diffseg.io.sample import sample_labels_path, sample_names_path, sample_volume_path
+    from napari_diffseg.io.volume import read_labels, read_volume
 
     def pump(done, limit: float = 1800.0) -> None:
         until = time.monotonic() + limit

@@ -7,10 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from napari_diffseg.backbone import Backbone, Intensity
-from napari_diffseg.finetune import PaintedSlice
-from napari_diffseg.unet import UNet, UNetConfig
-from napari_diffseg.volume import Geometry, Label, Volume
+from napari_diffseg.engine.annotations import PaintedSlice
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Backbone, Intensity
+from napari_diffseg.network.unet import UNet, UNetConfig
 
 TINY = UNetConfig(32, (8, 8, 16), 1, (), 8, "conv")
 INTENSITY = Intensity((-1000.0, 1000.0), (-1.0, 1.0))

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_diffseg.backbone import Backbone, Intensity
-from napari_diffseg.finetune import TrainSettings
-from napari_diffseg.predict import SlicePrediction
-from napari_diffseg.segmenter import Segmenter
-from napari_diffseg.session import Session
-from napari_diffseg.unet import UNet, UNetConfig
-from napari_diffseg.volume import Geometry, Label, Volume
+from napari_diffseg.engine.predict import SlicePrediction
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Backbone, Intensity
+from napari_diffseg.network.segmenter import Segmenter
+from napari_diffseg.network.unet import UNet, UNetConfig
+from napari_diffseg.session.session import Session
 
 SHAPE = (6, 32, 32)
 LIVER = Label(1, "liver", (230, 159, 0))

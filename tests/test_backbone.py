@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from napari_diffseg import backbone as module
-from napari_diffseg.backbone import (
+from napari_diffseg.network import backbone as module
+from napari_diffseg.network.backbone import (
     BackboneError,
     Intensity,
     import_backbone,
@@ -26,7 +26,7 @@ from napari_diffseg.backbone import (
     save_backbone,
     verify,
 )
-from napari_diffseg.unet import UNet
+from napari_diffseg.network.unet import UNet
 
 _X = torch.linspace(-1, 1, 2 * 32 * 32).reshape(2, 1, 32, 32)
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 from engine_tools import DISC, SHAPE, SPOT, dice, disc_volume, tiny_backbone
 
-from napari_diffseg.completion import frequency
-from napari_diffseg.finetune import BACKGROUND, PaintedSlice, TrainSettings, finetune
-from napari_diffseg.losses import UNKNOWN
-from napari_diffseg.predict import predict
+from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.scribbles import frequency
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.network.losses import UNKNOWN
 
 
 def test_slices_in_full_alone_say_how_common_a_class_is() -> None:

@@ -16,13 +16,9 @@ from pydicom.uid import (
 )
 from synthetic import deleting, line, save_series
 
-from napari_diffseg.volume import (
-    VolumeError,
-    list_series,
-    read_labels,
-    read_volume,
-    write_mask,
-)
+from napari_diffseg.io.dicom import list_series
+from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.io.volume import read_labels, read_volume, write_mask
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "dicom" / "totalseg-example"
 

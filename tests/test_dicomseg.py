@@ -6,7 +6,9 @@ import pydicom
 import pytest
 from synthetic import FRAME, STUDY, deleting, line, save_series
 
-from napari_diffseg.volume import Label, VolumeError, read_labels, read_volume, write_mask
+from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import read_labels, read_volume, write_mask
 
 LABELS = (
     Label(1, "liver", (221, 130, 101)),

@@ -12,20 +12,15 @@ import torch
 from engine_tools import DISC, SHAPE, SPOT, dice, disc_volume, paint, tiny_backbone, volume_of
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from napari_diffseg.device import DeviceError, pick_device
-from napari_diffseg.finetune import (
-    BACKGROUND,
-    PaintedSlice,
-    Progress,
-    TrainError,
-    TrainSettings,
-    class_targets,
-    finetune,
-)
-from napari_diffseg.losses import UNKNOWN
-from napari_diffseg.pixels import PixelBank
-from napari_diffseg.predict import predict
-from napari_diffseg.segmenter import Segmenter
+from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice, TrainError, class_targets
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.pixel_head import PixelBank
+from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.network.device import DeviceError, pick_device
+from napari_diffseg.network.losses import UNKNOWN
+from napari_diffseg.network.segmenter import Segmenter
 
 _VOLUME, _TRUTH = disc_volume()
 _LABELS = (DISC, SPOT)

@@ -8,7 +8,10 @@ import pytest
 import torch
 from engine_tools import DISC, SPOT, disc_volume, paint, tiny_backbone
 
-from napari_diffseg.finetune import Progress, TrainError, TrainSettings, finetune
+from napari_diffseg.engine.annotations import TrainError
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.settings import TrainSettings
 
 _VOLUME, _TRUTH = disc_volume((30, 48, 40), drift=0.1)
 _LABELS = (DISC, SPOT)

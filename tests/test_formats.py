@@ -5,14 +5,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from napari_diffseg.volume import (
-    Geometry,
-    Label,
-    VolumeError,
-    read_labels,
-    read_volume,
-    write_mask,
-)
+from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import read_labels, read_volume, write_mask
 
 SPACE = {
     "space": "left-posterior-superior",

@@ -12,14 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import ORIENTATIONS, affine_of, distinct, save_nifti
 
-from napari_diffseg.volume import (
-    Geometry,
-    VolumeError,
-    labels_for,
-    read_labels,
-    read_volume,
-    write_mask,
-)
+from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.labels import labels_for
+from napari_diffseg.io.volume import read_labels, read_volume, write_mask
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from session_tools import LIVER, QUICK, block, tiny_backbone, tiny_volume, trained
 
-from napari_diffseg.session import Session, SessionError, SliceState
+from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
 
 
 def _session(folder: Path, seed: int) -> Session:
@@ -35,7 +37,7 @@ def test_unused_sessions_give_up_what_can_be_made_again(
     newest = _session(tmp_path, 2)
     assert _models(old)  # there is room
 
-    monkeypatch.setattr("napari_diffseg.housekeeping.KEEP_BYTES", 1)
+    monkeypatch.setattr("napari_diffseg.session.housekeeping.KEEP_BYTES", 1)
     list(newest.train(QUICK))
     assert _models(newest) == ["round-0001.safetensors", "round-0002.safetensors"]
     assert _models(open_) == ["round-0001.safetensors"]
@@ -69,7 +71,7 @@ def test_the_session_unused_for_longest_goes_first(
     assert first.folder is not None
     assert second.folder is not None
     size = sum(path.stat().st_size for path in first.folder.iterdir())
-    monkeypatch.setattr("napari_diffseg.housekeeping.KEEP_BYTES", round(2.5 * size))
+    monkeypatch.setattr("napari_diffseg.session.housekeeping.KEEP_BYTES", round(2.5 * size))
     third = _session(tmp_path, 2)
     assert _models(first)
     assert not _models(second)

@@ -11,16 +11,24 @@ import numpy as np
 import pytest
 from session_tools import LIVER, SHAPE, SPLEEN, block, tiny_volume
 
-from napari_diffseg.journal import Journal, Record, SessionError, SessionFolder, decode, encode
-from napari_diffseg.session import Session, SliceState
-from napari_diffseg.volume import Volume
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.session.journal import (
+    Journal,
+    Record,
+    SessionError,
+    SessionFolder,
+    decode,
+    encode,
+)
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
 
 CHILD = """
 import itertools, sys
 from pathlib import Path
 import numpy as np
 from session_tools import LIVER, tiny_volume
-from napari_diffseg.session import Session
+from napari_diffseg.session.session import Session
 
 session = Session(tiny_volume(), [LIVER], folder=Path(sys.argv[1]))
 for stroke in itertools.count():
@@ -160,7 +168,7 @@ def test_a_journal_shrinks_when_saved_and_says_the_same(tmp_path: Path) -> None:
 def test_a_long_journal_is_rewritten_while_painting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_diffseg.journal.COMPACT_BYTES", 4000)
+    monkeypatch.setattr("napari_diffseg.session.journal.COMPACT_BYTES", 4000)
     session = Session(tiny_volume(), [LIVER], folder=tmp_path)
     rng = np.random.default_rng(1)
     for _ in range(200):
@@ -177,7 +185,7 @@ def test_the_disk_gets_every_record_within_a_second_or_two(
     real = os.fsync
     journal = Journal(tmp_path / "journal", [])
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(time.monotonic()), real(fd))[1])
-    monkeypatch.setattr("napari_diffseg.journal.SYNC_SECONDS", 0.05)
+    monkeypatch.setattr("napari_diffseg.session.journal.SYNC_SECONDS", 0.05)
     for z in range(20):
         journal.append(Record({"z": z}))
     deadline = time.monotonic() + 10

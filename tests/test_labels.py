@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 from synthetic import affine_of, distinct, save_nifti
 
-from napari_diffseg.volume import (
-    Geometry,
-    Label,
-    VolumeError,
-    default_colour,
-    labels_for,
-    load_names,
-    read_labels,
-    read_volume,
-)
+from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.labels import Label, default_colour, labels_for, load_names
+from napari_diffseg.io.volume import read_labels, read_volume
 
 
 def test_labels_in_another_order_of_axes_are_turned_onto_the_volume(tmp_path):

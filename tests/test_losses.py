@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_diffseg.losses import (
+from napari_diffseg.network.losses import (
     UNKNOWN,
     app_loss,
     cross_entropy,

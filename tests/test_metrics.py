@@ -13,9 +13,9 @@ import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from numpy.typing import NDArray
 
-from napari_diffseg import metrics
-from napari_diffseg.metrics import MetricsError, confusion, dice, evaluate
-from napari_diffseg.volume import Label
+from napari_diffseg.engine import metrics
+from napari_diffseg.engine.metrics import MetricsError, confusion, dice, evaluate
+from napari_diffseg.io.labels import Label
 
 SPACING = (2.5, 0.8, 0.5)
 LIVER, SPLEEN, AORTA = (

@@ -12,9 +12,10 @@ from engine_tools import DISC, INTENSITY, dice, disc_volume, volume_of
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_diffseg.losses import UNKNOWN
-from napari_diffseg.motion import Motion, Prior, register
-from napari_diffseg.slices import SliceGrid
+from napari_diffseg.engine.grid import SliceGrid
+from napari_diffseg.engine.propagation import Prior
+from napari_diffseg.engine.registration import Motion, register
+from napari_diffseg.network.losses import UNKNOWN
 
 
 def _registered(hu: NDArray[np.int16]) -> tuple[SliceGrid, Motion, list[int]]:

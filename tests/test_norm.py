@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_diffseg.norm import Norm
+from napari_diffseg.network.norm import Norm
 
 
 def _reference(norm: nn.GroupNorm, x: Tensor, scale_shift: Tensor | None, silu: bool) -> Tensor:

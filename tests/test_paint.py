@@ -12,9 +12,11 @@ from session_tools import (
     trained,
 )
 
-import napari_diffseg.learning as module
-from napari_diffseg.session import Session, SessionError, SliceState
-from napari_diffseg.volume import VolumeError
+import napari_diffseg.session.learning as module
+from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
 
 
 def test_labels_get_free_ids_and_their_names_are_kept_apart(session: Session) -> None:

@@ -10,10 +10,13 @@ import pytest
 import torch
 from engine_tools import DISC, SHAPE, SPOT, dice, disc_volume, lively, paint, tiny_backbone
 
-from napari_diffseg.finetune import BACKGROUND, PaintedSlice, TrainSettings, finetune
-from napari_diffseg.motion import Motion, Prior
-from napari_diffseg.predict import SlicePrediction, posterior, predict
-from napari_diffseg.segmenter import Segmenter, SegmenterConfig
+from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.predict import SlicePrediction, posterior, predict
+from napari_diffseg.engine.propagation import Prior
+from napari_diffseg.engine.registration import Motion
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.network.segmenter import Segmenter, SegmenterConfig
 
 _VOLUME, _TRUTH = disc_volume()
 

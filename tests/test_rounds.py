@@ -16,10 +16,12 @@ from session_tools import (
     weights,
 )
 
-import napari_diffseg.learning as module
-from napari_diffseg.segmenter import Segmenter
-from napari_diffseg.session import Session, SessionError, SliceState
-from napari_diffseg.volume import Volume, write_volume
+import napari_diffseg.session.learning as module
+from napari_diffseg.io.volume import Volume, write_volume
+from napari_diffseg.network.segmenter import Segmenter
+from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
 
 
 def test_rounds_are_kept_compared_and_restored(
@@ -189,7 +191,7 @@ def test_a_full_disk_is_said_and_the_paint_is_kept(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("napari_diffseg.journal.Journal.append", full)
+        patch.setattr("napari_diffseg.session.journal.Journal.append", full)
         with pytest.raises(SessionError, match=r"autosave failed \(No space left on device\)"):
             session.set_slice(1, block())
     assert session.state(1) == SliceState.PAINTED

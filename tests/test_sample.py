@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from napari_diffseg.sample import sample_labels_path, sample_names_path, sample_volume_path
-from napari_diffseg.volume import load_names, read_labels, read_volume
+from napari_diffseg.io.labels import load_names
+from napari_diffseg.io.sample import sample_labels_path, sample_names_path, sample_volume_path
+from napari_diffseg.io.volume import read_labels, read_volume
 
 
 def test_sample_is_a_ct_with_twelve_organs_where_organs_are():

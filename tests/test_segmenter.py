@@ -16,10 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from napari_diffseg import app_recipe
-from napari_diffseg.backbone import save_backbone
-from napari_diffseg.finetune import TrainSettings, finetune
-from napari_diffseg.segmenter import LevelHead, Segmenter, SegmenterConfig, SegmenterError
+from napari_diffseg.engine import recipe as app_recipe
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.network.backbone import save_backbone
+from napari_diffseg.network.segmenter import LevelHead, Segmenter, SegmenterConfig, SegmenterError
 
 _X = torch.linspace(-1, 1, 2 * 40 * 32).reshape(2, 1, 40, 32)
 

@@ -19,11 +19,16 @@ from session_tools import (
     weights,
 )
 
-import napari_diffseg.learning as module
-from napari_diffseg.finetune import Progress, TrainError
-from napari_diffseg.segmenter import Segmenter
-from napari_diffseg.session import Session, SessionError, SliceState
-from napari_diffseg.volume import Label, VolumeError, read_labels
+import napari_diffseg.session.learning as module
+from napari_diffseg.engine.annotations import TrainError
+from napari_diffseg.engine.progress import Progress
+from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import read_labels
+from napari_diffseg.network.segmenter import Segmenter
+from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
 
 
 def test_nothing_to_learn_from_is_said_before_training(session: Session) -> None:

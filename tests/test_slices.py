@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_diffseg.losses import UNKNOWN
-from napari_diffseg.slices import SliceGrid, body_box
+from napari_diffseg.engine.grid import SliceGrid, body_box
+from napari_diffseg.network.losses import UNKNOWN
 
 
 def _blobs(shape: tuple[int, int], seed: int, sigma: float) -> NDArray[np.uint8]:

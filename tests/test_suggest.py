@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_diffseg.suggest import (
+from napari_diffseg.engine.suggest import (
     distance_to_painted,
     slice_change,
     slice_confidence,

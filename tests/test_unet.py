@@ -12,7 +12,7 @@ import torch
 from engine_tools import TINY, lively
 from torch import Tensor, nn
 
-from napari_diffseg.unet import Attention, UNet, UNetConfig, timestep_embedding
+from napari_diffseg.network.unet import Attention, UNet, UNetConfig, timestep_embedding
 
 _ALL = UNetConfig(32, (8, 8, 16), 2, (16, 8), 8, "residual")
 
@@ -142,7 +142,7 @@ def test_attention_equals_its_definition(
 
 _FROZEN = """
     import torch
-    from napari_diffseg.unet import UNet, UNetConfig
+    from napari_diffseg.network.unet import UNet, UNetConfig
     torch.manual_seed(0)
     unet = UNet(UNetConfig(64, (32, 32, 64), 1, (16,), 32, "residual"))
     for p in unet.parameters():

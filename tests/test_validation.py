@@ -11,9 +11,11 @@ from session_tools import (
     predicting,
 )
 
-import napari_diffseg.learning as module
-from napari_diffseg.finetune import Progress, TrainError
-from napari_diffseg.session import Session, SessionError
+import napari_diffseg.session.learning as module
+from napari_diffseg.engine.annotations import TrainError
+from napari_diffseg.engine.progress import Progress
+from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.session import Session
 
 
 def test_validation_never_trains_on_the_slice_it_judges(
@@ -28,7 +30,7 @@ def test_validation_never_trains_on_the_slice_it_judges(
         seen.append(tuple(s.z for s in painted))  # type: ignore[attr-defined]
         return real(volume, painted, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("napari_diffseg.validation.finetune", watched)
+    monkeypatch.setattr("napari_diffseg.session.validation.finetune", watched)
     for z in (0, 2, 5):
         session.set_slice(z, block())
     steps = list(session.validate(QUICK))
@@ -43,7 +45,7 @@ def test_quality_is_that_of_the_slices_left_out(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = predicting(np.roll(block(1), 2, axis=0))
-    monkeypatch.setattr("napari_diffseg.validation.predict", fake)
+    monkeypatch.setattr("napari_diffseg.session.validation.predict", fake)
     session.set_slice(0, block())
     session.set_slice(3, block())
     list(session.validate(replace(QUICK, seed=5)))
@@ -64,7 +66,7 @@ def test_the_folds_share_the_seconds(session: Session, monkeypatch: pytest.Monke
         budgets.append(given[4].seconds)  # type: ignore[attr-defined]
         return real(*given, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("napari_diffseg.validation.finetune", watched)
+    monkeypatch.setattr("napari_diffseg.session.validation.finetune", watched)
     for z in range(4):
         session.set_slice(z, block())
     list(session.validate(replace(QUICK, seconds=8.0)))
@@ -74,7 +76,7 @@ def test_the_folds_share_the_seconds(session: Session, monkeypatch: pytest.Monke
 def test_many_painted_slices_are_sampled_evenly(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_diffseg.validation.MAX_FOLDS", 3)
+    monkeypatch.setattr("napari_diffseg.session.validation.MAX_FOLDS", 3)
     for z in range(5):
         session.set_slice(z, block())
     left_out = {step.note.split(" (")[0] for step in session.validate(QUICK)}

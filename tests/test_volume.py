@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 from synthetic import affine_of, distinct, save_nifti
 
-from napari_diffseg.volume import (
-    Geometry,
-    Volume,
-    VolumeError,
-    read_labels,
-    read_volume,
-    write_mask,
-    write_volume,
-)
+from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.volume import Volume, read_labels, read_volume, write_mask, write_volume
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"])

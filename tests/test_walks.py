@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.segmentation import random_walker
 
-from napari_diffseg.losses import UNKNOWN
-from napari_diffseg.walks import refined, walked
+from napari_diffseg.engine.random_walker import refined, walked
+from napari_diffseg.network.losses import UNKNOWN
 
 
 def _nothing_known(rows: int = 20, columns: int = 24) -> torch.Tensor:

@@ -24,8 +24,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_diffseg.sample import sample_labels_path, sample_names_path, sample_volume_path
-from napari_diffseg.volume import Geometry, Volume, labels_for, write_mask, write_volume
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.labels import labels_for
+from napari_diffseg.io.sample import sample_labels_path, sample_names_path, sample_volume_path
+from napari_diffseg.io.volume import Volume, write_mask, write_volume
 
 WHEEL_SHA256 = "d158a3317dea207f55caaf92718c896d214d3e23ba6a585cb15f2970fa4f47a1"
 

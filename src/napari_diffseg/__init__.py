@@ -12,26 +12,30 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from napari_diffseg.backbone import Backbone, load_backbone
-    from napari_diffseg.finetune import TrainSettings
-    from napari_diffseg.segmenter import Segmenter
-    from napari_diffseg.session import Session
-    from napari_diffseg.volume import Geometry, Label, Volume, read_labels, read_volume, write_mask
+    from napari_diffseg.engine.finetune import finetune
+    from napari_diffseg.engine.predict import predict
+    from napari_diffseg.engine.settings import TrainSettings
+    from napari_diffseg.io.geometry import Geometry
+    from napari_diffseg.io.labels import Label
+    from napari_diffseg.io.volume import Volume, read_labels, read_volume, write_mask
+    from napari_diffseg.network.backbone import Backbone, load_backbone
+    from napari_diffseg.network.segmenter import Segmenter
+    from napari_diffseg.session.session import Session
 
-# The functions `finetune` and `predict` are not among these: Python binds these names to the
-# modules as soon as anything imports them, so what the names meant would depend on the order.
 _HOME = {
-    "Backbone": "backbone",
-    "Geometry": "volume",
-    "Label": "volume",
-    "Segmenter": "segmenter",
-    "Session": "session",
-    "TrainSettings": "finetune",
-    "Volume": "volume",
-    "load_backbone": "backbone",
-    "read_labels": "volume",
-    "read_volume": "volume",
-    "write_mask": "volume",
+    "Backbone": "network.backbone",
+    "Geometry": "io.geometry",
+    "Label": "io.labels",
+    "Segmenter": "network.segmenter",
+    "Session": "session.session",
+    "TrainSettings": "engine.settings",
+    "Volume": "io.volume",
+    "finetune": "engine.finetune",
+    "load_backbone": "network.backbone",
+    "predict": "engine.predict",
+    "read_labels": "io.volume",
+    "read_volume": "io.volume",
+    "write_mask": "io.volume",
 }
 __all__ = [
     "Backbone",
@@ -41,7 +45,9 @@ __all__ = [
     "Session",
     "TrainSettings",
     "Volume",
+    "finetune",
     "load_backbone",
+    "predict",
     "read_labels",
     "read_volume",
     "write_mask",

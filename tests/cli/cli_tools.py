@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from napari_diffseg.predict import predict
-from napari_diffseg.segmenter import Segmenter
-from napari_diffseg.volume import read_volume
+from napari_diffseg.engine.predict import predict
+from napari_diffseg.io.volume import read_volume
+from napari_diffseg.network.segmenter import Segmenter
 
 AFFINE = np.array([[-2.0, 0, 0, 40], [0, -2, 0, 30], [0, 0, 3, -100], [0, 0, 0, 1]])
 SLICES = (2, 6)

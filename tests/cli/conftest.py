@@ -11,8 +11,8 @@ import pytest
 import torch
 from cli_tools import Case, process, save, segment
 
-from napari_diffseg.backbone import Backbone, Intensity, save_backbone
-from napari_diffseg.unet import UNet, UNetConfig
+from napari_diffseg.network.backbone import Backbone, Intensity, save_backbone
+from napari_diffseg.network.unet import UNet, UNetConfig
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ import torch
 from cli_tools import AFFINE, Case, check_error, names_in, predicted, process, save
 
 from napari_diffseg.cli import main
-from napari_diffseg.segmenter import Segmenter
-from napari_diffseg.volume import Label, read_labels, read_volume, write_mask, write_volume
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import read_labels, read_volume, write_mask, write_volume
+from napari_diffseg.network.segmenter import Segmenter
 
 # predict
 

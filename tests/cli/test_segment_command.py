@@ -27,10 +27,11 @@ from cli_tools import (
 from synthetic import line, save_series
 
 from napari_diffseg.cli import main
-from napari_diffseg.segmenter import Segmenter
-from napari_diffseg.session import Session, SliceState
-from napari_diffseg.settings import TrainSettings
-from napari_diffseg.volume import read_labels, read_volume
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.volume import read_labels, read_volume
+from napari_diffseg.network.segmenter import Segmenter
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
 
 
 def test_segment_writes_the_mask_on_the_source_grid(case: Case, trained: tuple[Path, str]):

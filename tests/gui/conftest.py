@@ -5,8 +5,8 @@ import pytest
 from qtpy.QtCore import QPoint, Qt, QThreadPool
 from session_tools import tiny_backbone, tiny_volume
 
-from napari_diffseg.backbone import save_backbone
 from napari_diffseg.gui.io import volume_layer
+from napari_diffseg.network.backbone import save_backbone
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 from session_tools import tiny_volume
 
-from napari_diffseg.session import SliceState
-from napari_diffseg.volume import Geometry, Volume, write_volume
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.volume import Volume, write_volume
+from napari_diffseg.session.paint import SliceState
 
 
 def test_a_stroke_before_any_label_and_hasty_clicks(window):

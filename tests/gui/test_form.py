@@ -4,7 +4,8 @@ from dataclasses import fields
 
 import pytest
 
-from napari_diffseg.finetune import TrainError, TrainSettings
+from napari_diffseg.engine.annotations import TrainError
+from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.gui.form import SettingsForm
 
 

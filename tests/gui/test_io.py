@@ -12,7 +12,8 @@ from synthetic import affine_of, distinct, line, save_nifti, save_series
 
 import napari_diffseg
 from napari_diffseg.gui.io import GEOMETRY, LABELS, VOLUME, get_reader, write_labels
-from napari_diffseg.volume import VolumeError, read_volume
+from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.io.volume import read_volume
 
 MANIFEST = Path(napari_diffseg.__file__).with_name("napari.yaml")
 

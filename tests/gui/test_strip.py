@@ -5,9 +5,9 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor
 
-from napari_diffseg.gui.strip import SliceStrip, StripModel
+from napari_diffseg.gui.navigator import SliceStrip, StripModel
 from napari_diffseg.gui.theme import ACCENT, ATTENTION, Palette
-from napari_diffseg.session import SliceState
+from napari_diffseg.session.paint import SliceState
 
 DARK = Palette(
     text=QColor(240, 240, 241),

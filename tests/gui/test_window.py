@@ -13,8 +13,9 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QDialogButtonBox, QFileDialog, QToolButton
 from session_tools import tiny_volume
 
-from napari_diffseg.finetune import Progress
-from napari_diffseg.session import Session, SliceState
+from napari_diffseg.engine.progress import Progress
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
 
 
 def test_paint_with_the_mouse(window):

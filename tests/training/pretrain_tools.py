@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from diffseg_training.settings import Recipe, Source
-from napari_diffseg.unet import UNetConfig
+from napari_diffseg.network.unet import UNetConfig
 
 TINY = UNetConfig(16, (8, 16), 1, (8,), 8, "conv")
 TINY_TOML = """

@@ -17,9 +17,11 @@ from diffseg_training.benchmark.rates import Rates, RatesError
 from diffseg_training.benchmark.scribbles import scribbled
 from diffseg_training.benchmark.tables import gains
 from diffseg_training.benchmark.tasks import Budget, Scan, make_task
-from napari_diffseg.backbone import Backbone, Intensity, save_backbone
-from napari_diffseg.unet import UNet, UNetConfig
-from napari_diffseg.volume import Geometry, Label, Volume
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Backbone, Intensity, save_backbone
+from napari_diffseg.network.unet import UNet, UNetConfig
 
 LABELS = (Label(3, "disc", (255, 0, 0)), Label(7, "square", (0, 0, 255)))
 

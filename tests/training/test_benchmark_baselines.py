@@ -12,8 +12,9 @@ from diffseg_training.benchmark.baselines import (
     shape_interpolation,
 )
 from diffseg_training.benchmark.registration import registration
-from napari_diffseg.finetune import BACKGROUND, PaintedSlice
-from napari_diffseg.volume import Geometry, Volume
+from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.volume import Volume
 
 BASELINES = {
     "nearest-copy": nearest_copy,

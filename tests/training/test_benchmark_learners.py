@@ -19,12 +19,14 @@ from diffseg_training.benchmark.methods import METHODS, MethodError, Options, fi
 from diffseg_training.benchmark.networks import NETWORKS, ImageNetInput, NetworkError
 from diffseg_training.benchmark.supervised import augmented, share_left, train_network
 from diffseg_training.benchmark.tasks import Budget, Example, Task
-from napari_diffseg.backbone import Backbone, Intensity, save_backbone
-from napari_diffseg.finetune import PaintedSlice
-from napari_diffseg.losses import UNKNOWN
-from napari_diffseg.segmenter import Segmenter
-from napari_diffseg.unet import UNet, UNetConfig
-from napari_diffseg.volume import Geometry, Label, Volume
+from napari_diffseg.engine.annotations import PaintedSlice
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Backbone, Intensity, save_backbone
+from napari_diffseg.network.losses import UNKNOWN
+from napari_diffseg.network.segmenter import Segmenter
+from napari_diffseg.network.unet import UNet, UNetConfig
 
 LABELS = (Label(3, "disc", (255, 0, 0)), Label(7, "square", (0, 0, 255)))
 SMOKED = ("attention-unet", "unetr", "swin-unetr")
@@ -89,7 +91,7 @@ def test_ddpm_seg_learns_and_shares_its_steps(backbone: Path) -> None:
 
 
 def test_ddpm_seg_describes_the_same_pixel_alike_in_any_company(backbone: Path) -> None:
-    from napari_diffseg.backbone import load_backbone
+    from napari_diffseg.network.backbone import load_backbone
 
     describe = Describer(load_backbone(backbone), torch.device("cpu"), seed=0)
     image = torch.rand(1, 1, 32, 32)

@@ -14,10 +14,12 @@ from diffseg_training.benchmark.networks import ENCODERS, IMAGENET_FOLDER, NETWO
 from diffseg_training.benchmark.profiles import OURS
 from diffseg_training.benchmark.supervised import train_network
 from diffseg_training.benchmark.tasks import Budget, Example, Task
-from napari_diffseg.backbone import Backbone, Intensity, save_backbone
-from napari_diffseg.finetune import PaintedSlice
-from napari_diffseg.unet import UNet, UNetConfig
-from napari_diffseg.volume import Geometry, Label, Volume
+from napari_diffseg.engine.annotations import PaintedSlice
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Backbone, Intensity, save_backbone
+from napari_diffseg.network.unet import UNet, UNetConfig
 
 # Networks of the papers' size on a CPU that others use too.
 pytestmark = pytest.mark.timeout(3600)

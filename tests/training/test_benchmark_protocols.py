@@ -18,8 +18,10 @@ from diffseg_training.benchmark.protocols import (
     split_patients,
 )
 from diffseg_training.benchmark.tasks import Budget, Example, Scan, make_task, score, stacked
-from napari_diffseg.finetune import PaintedSlice
-from napari_diffseg.volume import Geometry, Label, Volume
+from napari_diffseg.engine.annotations import PaintedSlice
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
 
 LABELS = (Label(1, "one", (1, 2, 3)), Label(4, "four", (4, 5, 6)))
 

@@ -14,7 +14,7 @@ from pretrain_tools import TINY_TOML
 from diffseg_training.release import load_trained
 from diffseg_training.settings import Recipe
 from diffseg_training.train import train
-from napari_diffseg.backbone import save_backbone
+from napari_diffseg.network.backbone import save_backbone
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 TRAIN_TOML = """

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from diffseg_training.cli import main
 from diffseg_training.convert import convert, read_state_dict
 from diffseg_training.settings import PretrainError
-from napari_diffseg.backbone import load_backbone
-from napari_diffseg.unet import UNetConfig
+from napari_diffseg.network.backbone import load_backbone
+from napari_diffseg.network.unet import UNetConfig
 
 CONFIG = UNetConfig(16, (32, 64), 2, (8,), 16, "conditioned")
 

@@ -10,7 +10,7 @@ import torch
 
 from diffseg_training.data import Draws, Shard, intensity_table, model_image
 from diffseg_training.settings import TrainSettings
-from napari_diffseg.backbone import Intensity
+from napari_diffseg.network.backbone import Intensity
 
 SETTINGS = TrainSettings(batch=8, accumulate=2, crop=(0.5, 1.2), seed=4)
 INTENSITY = Intensity((-1000.0, 1000.0), (-1.0, 1.0))

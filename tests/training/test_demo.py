@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from diffseg_training.demo import OUTPUTS, Given, Sample, demonstrate
-from napari_diffseg.backbone import Backbone, Intensity, save_backbone
-from napari_diffseg.unet import UNet, UNetConfig
+from napari_diffseg.network.backbone import Backbone, Intensity, save_backbone
+from napari_diffseg.network.unet import UNet, UNetConfig
 
 OPTIONS = ("--iterations", "2", "--device", "cpu")
 

@@ -20,9 +20,9 @@ from diffseg_training.inception import Inception
 from diffseg_training.release import load_trained, release
 from diffseg_training.settings import PretrainError, Recipe, ReleaseSettings, SampleSettings
 from diffseg_training.train import train
-from napari_diffseg.backbone import Backbone, BackboneError, Intensity, load_backbone
-from napari_diffseg.unet import UNet
-from napari_diffseg.volume import read_volume
+from napari_diffseg.io.volume import read_volume
+from napari_diffseg.network.backbone import Backbone, BackboneError, Intensity, load_backbone
+from napari_diffseg.network.unet import UNet
 
 
 @pytest.fixture

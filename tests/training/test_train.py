@@ -17,8 +17,8 @@ from diffseg_training.progress import TrainProgress, describe
 from diffseg_training.release import load_trained
 from diffseg_training.settings import PretrainError, Recipe
 from diffseg_training.train import BEST, Trainer, learning_rate, train
-from napari_diffseg.backbone import load_backbone, save_backbone
-from napari_diffseg.unet import UNet, UNetConfig
+from napari_diffseg.network.backbone import load_backbone, save_backbone
+from napari_diffseg.network.unet import UNet, UNetConfig
 
 
 def test_loss_falls_and_the_best_network_is_kept(

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from diffseg_training.config import as_json, from_mapping
 from diffseg_training.settings import PretrainError, TrainSettings
-from napari_diffseg.backbone import (
+from napari_diffseg.network.backbone import (
     Backbone,
     BackboneError,
     Intensity,
@@ -20,7 +20,7 @@ from napari_diffseg.backbone import (
     read_tensors,
     write_tensors,
 )
-from napari_diffseg.unet import UNetConfig
+from napari_diffseg.network.unet import UNetConfig
 
 _KEY = "diffseg-checkpoint"
 NAME = "checkpoint.safetensors"

@@ -21,7 +21,7 @@ from diffseg_training.settings import (
     SampleSettings,
     TrainSettings,
 )
-from napari_diffseg.backbone import Backbone, Intensity, load_backbone, save_backbone
+from napari_diffseg.network.backbone import Backbone, Intensity, load_backbone, save_backbone
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from diffseg_training.settings import (
     Source,
     TrainSettings,
 )
-from napari_diffseg.unet import UNetConfig
+from napari_diffseg.network.unet import UNetConfig
 
 Settings = TypeVar("Settings")
 

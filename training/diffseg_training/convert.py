@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffseg_training.settings import PretrainError
-from napari_diffseg.unet import UNet, UNetConfig
+from napari_diffseg.network.unet import UNet, UNetConfig
 
 _LAYERS = {
     "in_layers.0": "norm1",
@@ -37,7 +37,7 @@ _PLACES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 
 
 def our_name(theirs: str) -> str:
-    """Name in :class:`~napari_diffseg.unet.UNet` of a tensor of guided-diffusion's ``UNetModel``.
+    """Name in :class:`UNet` of a tensor of guided-diffusion's ``UNetModel``.
 
     ``input_blocks.0`` is the stem, the other input blocks are the encoder's stages; the layers of
     a residual block, an attention block and a resampling layer have names of their own.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_diffseg import report
-from napari_diffseg.unet import Stage, UNet, UNetConfig
+from napari_diffseg.network.unet import Stage, UNet, UNetConfig
+from napari_diffseg.session import report
 
 
 @dataclass(frozen=True)

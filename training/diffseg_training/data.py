@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 
 from diffseg_training.diffusion import STEPS
 from diffseg_training.settings import TrainSettings
-from napari_diffseg.backbone import Intensity
+from napari_diffseg.network.backbone import Intensity
 
 
 class Example(NamedTuple):

@@ -22,17 +22,11 @@ from diffseg_training.benchmark.baselines import nearest_copy, random_walker, sh
 from diffseg_training.benchmark.protocols import in_volume, presence
 from napari_diffseg.cli import main as napari_diffseg
 from napari_diffseg.cli.console import duration, figure, table
-from napari_diffseg.metrics import dice, mean_of
-from napari_diffseg.sample import sample_labels_path, sample_names_path, sample_volume_path
-from napari_diffseg.volume import (
-    Label,
-    Volume,
-    VolumeError,
-    labels_for,
-    load_names,
-    read_labels,
-    read_volume,
-)
+from napari_diffseg.engine.metrics import dice, mean_of
+from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.io.labels import Label, labels_for, load_names
+from napari_diffseg.io.sample import sample_labels_path, sample_names_path, sample_volume_path
+from napari_diffseg.io.volume import Volume, read_labels, read_volume
 
 Mask = NDArray[np.uint8]
 OURS = "ours"

@@ -12,8 +12,8 @@ from diffseg_training.cost import best_matmul, network_cost, peak_memory, synchr
 from diffseg_training.diffusion import STEPS, add_noise, signal_levels
 from diffseg_training.memory import keep_freed_memory
 from diffseg_training.settings import Recipe
-from napari_diffseg.device import autocast, native_bf16, pick_device
-from napari_diffseg.unet import UNet
+from napari_diffseg.network.device import autocast, native_bf16, pick_device
+from napari_diffseg.network.unet import UNet
 
 
 def dry_run(recipe: Recipe, steps: int) -> Iterator[str]:

@@ -14,9 +14,9 @@ from diffseg_training.data import intensity_table, model_image
 from diffseg_training.inception import Inception
 from diffseg_training.settings import EvaluateSettings, PretrainError
 from diffseg_training.store import MANIFEST, SliceStore
-from napari_diffseg.backbone import load_backbone
-from napari_diffseg.device import autocast, pick_device
-from napari_diffseg.volume import read_volume
+from napari_diffseg.io.volume import read_volume
+from napari_diffseg.network.backbone import load_backbone
+from napari_diffseg.network.device import autocast, pick_device
 
 Extractor = Callable[[Sequence[NDArray[np.int16]]], tuple[Tensor, Tensor]]
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from diffseg_training.diffusion import STEPS, sample, signal_levels
 from diffseg_training.settings import PretrainError, SampleSettings
-from napari_diffseg.backbone import Backbone
-from napari_diffseg.device import autocast, pick_device
-from napari_diffseg.volume import Geometry, Volume, write_volume
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.volume import Volume, write_volume
+from napari_diffseg.network.backbone import Backbone
+from napari_diffseg.network.device import autocast, pick_device
 
 WINDOWS = {"lung": (1400.0, -500.0), "abdomen": (350.0, 40.0)}
 """Width and level in HU (paper A fig. 4)."""

@@ -29,7 +29,7 @@ from diffseg_training.histogram import Histogram
 from diffseg_training.settings import PrepareSettings, PretrainError, Source
 from diffseg_training.sources import Found
 from diffseg_training.store import MANIFEST, write_array, write_json
-from napari_diffseg.volume import Volume, read_volume
+from napari_diffseg.io.volume import Volume, read_volume
 
 _AIR = -1024.0
 Record = dict[str, Any]

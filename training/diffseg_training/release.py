@@ -19,7 +19,7 @@ from diffseg_training.generate import generate, write_figures
 from diffseg_training.settings import PretrainError, ReleaseSettings, SampleSettings
 from diffseg_training.store import SliceStore
 from diffseg_training.validate import validate_backbone
-from napari_diffseg.backbone import Backbone, load_backbone, registry_line, save_backbone
+from napari_diffseg.network.backbone import Backbone, load_backbone, registry_line, save_backbone
 
 
 def load_trained(path: Path) -> tuple[Backbone, Header]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from napari_diffseg.unet import UNetConfig
+from napari_diffseg.network.unet import UNetConfig
 
 Schedule = Literal["cosine", "linear", "cosine-beta"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from diffseg_training.settings import PretrainError, Source
-from napari_diffseg.dicom import list_series
+from napari_diffseg.io.dicom import list_series
 
 _SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from diffseg_training.settings import PretrainError, TrainSettings
 from diffseg_training.store import SliceStore
-from napari_diffseg.backbone import Backbone, Intensity
+from napari_diffseg.network.backbone import Backbone, Intensity
 
 
 def intensity_of(settings: TrainSettings, store: SliceStore, start: Backbone | None) -> Intensity:

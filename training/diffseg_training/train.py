@@ -35,9 +35,9 @@ from diffseg_training.settings import PretrainError, Recipe, TrainSettings
 from diffseg_training.start import intensity_of, origin, summary
 from diffseg_training.store import SliceStore
 from diffseg_training.validate import validate, validation_images
-from napari_diffseg.backbone import Backbone, load_backbone, save_backbone
-from napari_diffseg.device import autocast, native_bf16, pick_device
-from napari_diffseg.unet import Stage, UNet
+from napari_diffseg.network.backbone import Backbone, load_backbone, save_backbone
+from napari_diffseg.network.device import autocast, native_bf16, pick_device
+from napari_diffseg.network.unet import Stage, UNet
 
 BEST = "best.safetensors"
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from diffseg_training.data import intensity_table, model_image
 from diffseg_training.diffusion import add_noise, signal_levels
 from diffseg_training.store import Slices
-from napari_diffseg.backbone import Backbone, Intensity
-from napari_diffseg.device import autocast, pick_device
+from napari_diffseg.network.backbone import Backbone, Intensity
+from napari_diffseg.network.device import autocast, pick_device
 
 LEVELS = (10, 50, 150, 300, 500, 700, 900)
 """Timesteps at which the loss is measured."""

@@ -16,7 +16,7 @@ from napari_diffseg.cli.console import ProgressLine, figure, table, uninterrupte
 from napari_diffseg.cli.options import slice_indices
 
 if TYPE_CHECKING:
-    from napari_diffseg.volume import Geometry
+    from napari_diffseg.io.geometry import Geometry
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -50,10 +50,10 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from napari_diffseg.device import pick_device
-    from napari_diffseg.files import check_outputs
-    from napari_diffseg.segmenter import Segmenter
-    from napari_diffseg.volume import stem
+    from napari_diffseg.io.files import check_outputs
+    from napari_diffseg.io.volume import stem
+    from napari_diffseg.network.device import pick_device
+    from napari_diffseg.network.segmenter import Segmenter
 
     outputs = [args.output / f"{stem(path.resolve())}.nii.gz" for path in args.volumes]
     twice = next((name for name in outputs if outputs.count(name) > 1), None)
@@ -85,8 +85,8 @@ def _predict(args: argparse.Namespace) -> int:
 def _predict_one(segmenter: Any, path: Path, output: Path, device: str) -> None:
     import numpy as np
 
-    from napari_diffseg.predict import predict
-    from napari_diffseg.volume import read_volume, write_mask
+    from napari_diffseg.engine.predict import predict
+    from napari_diffseg.io.volume import read_volume, write_mask
 
     volume = read_volume(path)
     mask = np.zeros(volume.hu.shape, np.uint8)
@@ -126,9 +126,9 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from napari_diffseg.labels import unnamed
-    from napari_diffseg.metrics import evaluate
-    from napari_diffseg.volume import labels_for, load_names, read_labels
+    from napari_diffseg.engine.metrics import evaluate
+    from napari_diffseg.io.labels import labels_for, load_names, unnamed
+    from napari_diffseg.io.volume import read_labels
 
     names = load_names(args.names) if args.names else {}
     geometry = _common_grid(args.reference, args.mask)
@@ -164,7 +164,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _common_grid(*paths: Path) -> Geometry:
     """Return the grid of the first file that is a whole volume (DICOM-SEG, for one, is not)."""
-    from napari_diffseg.volume import VolumeError, read_volume
+    from napari_diffseg.io.geometry import VolumeError
+    from napari_diffseg.io.volume import read_volume
 
     errors = []
     for path in paths:
@@ -190,7 +191,7 @@ def _open(args: argparse.Namespace) -> int:
             raise CommandError(f'{needed} is not installed; run: pip install "napari-diffseg[gui]"')
     path: Path | None = args.volume
     if args.sample:
-        from napari_diffseg.sample import sample_volume_path
+        from napari_diffseg.io.sample import sample_volume_path
 
         path = sample_volume_path()
     if path is not None and not path.exists():
@@ -218,7 +219,7 @@ def add_backbones(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
 
 
 def _list_backbones(args: argparse.Namespace) -> int:
-    from napari_diffseg.backbone import list_backbones
+    from napari_diffseg.network.backbone import list_backbones
 
     entries = list_backbones()
     if not entries:
@@ -229,7 +230,7 @@ def _list_backbones(args: argparse.Namespace) -> int:
 
 
 def _verify_backbones(args: argparse.Namespace) -> int:
-    from napari_diffseg.backbone import BackboneError, list_backbones, verify
+    from napari_diffseg.network.backbone import BackboneError, list_backbones, verify
 
     entries = {entry.name: entry for entry in list_backbones()}
     unknown = [name for name in args.names if name not in entries]
@@ -252,7 +253,7 @@ def _verify_backbones(args: argparse.Namespace) -> int:
 
 
 def _import_backbone(args: argparse.Namespace) -> int:
-    from napari_diffseg.backbone import import_backbone, load_backbone
+    from napari_diffseg.network.backbone import import_backbone, load_backbone
 
     entry = import_backbone(args.path)
     load_backbone(entry.name)

@@ -16,24 +16,18 @@ import numpy as np
 
 from napari_diffseg.cli.console import ProgressLine, figure, table, uninterrupted
 from napari_diffseg.cli.options import add_settings, settings_from, slice_indices
-from napari_diffseg.device import pick_device
-from napari_diffseg.files import check_outputs
-from napari_diffseg.finetune import Progress, TrainError, TrainSettings
-from napari_diffseg.metrics import mean_of
-from napari_diffseg.segmenter import Segmenter
-from napari_diffseg.session import Session, SliceState
-from napari_diffseg.volume import (
-    Label,
-    LabelMap,
-    Volume,
-    VolumeError,
-    labels_for,
-    load_names,
-    read_labels,
-    read_volume,
-    stem,
-    write_mask,
-)
+from napari_diffseg.engine.annotations import TrainError
+from napari_diffseg.engine.metrics import mean_of
+from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.files import check_outputs
+from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.io.labels import Label, LabelMap, labels_for, load_names
+from napari_diffseg.io.volume import Volume, read_labels, read_volume, stem, write_mask
+from napari_diffseg.network.device import pick_device
+from napari_diffseg.network.segmenter import Segmenter
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
 
 
 class SegmentError(ValueError):

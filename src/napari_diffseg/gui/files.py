@@ -17,8 +17,9 @@ from qtpy.QtWidgets import (
 
 from napari_diffseg.gui.io import volume_layer
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.sample import sample_volume_path
-from napari_diffseg.volume import list_series, read_volume
+from napari_diffseg.io.dicom import list_series
+from napari_diffseg.io.sample import sample_volume_path
+from napari_diffseg.io.volume import read_volume
 
 _VOLUMES = "CT volumes (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd);;All files (*)"
 _MASKS = ";;".join(

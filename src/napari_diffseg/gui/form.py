@@ -9,7 +9,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from magicgui.widgets import LineEdit, SpinBox, create_widget
 from qtpy.QtWidgets import QFormLayout, QWidget
 
-from napari_diffseg.finetune import TrainError, TrainSettings
+from napari_diffseg.engine.annotations import TrainError
+from napari_diffseg.engine.settings import TrainSettings
 
 BUDGET = "seconds"  # the panel's budget buttons set this one
 

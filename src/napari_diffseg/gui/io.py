@@ -1,6 +1,6 @@
 """What the npe2 manifest points to: reading volumes, writing masks, the sample CT.
 
-Thin covers over :mod:`napari_diffseg.volume`. A volume travels in its layer's metadata, so that
+Thin covers over :mod:`napari_diffseg.io.volume`. A volume travels in its layer's metadata, so that
 the panel and the writer know the source grid exactly.
 """
 
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_diffseg.sample import sample_volume_path
-from napari_diffseg.volume import Geometry, Volume, VolumeError, read_volume, write_mask
+from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.sample import sample_volume_path
+from napari_diffseg.io.volume import Volume, read_volume, write_mask
 
 VOLUME = "napari-diffseg volume"
 """Key of a CT layer's metadata; its value is the :class:`Volume`."""

@@ -8,12 +8,12 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QFileDialog, QToolButton
 
-from napari_diffseg.finetune import BACKGROUND
+from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.labels_table import LabelsTable, rows_of
 from napari_diffseg.gui.theme import Palette, Section, allow
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.session import Session
+from napari_diffseg.session.session import Session
 
 
 class LabelsSection(Section):

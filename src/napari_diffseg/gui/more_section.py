@@ -8,8 +8,8 @@ from qtpy.QtWidgets import QListWidget, QListWidgetItem, QToolButton, QWidget
 from napari_diffseg.gui.form import SettingsForm
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.theme import Section, allow, muted, row, tool
-from napari_diffseg.gui.train_panel import duration
-from napari_diffseg.session import Round
+from napari_diffseg.gui.train_section import duration
+from napari_diffseg.session.rounds import Round
 
 
 class MoreSection(Section):

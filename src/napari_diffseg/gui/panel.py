@@ -15,17 +15,17 @@ from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide, Situation, guide
 from napari_diffseg.gui.labels_section import LabelsSection
 from napari_diffseg.gui.more_section import MoreSection
+from napari_diffseg.gui.navigator import StripModel
 from napari_diffseg.gui.orientation import PRESETS, Letters, window_limits
 from napari_diffseg.gui.result_section import ExportSection, ResultSection
 from napari_diffseg.gui.situation import situation_of
 from napari_diffseg.gui.slices_section import SlicesSection
-from napari_diffseg.gui.strip import StripModel
 from napari_diffseg.gui.theme import Palette, style_sheet
-from napari_diffseg.gui.train_panel import TrainPanel
+from napari_diffseg.gui.train_section import TrainPanel
 from napari_diffseg.gui.volume_section import VolumeSection, device_text
 from napari_diffseg.gui.worker import ThreadCap
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.session import SliceState
+from napari_diffseg.session.paint import SliceState
 
 _CHECK_SECONDS = 60.0  # for the quality check, where training has no limit
 

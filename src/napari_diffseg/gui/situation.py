@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from napari_diffseg.gui.guide import Situation
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.session import SliceState
+from napari_diffseg.session.paint import SliceState
 
 
 def situation_of(workspace: Workspace) -> Situation:

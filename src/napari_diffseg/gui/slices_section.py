@@ -6,9 +6,9 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QLabel, QSizePolicy
 
 from napari_diffseg.gui.guide import Guide
-from napari_diffseg.gui.strip import SliceStrip, StripModel
+from napari_diffseg.gui.navigator import SliceStrip, StripModel
 from napari_diffseg.gui.theme import Palette, Section, allow, row, tool
-from napari_diffseg.session import SliceState
+from napari_diffseg.session.paint import SliceState
 
 
 class SlicesSection(Section):

@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QComboBox, QLabel, QWidget
 
 from napari_diffseg.gui.orientation import PRESETS
 from napari_diffseg.gui.theme import Section, chip, muted, row, tool
-from napari_diffseg.volume import Volume
+from napari_diffseg.io.volume import Volume
 
 
 class VolumeSection(Section):

@@ -17,11 +17,11 @@ from scipy import ndimage
 from skimage.segmentation import random_walker as walk
 
 if TYPE_CHECKING:
-    from napari_diffseg.volume import Volume
+    from napari_diffseg.io.volume import Volume
 
 Mask = NDArray[np.uint8]
 Field = NDArray[np.float32]
-_BACKGROUND = 255  # a painted background, as napari_diffseg.finetune.BACKGROUND
+_BACKGROUND = 255  # a painted background, as napari_diffseg.engine.finetune.BACKGROUND
 
 
 class BaselineError(ValueError):
@@ -29,7 +29,7 @@ class BaselineError(ValueError):
 
 
 class Painted(Protocol):
-    """A painted slice, as :class:`napari_diffseg.finetune.PaintedSlice` is one."""
+    """A painted slice, as :class:`napari_diffseg.engine.finetune.PaintedSlice` is one."""
 
     @property
     def z(self) -> int:

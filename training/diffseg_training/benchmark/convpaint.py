@@ -21,7 +21,7 @@ from diffseg_training.benchmark.grids import (
 )
 from diffseg_training.benchmark.networks import NetworkError, encoder_weights
 from diffseg_training.benchmark.tasks import Outcome, Task
-from napari_diffseg.losses import UNKNOWN
+from napari_diffseg.network.losses import UNKNOWN
 
 _ENCODER = "vgg16"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from diffseg_training.benchmark.tasks import Scan
-from napari_diffseg.volume import Label, default_colour, load_names, read_labels, read_volume
+from napari_diffseg.io.labels import Label, default_colour, load_names
+from napari_diffseg.io.volume import read_labels, read_volume
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 

@@ -22,9 +22,9 @@ from diffseg_training.benchmark.grids import segmented, square_grid, training_pa
 from diffseg_training.benchmark.supervised import share_left
 from diffseg_training.benchmark.tasks import Budget, Outcome, Task
 from diffseg_training.diffusion import add_noise, signal_levels
-from napari_diffseg.backbone import Backbone, load_backbone
-from napari_diffseg.device import autocast, pick_device
-from napari_diffseg.losses import UNKNOWN
+from napari_diffseg.network.backbone import Backbone, load_backbone
+from napari_diffseg.network.device import autocast, pick_device
+from napari_diffseg.network.losses import UNKNOWN
 
 BLOCKS = (5, 6, 7, 8, 12)
 """Decoder blocks of guided-diffusion's 18, finest last; other depths take the same fractions."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from diffseg_training.benchmark.tables import Row, finished, grouped
 from diffseg_training.benchmark.tasks import Mask, Scan
-from napari_diffseg.volume import Label
+from napari_diffseg.io.labels import Label
 
 _WINDOW = (-135.0, 215.0)  # W350 L40, the papers' abdomen window
 _STYLES = ("-", "--", "-.", ":")

@@ -24,9 +24,9 @@ from diffseg_training.benchmark.grids import (
     training_pairs,
 )
 from diffseg_training.benchmark.tasks import Outcome, Task
-from napari_diffseg.backbone import Intensity, load_backbone
-from napari_diffseg.device import pick_device
-from napari_diffseg.losses import UNKNOWN
+from napari_diffseg.network.backbone import Intensity, load_backbone
+from napari_diffseg.network.device import pick_device
+from napari_diffseg.network.losses import UNKNOWN
 
 _Features = Callable[[Tensor], NDArray[np.float32]]
 _PIXELS_OF_A_CLASS = 4000

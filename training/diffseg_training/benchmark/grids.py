@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from diffseg_training.benchmark.tasks import Example, Mask, Task
-from napari_diffseg.backbone import Intensity
-from napari_diffseg.losses import UNKNOWN
-from napari_diffseg.slices import SliceGrid, body_box
-from napari_diffseg.volume import Volume
+from napari_diffseg.engine.grid import SliceGrid, body_box
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Intensity
+from napari_diffseg.network.losses import UNKNOWN
 
 
 def task_intensity(task: Task) -> Intensity:

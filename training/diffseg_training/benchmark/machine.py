@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from napari_diffseg import report
-from napari_diffseg.device import native_bf16, pick_device
-from napari_diffseg.report import environment
+from napari_diffseg.network.device import native_bf16, pick_device
+from napari_diffseg.session import report
+from napari_diffseg.session.report import environment
 
 REFERENCE_GFLOPS = 1250.0
 """Matrix-product rate at which a nominal second of budget lasts one second.

@@ -13,7 +13,7 @@ from diffseg_training.benchmark import baselines
 from diffseg_training.benchmark.networks import NETWORKS
 from diffseg_training.benchmark.registration import registration
 from diffseg_training.benchmark.tasks import Mask, Outcome, Task
-from napari_diffseg.volume import Volume
+from napari_diffseg.io.volume import Volume
 
 
 class MethodError(ValueError):

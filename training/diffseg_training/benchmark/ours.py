@@ -11,11 +11,12 @@ from typing import Literal
 import numpy as np
 
 from diffseg_training.benchmark.tasks import Example, Outcome, Task, stacked
-from napari_diffseg.backbone import Backbone, load_backbone
-from napari_diffseg.finetune import TrainSettings, finetune
-from napari_diffseg.predict import predict
-from napari_diffseg.segmenter import Segmenter, Strategy
-from napari_diffseg.volume import Label
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.labels import Label
+from napari_diffseg.network.backbone import Backbone, load_backbone
+from napari_diffseg.network.segmenter import Segmenter, Strategy
 
 Stages = dict[str, dict[str, float]]
 
@@ -37,7 +38,7 @@ def diffseg(
         What to learn from and what to segment. Slices of several volumes are stacked. Where
         there are volumes to start from, a model is learnt from them first, with the same budget.
     recipe, strategy, timestep
-        See :class:`napari_diffseg.finetune.TrainSettings`.
+        See :class:`napari_diffseg.engine.finetune.TrainSettings`.
     hidden
         Hidden width of the head.
     backbone

@@ -283,6 +283,6 @@ def _preamble(rows: Sequence[Row], published: bool) -> str:
         f"Split by patient; {len(tested)} test sets. Mean over structures, ± standard deviation "
         "over seeds and test sets. Absent structures: "
         + " and ".join(sorted({row["absent"] for row in rows}))
-        + " (see `napari_diffseg.metrics`)."
+        + " (see `napari_diffseg.engine.metrics`)."
     )
     return text + (" In brackets: the papers' figure.\n" if published else "\n")

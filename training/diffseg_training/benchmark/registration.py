@@ -18,7 +18,7 @@ from diffseg_training.benchmark.baselines import (
 )
 
 if TYPE_CHECKING:
-    from napari_diffseg.volume import Volume
+    from napari_diffseg.io.volume import Volume
 
 
 def registration(

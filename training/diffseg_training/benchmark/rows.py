@@ -28,7 +28,7 @@ from diffseg_training.benchmark.protocols import Split
 
 if TYPE_CHECKING:
     from diffseg_training.benchmark.tasks import Outcome, Scan
-    from napari_diffseg.volume import Label
+    from napari_diffseg.io.labels import Label
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RowSpec:
     device
         ``auto``, ``cpu`` or ``cuda``.
     absent
-        Rule for absent labels, see ``napari_diffseg.metrics``.
+        Rule for absent labels, see ``napari_diffseg.engine.metrics``.
     """
 
     data: str
@@ -135,7 +135,7 @@ class RowSpec:
 
 def weights_digest(backbone: str | None) -> str:
     """Twelve hexadecimal digits of the SHA-256 of a backbone's file."""
-    from napari_diffseg.backbone import list_backbones, load_backbone
+    from napari_diffseg.network.backbone import list_backbones, load_backbone
 
     name = load_backbone(backbone).name
     known = {entry.name: entry.path for entry in list_backbones()}
@@ -205,7 +205,7 @@ def _figures(spec: RowSpec, masks: Path | None) -> dict[str, Any]:
     from diffseg_training.benchmark.datasets import labels_of
     from diffseg_training.benchmark.methods import MethodError, Options, find_method, timed
     from diffseg_training.benchmark.tasks import Budget, make_task, score
-    from napari_diffseg.device import pick_device
+    from napari_diffseg.network.device import pick_device
 
     method = find_method(spec.method)
     if not method.does(spec.split.protocol):
@@ -253,7 +253,7 @@ def _calibration(
         return {}
     from diffseg_training.benchmark.calibration import calibration, tallied
     from diffseg_training.benchmark.tasks import only
-    from napari_diffseg.slices import body_box
+    from napari_diffseg.engine.grid import body_box
 
     body = np.zeros((101, 2), np.int64)
     whole = np.zeros((101, 2), np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_diffseg.finetune import BACKGROUND
+from napari_diffseg.engine.annotations import BACKGROUND
 
 Mask = NDArray[np.uint8]
 SHARE = 0.05

@@ -17,8 +17,8 @@ from diffseg_training.benchmark.grids import (
 )
 from diffseg_training.benchmark.networks import NETWORKS, start_of
 from diffseg_training.benchmark.tasks import Budget, Outcome, Task
-from napari_diffseg.device import autocast, pick_device
-from napari_diffseg.losses import UNKNOWN, app_loss
+from napari_diffseg.network.device import autocast, pick_device
+from napari_diffseg.network.losses import UNKNOWN, app_loss
 
 BATCH = 4
 

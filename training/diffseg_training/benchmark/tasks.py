@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from diffseg_training.benchmark.protocols import Chosen, Split
 from diffseg_training.benchmark.scribbles import scribbled
-from napari_diffseg.finetune import PaintedSlice
-from napari_diffseg.metrics import Absent, Evaluation, evaluate
-from napari_diffseg.volume import Geometry, Label, Volume
+from napari_diffseg.engine.annotations import PaintedSlice
+from napari_diffseg.engine.metrics import Absent, Evaluation, evaluate
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
 
 Mask = NDArray[np.uint8]
 _AIR = -1024.0
@@ -155,7 +157,7 @@ def score(
     masks
         One mask ``(z, y, x)`` for each tested scan, in the split's order.
     absent
-        The rule for absent labels, see :mod:`napari_diffseg.metrics`.
+        The rule for absent labels, see :mod:`napari_diffseg.engine.metrics`.
 
     Returns
     -------

@@ -1,0 +1,194 @@
+"""DICOM-SEG: masks as a DICOM segmentation object beside the CT series they were painted on.
+
+A DICOM-SEG belongs to the patient and study of its series, so the writer copies their identifiers
+from the series' own files at that moment; nothing else in this package ever holds them.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
+
+from napari_diffseg.io.dicom import ordered
+from napari_diffseg.io.formats import LPS, Stored, reading
+from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.labels import Label, default_colour
+
+# SNOMED CT codes by the last words of a label's name; "left" and "right" stay in the label.
+_ORGANS = {
+    "liver": codes.SCT.Liver,
+    "kidney": codes.SCT.Kidney,
+    "spleen": codes.SCT.Spleen,
+    "pancreas": codes.SCT.Pancreas,
+    "aorta": codes.SCT.Aorta,
+    "vena cava": codes.SCT.InferiorVenaCava,
+    "adrenal gland": codes.SCT.AdrenalGland,
+    "gallbladder": codes.SCT.Gallbladder,
+    "esophagus": codes.SCT.Esophagus,
+    "oesophagus": codes.SCT.Esophagus,
+    "stomach": codes.SCT.Stomach,
+    "duodenum": codes.SCT.Duodenum,
+}
+
+# The identifiers that tie a segmentation to its series; without them no viewer can match the two.
+_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+# What DICOM requires to be there, but allows to be empty.
+_MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+    "StudyID", "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+
+
+def write_dicomseg(
+    path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label]
+) -> None:
+    """Write a binary DICOM-SEG, one segment for each label.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    array
+        uint8 (i, j, k) on the source grid.
+    geometry
+        Of a volume that was read from a DICOM folder, which must still be there.
+    labels
+        At least one; segments are numbered from 1 in this order, as DICOM demands, and each keeps
+        its label's id in Segment Description.
+
+    Raises
+    ------
+    VolumeError
+        If the volume did not come from DICOM, its series is gone or lacks identifiers, or there
+        are no labels.
+    """
+    images = _source_images(path, geometry)
+    if not labels:
+        raise VolumeError(f"{path}: a DICOM-SEG needs at least one label; paint or add one")
+    number = np.zeros(256, np.uint8)
+    for n, label in enumerate(labels, 1):
+        number[label.id] = n
+    release = version("napari-diffseg")
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name="napari-diffseg", version=release, family=codes.DCM.ArtificialIntelligence
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about empty or unusual values in the source's own header
+        segmentation = hd.seg.Segmentation(
+            source_images=images,
+            pixel_array=number[array.T],
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[_describe(n, x, algorithm) for n, x in enumerate(labels, 1)],
+            series_instance_uid=generate_uid(),
+            series_number=100,
+            sop_instance_uid=generate_uid(),
+            instance_number=1,
+            manufacturer="napari-diffseg",
+            manufacturer_model_name="napari-diffseg",
+            software_versions=release,
+            device_serial_number="0",
+            content_label="SEGMENTATION",
+            series_description="napari-diffseg segmentation",
+        )
+        segmentation.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, for names in any language
+        segmentation.save_as(path)
+
+
+def read_dicomseg(path: Path, geometry: Geometry | None = None) -> Stored:
+    """Read a DICOM-SEG without overlapping segments.
+
+    Parameters
+    ----------
+    path
+        File.
+    geometry
+        Of the volume. If that is the DICOM series on which the segmentation was made, slices are
+        matched by their identifiers; otherwise by position.
+
+    Raises
+    ------
+    VolumeError
+        If the file is damaged, no segmentation, or has overlapping segments.
+    """
+    with reading(path):
+        dataset = pydicom.dcmread(path)
+        if dataset.get("Modality") != "SEG":
+            raise VolumeError(f"{path}: is no DICOM-SEG; for a CT series give its folder")
+        segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
+        ids, labels = np.zeros(65536, np.uint16), []
+        for n in segmentation.segment_numbers:
+            description = segmentation.get_segment_description(n)
+            own = re.fullmatch(r"label (\d+)", str(description.get("SegmentDescription", "")))
+            ids[n] = int(own[1]) if own else n
+            lab = description.get("RecommendedDisplayCIELabValue")
+            colour = default_colour(int(ids[n]))
+            if lab is not None:
+                r, g, b = (int(c) for c in hd.color.CIELabColor.from_dicom_value(lab).to_rgb())
+                colour = (r, g, b)
+            labels.append(Label(int(ids[n]), description.segment_label, colour))
+        slices = geometry.reference.get("dicom", {}).get("slices", ()) if geometry else ()
+        sources = {uid for *_, uid in segmentation.get_source_image_uids()}
+        if geometry and sources <= set(slices):
+            frames = segmentation.get_pixels_by_source_instance(
+                slices, combine_segments=True, assert_missing_frames_are_empty=True
+            )
+            array, affine = frames.T, geometry.affine
+        else:
+            volume = segmentation.get_volume(combine_segments=True)
+            array, affine = volume.array, LPS @ volume.affine
+        return Stored(ids[array], affine, labels=tuple(labels), crop=True)
+
+
+def _source_images(path: Path, geometry: Geometry) -> list[pydicom.Dataset]:
+    reference = geometry.reference.get("dicom")
+    if reference is None or geometry.source is None:
+        raise VolumeError(
+            f"{path}: DICOM-SEG needs a volume that was read from a DICOM folder; "
+            "choose .nii.gz or .seg.nrrd"
+        )
+    slices, _ = ordered(geometry.source, reference["series"])
+    if tuple(item.uid for item in slices) != reference["slices"]:
+        raise VolumeError(f"{path}: the DICOM series has changed on disk; open it again")
+    images = []
+    for item in slices:
+        image = pydicom.dcmread(item.path, stop_before_pixels=True)
+        missing = [name for name in _NEEDED if not image.get(name)]
+        if missing or not item.uid:
+            raise VolumeError(
+                f"{path}: the DICOM series has no {', '.join(missing or ['SOPInstanceUID'])}, so "
+                "no DICOM-SEG can refer to it; choose .nii.gz or .seg.nrrd"
+            )
+        image.SOPInstanceUID = item.uid
+        image.SOPClassUID = image.get("SOPClassUID") or image.file_meta.MediaStorageSOPClassUID
+        for name in _MAY_BE_EMPTY:
+            if name not in image:
+                setattr(image, name, None)
+        images.append(image)
+    return images
+
+
+def _describe(number: int, label: Label, algorithm: Any) -> Any:
+    name = label.name.lower()
+    organ = next((code for words, code in _ORGANS.items() if name.endswith(words)), None)
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=label.name[:64],
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=organ or codes.SCT.AnatomicalStructure,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+        algorithm_identification=algorithm,
+        display_color=hd.color.CIELabColor.from_rgb(*label.colour),
+    )
+    description.SegmentDescription = f"label {label.id}"
+    return description

@@ -1,0 +1,87 @@
+"""What a written file must never replace."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from napari_diffseg.io.geometry import VolumeError
+
+_HEADER_BYTES = 1 << 16
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -> None:
+    """Refuse outputs that would replace an input, another output, or something special.
+
+    Files are compared by identity, so a link or another spelling of a path makes no difference.
+    Nothing is opened for writing; call it before any work begins.
+
+    Parameters
+    ----------
+    outputs
+        Files that are going to be written; a ``.mhd`` stands for its data file too.
+    inputs
+        Files and folders that are read; ``None`` is skipped. Nothing that lies in such a folder
+        may be replaced.
+
+    Raises
+    ------
+    VolumeError
+        If an output is an input, lies over a file of an input folder, is named twice, is no
+        regular file, or cannot be made in its folder.
+    """
+    sources = [part for path in inputs if path is not None for part in (path, *_data_files(path))]
+    written: list[Path] = []
+    for output in outputs:
+        _check_place(output)
+        for file in (output, *_companions(output)):
+            if any(_same(file, source) for source in sources):
+                raise VolumeError(
+                    f"{file}: would be overwritten, and it is also read; choose another name"
+                )
+            inside = [f for f in sources if f.is_dir() and f.resolve() in file.resolve().parents]
+            if inside and os.path.lexists(file):
+                raise VolumeError(
+                    f"{file}: is a file of the folder that is read; choose another name"
+                )
+            if any(_same(file, other) for other in written):
+                raise VolumeError(f"{file}: would be written twice; choose another name")
+            written.append(file)
+
+
+def _check_place(path: Path) -> None:
+    folder = path.parent
+    if not folder.is_dir():
+        raise VolumeError(f"{path}: its folder does not exist; make it first")
+    if not os.access(folder, os.W_OK):
+        raise VolumeError(f"{path}: its folder cannot be written; choose another place")
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        what = "a folder" if path.is_dir() else "not a regular file"
+        raise VolumeError(f"{path}: is {what}; choose another name")
+
+
+def _same(a: Path, b: Path) -> bool:
+    if a.exists() and b.exists():
+        return a.samefile(b)
+    return a.resolve() == b.resolve()
+
+
+def _companions(path: Path) -> list[Path]:
+    """Data files that a header's writer may write beside it."""
+    if path.suffix.lower() != ".mhd":
+        return []
+    return [path.with_suffix(ending) for ending in (".zraw", ".raw")]
+
+
+def _data_files(path: Path) -> list[Path]:
+    """Data files that a header to be read refers to."""
+    if path.suffix.lower() not in (".mhd", ".nhdr") or not path.is_file():
+        return []
+    with path.open("rb") as stream:
+        header = stream.read(_HEADER_BYTES).decode(errors="replace")
+    found = re.search(r"^(?:ElementDataFile *=|data ?file:)(.*)", header, re.MULTILINE | re.DOTALL)
+    lines = found[1].splitlines() if found else []
+    return [path.parent / line.strip() for line in lines if line.strip()]

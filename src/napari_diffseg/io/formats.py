@@ -1,0 +1,264 @@
+"""Readers and writers of single files: NIfTI and MetaImage, and what all readers share.
+
+Readers hand over what the file holds, unscaled, in the order ``(i, j, k)`` of the file, with its
+affine in RAS+. Whether that is a usable volume or mask is judged in one place, by ``volume``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.labels import Label
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Turns the LPS+ millimetres of DICOM, ITK and most NRRD files into RAS+, and back."""
+
+_NIFTI_FIELDS = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+    "qoffset_z", "srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a file holds, before it is judged.
+
+    Attributes
+    ----------
+    array
+        Stored values, axes ``(i, j, k, ...)``.
+    affine
+        float64 (4, 4), voxel to RAS+ mm.
+    slope, intercept
+        Stored value to HU.
+    notes, reference
+        As in :class:`~napari_diffseg.io.geometry.Geometry`.
+    labels
+        Labels that the file names.
+    crop
+        Whether this format stores a part of a grid as a matter of course.
+    """
+
+    array: NDArray[Any]
+    affine: NDArray[np.float64]
+    slope: float = 1.0
+    intercept: float = 0.0
+    notes: tuple[str, ...] = ()
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[Label, ...] = ()
+    crop: bool = False
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what libraries raise on a broken file into one line."""
+    try:
+        yield
+    except VolumeError:
+        raise
+    except FileNotFoundError as error:
+        raise VolumeError(f"{path}: no such file; check the path") from error
+    except (EOFError, zlib.error) as error:
+        raise VolumeError(f"{path}: is cut off or damaged; copy or download it again") from error
+    except Exception as error:  # the libraries' own classes share no base
+        message = str(error).split("ITK ERROR:")[-1]
+        reason = " ".join(message.split())[:200] or type(error).__name__
+        raise VolumeError(f"{path}: cannot be read ({reason}); copy or export it again") from error
+
+
+def read_nifti(path: Path) -> Stored:
+    """Read ``.nii`` or ``.nii.gz``.
+
+    Raises
+    ------
+    VolumeError
+        If the file is damaged, or says nowhere how it lies in the patient.
+    """
+    packed = path.name.lower().endswith(".gz")
+    with reading(path), gzip.open(path) if packed else path.open("rb") as stream:
+        nifti2 = stream.read(4) in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+        stream.seek(0)
+        image = (nib.Nifti2Image if nifti2 else nib.Nifti1Image).from_stream(stream)
+        header = image.header
+        if header.get_xyzt_units()[0] not in ("mm", "unknown"):
+            raise VolumeError(f"{path}: is not in millimetres; save it with xyzt_units in mm")
+        codes = int(header["qform_code"]), int(header["sform_code"])
+        if codes == (0, 0):
+            raise VolumeError(
+                f"{path}: has no orientation (qform_code and sform_code are 0); "
+                "convert it again from the original, for example with dcm2niix"
+            )
+        array = np.asanyarray(image.dataobj.get_unscaled())
+        while stream.read(1 << 20):  # gzip checks its length and sum only at the very end
+            pass
+        notes: tuple[str, ...] = ()
+        if min(codes) > 0 and not np.allclose(header.get_qform(), header.get_sform(), atol=0.1):
+            notes = ("qform and sform disagree; the sform is used",)
+        reference = {name: np.array(header[name]) for name in _NIFTI_FIELDS} | {"nifti2": nifti2}
+        return Stored(
+            array,
+            np.asarray(image.affine, np.float64),
+            float(image.dataobj.slope),
+            float(image.dataobj.inter),
+            notes,
+            {"nifti": reference},
+        )
+
+
+def write_nifti(
+    path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label] = ()
+) -> None:
+    """Write ``.nii`` or ``.nii.gz`` with the source's own qform and sform fields where it has any.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    array
+        (i, j, k) on the source grid.
+    geometry
+        The source grid.
+    labels
+        Not stored: NIfTI has no place for them that viewers agree on.
+    """
+    fields = cast("Mapping[str, Any]", geometry.reference.get("nifti", {}))
+    nifti2 = bool(fields.get("nifti2", max(geometry.shape) > 32767))
+    image_class = nib.Nifti2Image if nifti2 else nib.Nifti1Image
+    header = image_class.header_class()
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape)
+    header.set_xyzt_units("mm")
+    for name in _NIFTI_FIELDS:
+        if name in fields:
+            header[name] = fields[name]
+    if not fields:
+        header.set_sform(geometry.affine, code=1)
+        header.set_qform(geometry.affine, code=1)
+        # A qform holds no shear (gantry tilt); a wrong one must not stand beside the sform.
+        if not np.allclose(header.get_qform(), geometry.affine, atol=1e-3):
+            header.set_qform(None, code=0)
+            header["pixdim"][1:4] = np.linalg.norm(geometry.affine[:3, :3], axis=0)
+    # Without an affine nibabel leaves the header's fields as they are, bit for bit.
+    image = image_class(array, None, header)
+    with path.open("wb") as file:
+        if not path.name.lower().endswith(".gz"):
+            image.to_stream(file)
+            return
+        # No name and no time in the gzip header: the same mask gives the same bytes.
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as stream:
+            image.to_stream(stream)
+
+
+def read_metaimage(path: Path) -> Stored:
+    """Read ``.mha`` or ``.mhd``.
+
+    Raises
+    ------
+    VolumeError
+        If the file is damaged, a colour image, or says nowhere how it lies in the patient.
+    """
+    with reading(path):
+        with path.open("rb") as stream:
+            header = stream.read(1 << 16).split(b"ElementDataFile")[0]
+        keys = {line.split(b"=")[0].strip() for line in header.splitlines()}
+        if not keys & {b"ElementSpacing", b"ElementSize"} or not keys & {
+            b"TransformMatrix",
+            b"Orientation",
+            b"Rotation",
+        }:
+            raise VolumeError(
+                f"{path}: has no ElementSpacing or TransformMatrix, so its place in the patient "
+                "is unknown; export it again with both"
+            )
+        image = sitk.ReadImage(str(path))
+        if image.GetNumberOfComponentsPerPixel() > 1:
+            raise colour(path)
+        array = sitk.GetArrayFromImage(image).T
+    n = image.GetDimension()
+    if n < 3:
+        raise not_a_volume(path, array.shape)
+    affine = np.eye(4)
+    directions = np.reshape(image.GetDirection(), (n, n))[:3, :3]
+    affine[:3, :3] = directions * image.GetSpacing()[:3]
+    affine[:3, 3] = image.GetOrigin()[:3]
+    return Stored(array, LPS @ affine)
+
+
+def write_metaimage(
+    path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label] = ()
+) -> None:
+    """Write ``.mha``, or ``.mhd`` with its data beside it; compressed."""
+    affine = LPS @ geometry.affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(array.T)
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    sitk.WriteImage(image, str(path), True)
+
+
+def colour(path: Path) -> VolumeError:
+    """Build the error for an image with several values a voxel."""
+    return VolumeError(f"{path}: is a colour image; export the grey CT values")
+
+
+def not_a_volume(path: Path, shape: tuple[int, ...]) -> VolumeError:
+    """Build the error for an image that has not three axes."""
+    size = " x ".join(str(n) for n in shape)
+    return VolumeError(f"{path}: is {len(shape)}D ({size}); export one 3D volume")
+
+
+def scaled(plane: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
+    """Turn stored values into HU, in whole numbers where they are whole."""
+    if (slope, intercept) == (1.0, 0.0):
+        return plane
+    if plane.dtype.kind in "iub" and slope.is_integer() and intercept.is_integer():
+        return plane.astype(np.int64) * int(slope) + int(intercept)
+    return plane * np.float64(slope) + intercept
+
+
+def to_hu(planes: Iterable[NDArray[Any]], geometry: Geometry) -> NDArray[Any]:
+    """Collect planes of HU, as int16 for as long as they are whole numbers.
+
+    Parameters
+    ----------
+    planes
+        The planes of the source grid, one for each k, each (i, j).
+    geometry
+        The source grid.
+
+    Returns
+    -------
+    int16 or float32 (z, y, x) in canonical order, contiguous; no other copy is made.
+
+    Raises
+    ------
+    VolumeError
+        If a value is NaN or infinite.
+    """
+    hu: NDArray[Any] = np.empty(geometry.canonical_shape, np.int16)
+    source = geometry.from_canonical(hu)
+    limits = np.iinfo(np.int16)
+    for k, plane in enumerate(planes):
+        real = plane.dtype.kind == "f"
+        if real and not np.isfinite(plane).all():
+            raise VolumeError("holds NaN or infinite voxels; replace them, for example by -1024")
+        if hu.dtype == np.int16 and plane.dtype != np.int16:
+            fits = plane.min() >= limits.min and plane.max() <= limits.max
+            if not fits or (real and (plane != np.rint(plane)).any()):
+                hu = hu.astype(np.float32)
+                source = geometry.from_canonical(hu)
+        source[..., k] = plane
+    return hu

@@ -1,0 +1,179 @@
+"""Labels of a mask: id, name, colour, and the files that name them."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_diffseg.io.geometry import VolumeError
+
+MAX_LABEL = 254
+"""Largest label id. Masks are uint8 and 255 means *painted as background* in a scribbled slice."""
+
+# Okabe and Ito's colours without black, then Tol's "muted" and "light" ones that differ enough
+# from them and from the greys of a CT.
+_COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (136, 204, 238),
+    (136, 34, 85),
+    (153, 153, 51),
+    (51, 34, 136),
+    (238, 136, 102),
+    (68, 187, 153),
+    (170, 68, 153),
+    (255, 170, 187),
+)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One structure of a mask.
+
+    Attributes
+    ----------
+    id
+        Value in the mask, 1 to 254.
+    name
+        Such as ``"liver"``.
+    colour
+        Red, green, blue, 0 to 255.
+    """
+
+    id: int
+    name: str
+    colour: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """A mask and the names of what is in it.
+
+    Attributes
+    ----------
+    mask
+        uint8 (z, y, x), 0 is background.
+    labels
+        Sorted by id.
+    """
+
+    mask: NDArray[np.uint8]
+    labels: tuple[Label, ...]
+
+
+def unnamed(label_id: int) -> str:
+    """Give what a label is called as long as nobody has named it."""
+    return f"label {label_id}"
+
+
+def default_colour(label_id: int) -> tuple[int, int, int]:
+    """Give the colour of a label id: safe for the colour-blind for the first fifteen.
+
+    Parameters
+    ----------
+    label_id
+        1 to 254.
+
+    Returns
+    -------
+    Red, green, blue, 0 to 255.
+    """
+    index = (label_id - 1) % MAX_LABEL
+    if index < len(_COLOURS):
+        return _COLOURS[index]
+    # The golden ratio spreads the hues; lightness alternates so that neighbours differ in grey.
+    hue, lightness = (index * 0.618034) % 1, (0.45, 0.7, 0.57)[index % 3]
+    r, g, b = (round(255 * c) for c in colorsys.hls_to_rgb(hue, lightness, 0.75))
+    return r, g, b
+
+
+def ids_in(mask: NDArray[np.uint8]) -> list[int]:
+    """List the values of a uint8 mask (z, y, x) but 0, slice by slice to spare memory."""
+    counts = sum(np.bincount(plane.ravel(), minlength=256) for plane in mask)
+    return [int(value) for value in np.flatnonzero(counts) if value]
+
+
+def labels_for(
+    ids: Iterable[int], known: Iterable[Label] = (), names: Mapping[int, str] | None = None
+) -> tuple[Label, ...]:
+    """List the labels of some ids, with what is known of them.
+
+    Parameters
+    ----------
+    ids
+        Values of a mask; 0 and 255 are left out.
+    known
+        Labels whose names and colours are kept.
+    names
+        Names by id, which win over the known ones.
+
+    Returns
+    -------
+    Sorted by id; unknown ones are called ``"label 7"`` and get their default colour.
+    """
+    have = {label.id: label for label in known}
+    names = names or {}
+    result = []
+    for label_id in sorted({int(i) for i in ids} - {0, 255}):
+        old = have.get(label_id, Label(label_id, unnamed(label_id), default_colour(label_id)))
+        result.append(Label(label_id, names.get(label_id, old.name), old.colour))
+    return tuple(result)
+
+
+def load_names(path: str | Path) -> dict[int, str]:
+    """Read the names of labels from a JSON file.
+
+    Parameters
+    ----------
+    path
+        ``{"liver": 1, "spleen": 3}`` or ``{"1": "liver", "3": "spleen"}``; an entry for id 0
+        (background) is left out.
+
+    Returns
+    -------
+    Name by id.
+
+    Raises
+    ------
+    VolumeError
+        If the file cannot be read, or its ids are not whole numbers from 1 to 254, or an id or a
+        name comes twice.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise VolumeError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise VolumeError(f'{path}: is not JSON; write it as {{"liver": 1, ...}}') from error
+    if not isinstance(content, dict):
+        raise VolumeError(f'{path}: is not a JSON object; write it as {{"liver": 1, ...}}')
+    result: dict[int, str] = {}
+    for key, value in content.items():
+        number, name = (key, value) if isinstance(value, str) else (value, key)
+        try:
+            label_id = int(number) if not isinstance(number, (bool, float)) else -1
+        except (TypeError, ValueError):
+            label_id = -1
+        if label_id == 0:
+            continue
+        if not 1 <= label_id <= MAX_LABEL:
+            raise VolumeError(
+                f"{path}: the entry {key!r} has no id from 1 to {MAX_LABEL}; "
+                'write it as {"liver": 1, ...}'
+            )
+        if label_id in result or name in result.values():
+            raise VolumeError(f"{path}: id {label_id} or name {name!r} comes twice; keep one")
+        result[label_id] = name
+    return dict(sorted(result.items()))

@@ -1,0 +1,319 @@
+"""CT volumes and masks: what they are, and reading and writing them without moving a voxel.
+
+Everything is read into the canonical order ``(z, y, x)`` (see :mod:`.geometry`) and
+written back on the source grid. A written file is read again and compared before it takes its
+name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_diffseg.io import dicom, dicomseg, formats, slicer
+from napari_diffseg.io.dicom import Series, list_series
+from napari_diffseg.io.files import check_outputs
+from napari_diffseg.io.formats import Stored
+from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.labels import (
+    MAX_LABEL,
+    Label,
+    LabelMap,
+    default_colour,
+    ids_in,
+    labels_for,
+    load_names,
+)
+
+__all__ = [
+    "MAX_LABEL",
+    "Geometry",
+    "Label",
+    "LabelMap",
+    "Series",
+    "Volume",
+    "VolumeError",
+    "default_colour",
+    "labels_for",
+    "list_series",
+    "load_names",
+    "read_labels",
+    "read_volume",
+    "write_mask",
+    "write_volume",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT volume.
+
+    Attributes
+    ----------
+    hu
+        int16 or float32 (z, y, x), Hounsfield units, in canonical order.
+    geometry
+        The source grid.
+    name
+        Stem of the file; never a patient's name.
+    """
+
+    hu: NDArray[Any]
+    geometry: Geometry
+    name: str
+
+
+_Writer = Callable[[Path, NDArray[Any], Geometry, Sequence[Label]], None]
+_READERS: dict[str, Callable[[Path], Stored]] = {
+    ".nii": formats.read_nifti,
+    ".nii.gz": formats.read_nifti,
+    ".mha": formats.read_metaimage,
+    ".mhd": formats.read_metaimage,
+    ".nrrd": slicer.read_nrrd,
+    ".nhdr": slicer.read_nrrd,
+    ".seg.nrrd": slicer.read_nrrd,
+}
+_IMAGE_WRITERS: dict[str, _Writer] = {
+    ".nii": formats.write_nifti,
+    ".nii.gz": formats.write_nifti,
+    ".mha": formats.write_metaimage,
+    ".mhd": formats.write_metaimage,
+    ".nrrd": slicer.write_nrrd,
+}
+_MASK_WRITERS: dict[str, _Writer] = _IMAGE_WRITERS | {
+    ".seg.nrrd": slicer.write_nrrd,
+    ".dcm": dicomseg.write_dicomseg,
+}
+
+
+def read_volume(path: str | Path, series: str | None = None) -> Volume:
+    """Read a CT volume.
+
+    Parameters
+    ----------
+    path
+        NIfTI, NRRD or MetaImage file, or a folder with DICOM slices.
+    series
+        Which series of a DICOM folder: its UID or its number.
+
+    Returns
+    -------
+    The volume in canonical order; int16 where all values are whole, float32 otherwise.
+
+    Raises
+    ------
+    VolumeError
+        If there is no usable volume at the path.
+    """
+    path = Path(path)
+    if path.is_dir():
+        hu, geometry, name = dicom.read_series(path, series)
+    elif path.suffix.lower() == ".dcm":
+        raise VolumeError(f"{path}: is one DICOM file; give the folder that holds its series")
+    else:
+        stored = _read(path)
+        geometry, name = _geometry(path, stored), stem(path)
+        array = stored.array.reshape(geometry.shape)
+        planes = (array[..., k] for k in range(array.shape[2]))
+        try:
+            hu = formats.to_hu(
+                (formats.scaled(plane, stored.slope, stored.intercept) for plane in planes),
+                geometry,
+            )
+        except VolumeError as error:
+            raise VolumeError(f"{path}: {error}") from error
+    return Volume(hu, geometry, name)
+
+
+def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
+    """Read a label file.
+
+    Parameters
+    ----------
+    path
+        NIfTI, NRRD, ``.seg.nrrd``, MetaImage or DICOM-SEG file.
+    geometry
+        The grid that the labels must lie on; their file may store it in another order of axes.
+
+    Returns
+    -------
+    The mask in canonical order, and the labels that are in it.
+
+    Raises
+    ------
+    VolumeError
+        If there are no usable labels at the path, or they lie on another grid.
+    """
+    path = Path(path)
+    stored = _read(path, geometry)
+    own = _geometry(path, stored)
+    mask = _mask(path, stored, own)
+    if geometry is not None:
+        placed = geometry.placed(mask, stored.affine, stored.crop)
+        if placed is None:
+            raise VolumeError(
+                f"{path}: lies on another grid ({_grid(own)}) than the volume "
+                f"({_grid(geometry)}); export the labels on the volume's grid"
+            )
+        own, mask = geometry, placed
+    mask = np.ascontiguousarray(own.to_canonical(mask))
+    return LabelMap(mask, labels_for(ids_in(mask), stored.labels))
+
+
+def write_mask(
+    path: str | Path, mask: NDArray[np.uint8], geometry: Geometry, labels: Iterable[Label]
+) -> None:
+    """Write a mask on the source grid, read it again, compare, and only then give it its name.
+
+    Parameters
+    ----------
+    path
+        Its ending chooses the format.
+    mask
+        uint8 (z, y, x), 0 is background, at most 254.
+    geometry
+        Of the volume.
+    labels
+        Names and colours, for formats that hold them.
+
+    Raises
+    ------
+    VolumeError
+        If the mask is not a mask on this grid, would replace the volume itself, or could not be
+        written or read back the same.
+    """
+    path, mask = Path(path), np.asarray(mask)
+    if mask.dtype.kind not in "iub" or (mask.size and (mask.min() < 0 or mask.max() > MAX_LABEL)):
+        raise VolumeError(f"{path}: a mask holds whole numbers from 0 to {MAX_LABEL}; renumber it")
+    if mask.shape != geometry.canonical_shape:
+        raise VolumeError(
+            f"{path}: the mask's shape {mask.shape} is not the volume's "
+            f"{geometry.canonical_shape} (z, y, x); export it from the same volume"
+        )
+    check_outputs([path], [geometry.source])
+    array = geometry.from_canonical(mask.astype(np.uint8, copy=False))
+    writer: _Writer = _pick(path, _MASK_WRITERS)
+    named = labels_for(itertools.chain(ids_in(mask), (x.id for x in labels)), labels)
+
+    def check(part: Path) -> bool:
+        return bool(np.array_equal(read_labels(part, geometry).mask, mask))
+
+    _commit(path, lambda part: writer(part, array, geometry, named), check)
+
+
+def write_volume(path: str | Path, volume: Volume) -> None:
+    """Write a volume on its source grid, with the same care as :func:`write_mask`.
+
+    Raises
+    ------
+    VolumeError
+        If it would replace the file it was read from, or could not be written or read back the
+        same.
+    """
+    path = Path(path)
+    check_outputs([path], [volume.geometry.source])
+    writer: _Writer = _pick(path, _IMAGE_WRITERS)
+    array = volume.geometry.from_canonical(volume.hu)
+
+    def check(part: Path) -> bool:
+        again = read_volume(part)
+        return bool(np.array_equal(again.hu, volume.hu)) and np.allclose(
+            again.geometry.affine, volume.geometry.affine, atol=1e-3
+        )
+
+    _commit(path, lambda part: writer(part, array, volume.geometry, ()), check)
+
+
+def stem(path: Path) -> str:
+    """Give a file's name without its ending."""
+    ending = _ending(path)
+    return path.name[: -len(ending)] if ending else path.name
+
+
+def _ending(path: Path) -> str | None:
+    name = path.name.lower()
+    fitting = [ending for ending in (*_READERS, *_MASK_WRITERS) if name.endswith(ending)]
+    return max(fitting, key=len, default=None)
+
+
+def _pick(path: Path, choices: dict[str, Any]) -> Any:
+    ending = _ending(path)
+    if ending not in choices:
+        raise VolumeError(f"{path}: unknown ending; use one of {', '.join(sorted(choices))}")
+    return choices[ending]
+
+
+def _read(path: Path, geometry: Geometry | None = None) -> Stored:
+    if not path.exists():
+        raise VolumeError(f"{path}: no such file; check the path")
+    if path.suffix.lower() == ".dcm":
+        stored = dicomseg.read_dicomseg(path, geometry)
+    else:
+        stored = _pick(path, _READERS)(path)
+    if stored.array.dtype.kind not in "iubf":
+        raise formats.colour(path)
+    return stored
+
+
+def _geometry(path: Path, stored: Stored) -> Geometry:
+    shape = stored.array.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        raise formats.not_a_volume(path, shape)
+    try:
+        return Geometry.from_affine(stored.affine, shape, stored.notes, stored.reference, path)
+    except VolumeError as error:
+        raise VolumeError(f"{path}: {error}; export it again from the original") from error
+
+
+def _grid(geometry: Geometry) -> str:
+    spacing = " x ".join(f"{s:.4g}" for s in geometry.spacing)
+    return f"{' x '.join(str(n) for n in geometry.canonical_shape)} voxels of {spacing} mm"
+
+
+def _mask(path: Path, stored: Stored, geometry: Geometry) -> NDArray[np.uint8]:
+    array = stored.array.reshape(geometry.shape)
+    mask = np.zeros(array.shape, np.uint8, order="F")
+    for k in range(array.shape[2]):
+        plane = formats.scaled(array[..., k], stored.slope, stored.intercept)
+        if not np.isfinite(plane).all():
+            raise VolumeError(f"{path}: holds NaN or infinite voxels; choose a label file")
+        if plane.min() < 0 or plane.max() > MAX_LABEL:
+            raise VolumeError(f"{path}: holds values outside 0 to {MAX_LABEL}; renumber its labels")
+        mask[..., k] = plane
+        if plane.dtype.kind == "f" and (mask[..., k] != plane).any():
+            raise VolumeError(f"{path}: holds fractions, so it is an image; choose a label file")
+    return mask
+
+
+def _commit(path: Path, write: Callable[[Path], None], check: Callable[[Path], bool]) -> None:
+    part = path
+    try:
+        # A folder, because some formats need the final name inside the file or a second file.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            part = Path(folder) / path.name
+            write(part)
+            if not check(part):
+                raise VolumeError(f"{path}: reads back differently; nothing was written")
+            # The header of a pair last: it must never name data that is not there yet.
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file == part):
+                with file.open("rb+") as stream:
+                    os.fsync(stream.fileno())
+                os.replace(file, path.parent / file.name)
+    except VolumeError as error:
+        raise VolumeError(str(error).replace(str(part), str(path))) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise VolumeError(f"{path}: cannot be written ({reason}); choose another place") from error
+    except Exception as error:  # the libraries' own classes share no base
+        reason = " ".join(str(error).split())[:200]
+        raise VolumeError(f"{path}: cannot be written ({reason}); try another format") from error

@@ -1,0 +1,279 @@
+"""A segmenter: a backbone at a fixed timestep and a head that turns its maps into classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_diffseg.engine.registration import Motion
+from napari_diffseg.io.labels import Label
+from napari_diffseg.network.backbone import (
+    Backbone,
+    BackboneError,
+    Intensity,
+    build_unet,
+    read_tensors,
+    write_tensors,
+)
+from napari_diffseg.network.device import native_bf16
+from napari_diffseg.network.unet import Features, UNet
+
+_METADATA = "napari-diffseg-segmenter"
+Strategy = Literal["decoder", "linear", "scratch"]
+
+
+class SegmenterError(ValueError):
+    """A saved model cannot be used."""
+
+
+class PaperHead(nn.Module):
+    """Two conv-BN-ReLU and one conv on the last decoder map (A sec. "transfer", row 7)."""
+
+    def __init__(self, channels: tuple[int, ...], hidden: int, classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels[-1], hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, classes, 1),
+        )
+
+    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
+        logits: Tensor = self.layers(maps[-1])
+        return logits
+
+
+class LevelHead(nn.Module):
+    """A small per-pixel classifier on the standardised maps of all decoder levels.
+
+    It is trained on sampled pixels (:meth:`pixels`) and applied to whole maps
+    (:meth:`forward`). A linear layer commutes with upsampling, so every level is projected on
+    its own grid and the sum is what the concatenated, upsampled maps would give, for a fraction
+    of the memory.
+    """
+
+    def __init__(self, channels: tuple[int, ...], hidden: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(sum(channels)))
+        self.register_buffer("deviation", torch.ones(sum(channels)))
+        self.project = nn.Linear(sum(channels), hidden, bias=False)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.rest = nn.Sequential(
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.2),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+        )
+        self.last = nn.Linear(hidden, classes)
+        # Pixels are sampled evenly over classes; this puts back how common each class is.
+        self.register_buffer("shift", torch.zeros(classes))
+
+    mean: Tensor
+    deviation: Tensor
+    shift: Tensor
+
+    def pixels(self, features: Tensor) -> Tensor:
+        """Logits ``(N, classes)``, without the shift, of pixel features ``(N, channels)``."""
+        logits: Tensor = self.last(self.rest(self.norm(self._projected(features))))
+        return logits
+
+    def _projected(self, features: Tensor) -> Tensor:
+        # Whole channels are dropped for a batch: a mask on the weights costs next to nothing.
+        kept = F.dropout(torch.ones_like(self.mean), 0.2, self.training)
+        weight = self.project.weight * (kept / self.deviation)
+        return F.linear(features, weight, -(weight @ self.mean))
+
+    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
+        weight = self.project.weight / self.deviation
+        bias = -(weight @ self.mean)
+        if not self.training:
+            # Running statistics make the norm a scale and an offset of what comes before it.
+            mean, variance = self.norm.running_mean, self.norm.running_var
+            assert mean is not None
+            assert variance is not None
+            scale = self.norm.weight / (variance + self.norm.eps).sqrt()
+            weight = weight * scale[:, None]
+            bias = (bias - mean) * scale + self.norm.bias
+        by_size: dict[torch.Size, list[Tensor]] = {}
+        for level in maps:
+            by_size.setdefault(level.shape[-2:], []).append(level)
+        hidden, done = None, 0
+        for size, levels in by_size.items():
+            joined = torch.cat(levels, dim=1)
+            part = weight[:, done : done + joined.shape[1], None, None]
+            done += joined.shape[1]
+            projected = F.conv2d(joined, part, bias if done == weight.shape[1] else None)
+            if size != maps[-1].shape[-2:]:
+                projected = F.interpolate(
+                    projected, maps[-1].shape[-2:], mode="bilinear", align_corners=False
+                )
+            hidden = projected if hidden is None else hidden + projected
+        assert hidden is not None
+        rows = hidden.movedim(1, -1)
+        pixels = rows.flatten(0, 2)
+        if self.training:
+            pixels = self.norm(pixels)
+        logits = F.linear(self.rest(pixels), self.last.weight, self.last.bias + self.shift)
+        dense: Tensor = logits.unflatten(0, rows.shape[:3]).movedim(-1, 1)
+        return dense
+
+
+_HEADS = {"paper": PaperHead, "levels": LevelHead}
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """How a segmenter is put together.
+
+    Attributes
+    ----------
+    strategy
+        What is trained: ``linear`` (head), ``decoder`` (decoder and head) or ``scratch``
+        (everything, from random weights, without time conditioning).
+    head
+        ``paper`` or ``levels``.
+    hidden
+        Hidden width of the head.
+    timestep
+        Fixed timestep at which the U-Net sees the clean image (PAPER row 7).
+    columns
+        Model grid points along the wider side of the body box.
+    """
+
+    strategy: Strategy = "decoder"
+    head: Literal["paper", "levels"] = "levels"
+    hidden: int = 128
+    timestep: int = 0
+    columns: int = 128
+
+
+class Segmenter(nn.Module):
+    """U-Net at a fixed timestep with a segmentation head.
+
+    Parameters
+    ----------
+    unet
+        The network; it is kept, not copied.
+    intensity
+        HU to network values.
+    labels
+        The structures; class ``k`` of the output is ``labels[k - 1]``, class 0 background.
+    config
+        Strategy, head and grid.
+
+    Attributes
+    ----------
+    motion
+        How the anatomy moves from slice to slice in the volume that it was trained on, so that
+        painted slices can tell of their neighbours; it is not saved.
+    """
+
+    def __init__(
+        self, unet: UNet, intensity: Intensity, labels: Iterable[Label], config: SegmenterConfig
+    ) -> None:
+        super().__init__()
+        self.unet, self.intensity, self.config = unet, intensity, config
+        self.labels = tuple(labels)
+        head = _HEADS[config.head]
+        self.head = head(unet.decoder_channels, config.hidden, len(self.labels) + 1)
+        self.motion: Motion | None = None
+
+    @classmethod
+    def new(
+        cls, start: Backbone | Segmenter, labels: Iterable[Label], config: SegmenterConfig
+    ) -> Segmenter:
+        """Start from a backbone, or go on from a trained segmenter.
+
+        The head of a segmenter is kept when the labels are the same.
+        """
+        if config.strategy == "scratch":
+            unet = UNet(replace(start.unet.config, time=False))
+        else:
+            unet = deepcopy(start.unet)
+        made = cls(unet, start.intensity, labels, config)
+        same = ("head", "hidden")
+        if (
+            isinstance(start, Segmenter)
+            and start.labels == made.labels
+            and all(getattr(start.config, name) == getattr(config, name) for name in same)
+        ):
+            made.head.load_state_dict(start.head.state_dict())
+        return made
+
+    def placed(self, device: torch.device) -> Segmenter:
+        """Move to ``device``, in the memory layout that is fastest there."""
+        channels_last = device.type == "cpu" and native_bf16(device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.unet.to(memory_format=layout)  # type: ignore[call-overload]
+        return self.to(device)
+
+    @property
+    def grid_multiple(self) -> int:
+        """Both sides of the model grid are multiples of this."""
+        return int(2 ** (len(self.unet.config.widths) - 1))
+
+    def trainable(self) -> list[nn.Module]:
+        """The modules that the strategy trains."""
+        if self.config.strategy == "scratch":
+            return [self]
+        if self.config.strategy == "linear":
+            return [self.head]
+        return [self.unet.decoder, self.head]
+
+    def encode(self, x: Tensor) -> Features:
+        """Encoder features of images ``(B, 1, H, W)``."""
+        return self.unet.encode(x, self.config.timestep)
+
+    def decode(self, features: Features) -> Tensor:
+        """Logits ``(B, 1 + len(labels), H, W)`` from encoder features."""
+        logits: Tensor = self.head(self.unet.decode_levels(features))
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, 1 + len(labels), H, W)`` of images ``(B, 1, H, W)`` in [-1, 1]."""
+        return self.decode(self.encode(x))
+
+    def save(self, path: Path | str) -> None:
+        """Write the model as one safetensors file; it holds no trace of the volume."""
+        header = {
+            "unet": asdict(self.unet.config),
+            "intensity": asdict(self.intensity),
+            "config": asdict(self.config),
+            "labels": [asdict(label) for label in self.labels],
+        }
+        write_tensors(Path(path), self.state_dict(), _METADATA, header)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Segmenter:
+        """Read a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        SegmenterError
+            If the file is no such model or is damaged.
+        """
+        try:
+            tensors, header = read_tensors(Path(path), _METADATA)
+            labels = [
+                Label(item["id"], item["name"], tuple(item["colour"])) for item in header["labels"]
+            ]
+            intensity = Intensity(*(tuple(header["intensity"][k]) for k in ("hu", "value")))
+            config = SegmenterConfig(**header["config"])
+            made = cls(build_unet(header["unet"]), intensity, labels, config)
+            made.load_state_dict(tensors)
+        except BackboneError as error:
+            raise SegmenterError(str(error)) from error
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            first = str(error).splitlines()[0]
+            raise SegmenterError(f"{path}: not a model of this program ({first})") from error
+        return made.eval()

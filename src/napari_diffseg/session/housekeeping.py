@@ -1,0 +1,50 @@
+"""Keep the folder of sessions from growing for ever, without losing anyone's work."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from napari_diffseg.session.journal import SessionError, SessionFolder
+
+KEEP_BYTES = 20 * 2**30
+"""Above this, models and predictions of the sessions that were unused for longest are deleted."""
+
+# A training makes all of these again from the paint, which is in the journal and stays.
+_MADE_AGAIN = ("round-*.safetensors", "round-*.npz", "motion.npz", "*.part")
+
+
+def make_room(root: Path, own: Path) -> None:
+    """Delete what can be made again from sessions that nobody uses, the oldest first.
+
+    Paint, labels, corrections and the history of rounds are never deleted, and neither is anything
+    of a session that is open.
+
+    Parameters
+    ----------
+    root
+        Where sessions are kept, as ``<volume>/<number>``.
+    own
+        The session that asks; it is left alone, but what it holds counts.
+    """
+    found = []
+    for journal in root.glob("*/*/journal"):
+        with suppress(OSError):
+            bulk = [path for pattern in _MADE_AGAIN for path in journal.parent.glob(pattern)]
+            size = sum(path.stat().st_size for path in bulk)
+            found.append((journal.stat().st_mtime, journal.parent, bulk, size))
+    total = sum(size for *_, size in found)
+    for _, place, bulk, size in sorted(found):
+        if total <= KEEP_BYTES:
+            return
+        if place == own or not bulk:
+            continue
+        with suppress(SessionError):  # it is open
+            locked = SessionFolder(place)
+            try:
+                for path in bulk:
+                    with suppress(OSError):
+                        path.unlink()
+            finally:
+                locked.release()
+            total -= size

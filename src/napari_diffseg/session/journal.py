@@ -1,0 +1,259 @@
+"""The append-only journal of a session, and the folder that it lives in.
+
+A journal is a row of records. Each has a marker, the length and CRC-32 of its payload, and the
+payload: a JSON header and, where the record has one, a compressed slice mask. A record that was
+torn by a crash fails its CRC and is skipped; reading goes on at the next marker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from weakref import WeakKeyDictionary
+
+import filelock
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from napari_diffseg.io.volume import Volume
+
+_MARKER = b"\xd1DSJ"
+_FRAME = struct.Struct("<II")  # payload length, CRC-32
+_LENGTH = struct.Struct("<I")  # header length
+SYNC_SECONDS = 1.0
+"""A power cut loses at most this much; a killed process loses nothing that was appended."""
+COMPACT_BYTES = 16 * 2**20
+"""A journal that has grown by this much is rewritten without what was painted over."""
+
+
+class SessionError(ValueError):
+    """Something that a session refuses or cannot do; the message says what to do instead."""
+
+
+@contextmanager
+def saving() -> Iterator[None]:
+    """Turn a failure of the disk into a :class:`SessionError`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SessionError(
+            f"autosave failed ({reason}); free some space, then save: nothing is lost so far"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One entry of a journal: JSON values, and a slice mask ``(y, x)`` uint8 or ``None``."""
+
+    header: dict[str, Any]
+    mask: NDArray[np.uint8] | None = None
+
+
+def encode(record: Record) -> bytes:
+    """Return the bytes of a record."""
+    header, body = dict(record.header), b""
+    if record.mask is not None:
+        header["shape"] = record.mask.shape
+        body = zlib.compress(record.mask.tobytes(), 1)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    payload = _LENGTH.pack(len(text)) + text + body
+    return _MARKER + _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def decode(data: bytes) -> Iterator[Record]:
+    """Yield every whole record in ``data``, skipping what is torn or damaged."""
+    at = data.find(_MARKER)
+    while at >= 0:
+        start = at + len(_MARKER) + _FRAME.size
+        after = at + 1
+        if start <= len(data):
+            length, checksum = _FRAME.unpack_from(data, at + len(_MARKER))
+            payload = data[start : start + length]
+            if len(payload) == length and zlib.crc32(payload) == checksum:
+                yield _record(payload)
+                after = start + length
+        at = data.find(_MARKER, after)
+
+
+def _record(payload: bytes) -> Record:
+    (length,) = _LENGTH.unpack_from(payload)
+    end = _LENGTH.size + length
+    header = json.loads(payload[_LENGTH.size : end])
+    mask = None
+    if "shape" in header:
+        mask = np.frombuffer(zlib.decompress(payload[end:]), np.uint8).reshape(header.pop("shape"))
+    return Record(header, mask)
+
+
+class Journal:
+    """An open journal file; may be appended to from any thread.
+
+    Parameters
+    ----------
+    path
+        The file. It is replaced at once by one that holds ``records``.
+    records
+        The state so far.
+    """
+
+    def __init__(self, path: Path, records: Iterable[Record]) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._timer: threading.Timer | None = None
+        self._stream: BinaryIO | None = None
+        self.rewrite(records)
+
+    def rewrite(self, records: Iterable[Record]) -> None:
+        """Replace the file by one with these records only (temporary name, then renamed)."""
+        temporary = self.path.with_suffix(".part")
+        with self._lock:
+            with temporary.open("wb") as stream:
+                for record in records:
+                    stream.write(encode(record))
+                stream.flush()
+                os.fsync(stream.fileno())
+            if self._stream is not None:
+                self._stream.close()  # Windows replaces no open file
+            try:
+                os.replace(temporary, self.path)
+            finally:
+                self._stream = self.path.open("ab")
+            self._limit = self._stream.tell() + COMPACT_BYTES
+
+    def append(self, record: Record) -> None:
+        """Write one record; the system has it when this returns, the disk within a second."""
+        with self._lock:
+            if self._stream is None:
+                raise SessionError("this session is closed; open it again to go on")
+            self._stream.write(encode(record))
+            self._stream.flush()
+            if self._timer is None:
+                # fsync can take long on a busy disk, so it never runs on the caller's thread.
+                self._timer = threading.Timer(SYNC_SECONDS, self._sync)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _sync(self) -> None:
+        with self._lock:
+            self._timer = None
+            if self._stream is None:
+                return
+            copy = os.dup(self._stream.fileno())
+        try:
+            os.fsync(copy)
+        finally:
+            os.close(copy)
+
+    @property
+    def long(self) -> bool:
+        """Whether the journal is due for a rewrite."""
+        with self._lock:
+            return self._stream is not None and self._stream.tell() > self._limit
+
+    def close(self) -> None:
+        """Bring everything to the disk and close the file."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._stream is not None:
+                os.fsync(self._stream.fileno())
+                self._stream.close()
+                self._stream = None
+
+
+_IDS: WeakKeyDictionary[Volume, str] = WeakKeyDictionary()
+
+
+def volume_id(volume: Volume) -> str:
+    """Name a volume by the SHA-256 of its HU values, affine and shape (hashed once)."""
+    if volume not in _IDS:
+        shape = ",".join(map(str, volume.hu.shape))
+        digest = hashlib.sha256(f"{volume.hu.dtype.str} {shape} ".encode())
+        digest.update(np.ascontiguousarray(volume.geometry.affine, "<f8").tobytes())
+        for plane in volume.hu:
+            digest.update(plane.tobytes())
+        _IDS[volume] = digest.hexdigest()[:32]
+    return _IDS[volume]
+
+
+class SessionFolder:
+    """A folder for one session, locked for one process at a time.
+
+    Parameters
+    ----------
+    path
+        The folder; it is made when it is not there.
+
+    Raises
+    ------
+    SessionError
+        If another window or process has it open, or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        owner = path / "owner"
+        # The operating system frees the lock of a killed process, so no lock is ever stale.
+        self._lock = filelock.FileLock(path / "lock", timeout=0, thread_local=False)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+            owner.write_text(str(os.getpid()))
+        except filelock.Timeout as error:
+            pid = owner.read_text() if owner.exists() else "unknown"
+            raise SessionError(
+                f"this volume's session is open in another window (process {pid}); "
+                "close it there, or start a new session"
+            ) from error
+        except OSError as error:
+            raise SessionError(
+                f"{path}: the session cannot be saved here ({error.strerror}); "
+                "free some space or set NAPARI_DIFFSEG_HOME to a folder that can be written"
+            ) from error
+
+    @property
+    def journal(self) -> Path:
+        """The journal file."""
+        return self.path / "journal"
+
+    def release(self) -> None:
+        """Let others open the session."""
+        self._lock.release()
+
+    @classmethod
+    def fresh(cls, root: Path, volume: Volume) -> SessionFolder:
+        """Make a new folder for ``volume`` below ``root``; never one that was used before."""
+        place = root / volume_id(volume)
+        number = max((int(p.name) for p in _numbered(place)), default=0) + 1
+        while True:
+            try:
+                (place / f"{number:04}").mkdir(parents=True)
+                return cls(place / f"{number:04}")
+            except FileExistsError:
+                number += 1
+            except OSError as error:
+                raise SessionError(
+                    f"{place}: the session cannot be saved here ({error.strerror}); "
+                    "set NAPARI_DIFFSEG_HOME to a folder that can be written"
+                ) from error
+
+    @classmethod
+    def latest(cls, root: Path, volume: Volume) -> SessionFolder | None:
+        """Lock the newest session of ``volume`` below ``root``, or return ``None``."""
+        found = [p for p in _numbered(root / volume_id(volume)) if (p / "journal").exists()]
+        return cls(max(found, key=lambda p: int(p.name))) if found else None
+
+
+def _numbered(place: Path) -> list[Path]:
+    return [p for p in place.iterdir() if p.name.isdigit()] if place.is_dir() else []

@@ -1,0 +1,131 @@
+"""Honest quality within a session: each painted slice judged by a model that never saw it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import TypeVar, cast
+
+import numpy as np
+
+from napari_diffseg.engine import metrics
+from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Backbone
+from napari_diffseg.session.journal import SessionError
+
+MAX_FOLDS = 10
+"""More painted slices than this are sampled evenly, so that each fold keeps a useful budget."""
+T = TypeVar("T")
+
+
+def closable(steps: Iterator[T]) -> closing[Generator[T, None, None]]:
+    """Close an engine's generator, and with it its work, when the block is left."""
+    return closing(cast("Generator[T, None, None]", steps))
+
+
+def painted_ids(slice_: PaintedSlice) -> set[int]:
+    """Label ids that are painted on a slice."""
+    return set(np.unique(slice_.mask).tolist()) - {0, BACKGROUND}
+
+
+def leave_one_out(
+    volume: Volume,
+    painted: Sequence[PaintedSlice],
+    judged: Sequence[int],
+    labels: Sequence[Label],
+    backbone: Backbone,
+    settings: TrainSettings,
+) -> Generator[Progress, None, dict[int, float]]:
+    """Train without each judged slice, predict it, and compare it with its paint.
+
+    Training always begins at the backbone: the session's model, or a model that was loaded, may
+    have seen the slice.
+
+    Parameters
+    ----------
+    volume
+        The CT.
+    painted
+        All painted slices.
+    judged
+        Those that are left out in turn; they are painted in full.
+    labels
+        The structures.
+    backbone
+        Where each training begins.
+    settings
+        As for training. The seconds are shared by the folds; each takes all the iterations.
+
+    Yields
+    ------
+    Progress
+        Of the whole validation.
+
+    Returns
+    -------
+    Dice by label id, over the pixels of all judged slices together. A label that is painted on
+    fewer than two slices, or on no judged one, is left out: nothing can be said of it.
+
+    Raises
+    ------
+    SessionError
+        If fewer than two slices are painted, or no label is on two of them.
+    """
+    if len(painted) < 2 or not judged:
+        raise SessionError(
+            "validation leaves out one painted slice at a time, so it needs two slices "
+            "painted in full; paint another one"
+        )
+    on = {slice_.z: painted_ids(slice_) for slice_ in painted}
+    ids = [
+        label.id
+        for label in labels
+        if sum(label.id in there for there in on.values()) > 1
+        and any(label.id in on[z] for z in judged)
+    ]
+    folds = [z for z in judged if set().union(*(there for w, there in on.items() if w != z))]
+    if not ids or not folds:
+        raise SessionError(
+            "every structure is painted on one slice only, so none can be validated; "
+            "paint one of them on a second slice"
+        )
+    if len(folds) > MAX_FOLDS:
+        folds = [folds[i] for i in np.linspace(0, len(folds) - 1, MAX_FOLDS).round().astype(int)]
+    share = None if settings.seconds is None else settings.seconds / len(folds)
+    began = time.perf_counter()
+    references, predictions, motion = [], [], None
+    for done, z in enumerate(folds):
+        rest = [slice_ for slice_ in painted if slice_.z != z]
+        known = [label for label in labels if any(label.id in on[s.z] for s in rest)]
+        own = replace(settings, seconds=share)
+        steps = finetune(volume, rest, known, backbone, own, motion=motion)
+        segmenter = None
+        with closable(steps) as fold:
+            for progress in fold:
+                segmenter = progress.segmenter
+                elapsed = time.perf_counter() - began
+                remaining = None
+                if progress.remaining is not None:
+                    per_fold = progress.seconds + progress.remaining
+                    remaining = progress.remaining + per_fold * (len(folds) - done - 1)
+                note = f"without slice {z} ({done + 1} of {len(folds)})"
+                yield Progress("validating", done, len(folds), elapsed, remaining, None, note)
+        assert segmenter is not None
+        motion = segmenter.motion
+        with closable(predict(segmenter, volume, rest, z, settings.device)) as found:
+            predictions.append(next(found).mask)
+        references.append(next(slice_.mask for slice_ in painted if slice_.z == z))
+    quality = metrics.dice(np.stack(predictions), np.stack(references), ids)
+    yield Progress(
+        "validated", len(folds), len(folds), time.perf_counter() - began, 0.0, note="validated"
+    )
+    return {key: value for key, value in quality.items() if not math.isnan(value)}
