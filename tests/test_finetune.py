@@ -68,7 +68,7 @@ def test_learns_a_disc_from_two_slices() -> None:
 
 def test_what_was_learnt_of_slices_around_holds_where_contrast_is_another() -> None:
     volume, truth = disc_volume((24, *SHAPE[1:]), drift=0.2)
-    settings = TrainSettings(strategy="linear", iterations=300, device="cpu")
+    settings = TrainSettings(strategy="linear", iterations=300, device="cpu", grid=48)
     learnt = _model(
         list(finetune(volume, paint(truth, 4, 12, 20), _LABELS, tiny_backbone(), settings))
     )
