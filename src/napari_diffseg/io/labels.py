@@ -104,6 +104,21 @@ def ids_in(mask: NDArray[np.uint8]) -> list[int]:
     return [int(value) for value in np.flatnonzero(counts) if value]
 
 
+def class_indices(labels: Iterable[Label]) -> NDArray[np.uint8]:
+    """Table from label id to class index, uint8 (256,): 1 for the first label, 0 if unknown.
+
+    Examples
+    --------
+    >>> table = class_indices([Label(3, "liver", (230, 159, 0)), Label(7, "spleen", (0, 0, 0))])
+    >>> table[[0, 3, 5, 7]].tolist()
+    [0, 1, 0, 2]
+    """
+    table = np.zeros(256, np.uint8)
+    for index, label in enumerate(labels, start=1):
+        table[label.id] = index
+    return table
+
+
 def labels_for(
     ids: Iterable[int], known: Iterable[Label] = (), names: Mapping[int, str] | None = None
 ) -> tuple[Label, ...]:

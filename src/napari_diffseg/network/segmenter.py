@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_diffseg.engine.registration import Motion
 from napari_diffseg.io.labels import Label
 from napari_diffseg.network.backbone import (
     Backbone,
@@ -170,12 +169,6 @@ class Segmenter(nn.Module):
         The structures; class ``k`` of the output is ``labels[k - 1]``, class 0 background.
     config
         Strategy, head and grid.
-
-    Attributes
-    ----------
-    motion
-        How the anatomy moves from slice to slice in the volume that it was trained on, so that
-        painted slices can tell of their neighbours; it is not saved.
     """
 
     def __init__(
@@ -186,7 +179,6 @@ class Segmenter(nn.Module):
         self.labels = tuple(labels)
         head = _HEADS[config.head]
         self.head = head(unet.decoder_channels, config.hidden, len(self.labels) + 1)
-        self.motion: Motion | None = None
 
     @classmethod
     def new(
@@ -224,11 +216,10 @@ class Segmenter(nn.Module):
 
     def trainable(self) -> list[nn.Module]:
         """The modules that the strategy trains."""
-        if self.config.strategy == "scratch":
-            return [self]
         if self.config.strategy == "linear":
             return [self.head]
-        return [self.unet.decoder, self.head]
+        body = self.unet if self.config.strategy == "scratch" else self.unet.decoder
+        return [body, self.head]
 
     def encode(self, x: Tensor) -> Features:
         """Encoder features of images ``(B, 1, H, W)``."""

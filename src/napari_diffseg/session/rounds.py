@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_diffseg.engine import metrics
-from napari_diffseg.engine.registration import Motion
+from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.network.segmenter import Segmenter, SegmenterError
 from napari_diffseg.session.journal import SessionError
@@ -131,14 +131,14 @@ class Rounds:
         The session's folder, or ``None``.
     all
         Ascending by number.
-    motion
-        The volume's motion between slices, which every model of it can use.
+    registration
+        Of the volume's slices, which every model of it can use.
     """
 
     def __init__(self) -> None:
         self.folder: Path | None = None
         self.all: tuple[Round, ...] = ()
-        self.motion: Motion | None = None
+        self.registration: Registration | None = None
         self._models: dict[int, Segmenter] = {}
         self._predictions: dict[int, bytes] = {}
 
@@ -169,24 +169,26 @@ class Rounds:
         self.all = tuple(found)
         try:
             with np.load(self.folder / _MOTION, allow_pickle=False) as arrays:
-                self.motion = Motion(arrays["up"], arrays["down"])
+                self.registration = Registration(arrays["up"], arrays["down"])
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             wrong.append("how the slices resemble each other is lost until the next training")
         return wrong
 
-    def commit(self, round_: Round, segmenter: Segmenter) -> None:
+    def commit(
+        self, round_: Round, segmenter: Segmenter, registration: Registration | None = None
+    ) -> None:
         """Add a round; its JSON is written last, so a round with JSON is whole."""
         if self.folder is None:
             self._models[round_.number] = segmenter
         else:
-            if segmenter.motion is not None and segmenter.motion is not self.motion:
+            if registration is not None and registration is not self.registration:
                 buffer = io.BytesIO()
-                np.savez(buffer, up=segmenter.motion.up, down=segmenter.motion.down)
+                np.savez(buffer, up=registration.up, down=registration.down)
                 _write(self.folder / _MOTION, buffer.getvalue())
             segmenter.save(self._file(round_.number, ".safetensors"))
-        self.motion = segmenter.motion or self.motion
+        self.registration = registration or self.registration
         self.put(round_)
 
     def put(self, round_: Round) -> None:
@@ -216,13 +218,11 @@ class Rounds:
         if not path.exists():
             raise SessionError(f"the model of round {number} was deleted to make room; train again")
         try:
-            segmenter = Segmenter.load(path)
+            return Segmenter.load(path)
         except SegmenterError as error:
             raise SessionError(
                 f"the model of round {number} is damaged; train again ({error})"
             ) from error
-        segmenter.motion = self.motion
-        return segmenter
 
     def store_prediction(self, number: int, prediction: Stored) -> None:
         """Keep what a round's model predicted."""
