@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from napari_diffseg.session.session import Session
+    from napari_diffseg.session import Session
 
 # On arrays as small as the tests' a second thread brings nothing, and on a busy machine OpenMP's
 # threads wait for each other: 30 training steps took 8 s with one thread and 164 s with two.
@@ -27,6 +27,6 @@ def session() -> Session:
     # Imported here: the lines above must have run before torch is loaded.
     from session_tools import LIVER, SPLEEN, tiny_backbone, tiny_volume
 
-    from napari_diffseg.session.session import Session
+    from napari_diffseg.session import Session
 
     return Session(tiny_volume(), [LIVER, SPLEEN], tiny_backbone(), folder=False)

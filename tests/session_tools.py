@@ -17,7 +17,7 @@ from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone, Intensity
 from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.network.unet import UNet, UNetConfig
-from napari_diffseg.session.session import Session
+from napari_diffseg.session import Session
 
 SHAPE = (6, 32, 32)
 LIVER = Label(1, "liver", (230, 159, 0))
@@ -72,11 +72,11 @@ def predicting(mask: NDArray[np.uint8]) -> Callable[..., Iterator[SlicePredictio
 
 def trained(session: Session, seed: int = 0, **more: object) -> Session:
     """Paint two slices where none is painted, train, and predict."""
-    if not session.states.any():
-        session.set_slice(1, block())
-        session.set_slice(4, block())
-    list(session.train(replace(QUICK, seed=seed, **more)))  # type: ignore[arg-type]
-    list(session.predict())
+    if not session.paint.states.any():
+        session.paint.set_slice(1, block())
+        session.paint.set_slice(4, block())
+    list(session.trainer.train(replace(QUICK, seed=seed, **more)))  # type: ignore[arg-type]
+    list(session.trainer.predict())
     return session
 
 

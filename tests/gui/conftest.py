@@ -78,13 +78,13 @@ class Window:
         self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
     def add_label(self, name):
-        self.click(self.panel.labels.add_button)
-        label = self.session.labels[-1]
+        self.click(self.panel.labels.buttons["add"])
+        label = self.session.paint.labels[-1]
         editor = self.panel.labels.table.viewport().findChildren(_editor())[-1]
         editor.selectAll()
         self.qtbot.keyClicks(editor, name)
         self.qtbot.keyClick(editor, Qt.Key.Key_Return)
-        self.until(lambda: name in [one.name for one in self.session.labels])
+        self.until(lambda: name in [one.name for one in self.session.paint.labels])
         return label.id
 
     def canvas(self):
@@ -133,17 +133,17 @@ class Window:
         paint = self.workspace.layers.paint
         rows, columns = np.mgrid[8:16, 8:16]
         paint.data_setitem((np.full(64, z), rows.ravel(), columns.ravel()), label)
-        self.until(lambda: bool(self.session.states[z]))
+        self.until(lambda: bool(self.session.paint.states[z]))
 
     def train(self, iterations=3, seconds=None):
         form = self.panel.more.form
         form.widgets["iterations"].value = str(iterations) if iterations else ""
         form.widgets["device"].value = "cpu"
-        self.click(self.panel.train.train_button)
+        self.click(self.panel.train.buttons["train"])
 
     def painted_and_trained(self):
         self.open()
-        self.session.add_label("liver")
+        self.session.paint.add_label("liver")
         self.workspace.recolour()
         for z in (1, 4):
             self.paint_block(z, 1)

@@ -8,7 +8,7 @@ from session_tools import tiny_volume
 
 from napari_diffseg.io.geometry import Geometry
 from napari_diffseg.io.volume import Volume, write_volume
-from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session import SliceState
 
 
 def test_a_stroke_before_any_label_and_hasty_clicks(window):
@@ -17,27 +17,27 @@ def test_a_stroke_before_any_label_and_hasty_clicks(window):
     window.viewer.layers.selection.active = paint
     paint.mode, paint.brush_size = "paint", 5
     window.drag((10, 10), (10, 20))
-    assert [label.name for label in window.session.labels] == ["label 1"]
+    assert [label.name for label in window.session.paint.labels] == ["label 1"]
     assert window.sentence.startswith("One slice painted.")
 
     # Finish before anything is learnt, Stop twice and Train at once: the training is stopped.
     train, left = window.panel.train, Qt.MouseButton.LeftButton
     window.train(iterations=1_000_000)
     window.panel.refresh()
-    for button in (train.finish_button, train.stop_button, train.stop_button, train.train_button):
-        window.qtbot.mouseClick(button, left)
+    for name in ("finish", "stop", "stop", "train"):
+        window.qtbot.mouseClick(train.buttons[name], left)
     window.idle()
     assert window.sentence.startswith("Training stopped.")
-    assert window.session.rounds == ()
+    assert window.session.rounds.all == ()
 
     # After Stop, Finish comes too late.
-    window.click(train.train_button)
+    window.click(train.buttons["train"])
     window.until(lambda: len(window.workspace.runner.losses) > 1)
     window.panel.refresh()
-    for button in (train.stop_button, train.finish_button):
-        window.qtbot.mouseClick(button, left)
+    for name in ("stop", "finish"):
+        window.qtbot.mouseClick(train.buttons[name], left)
     window.idle()
-    assert window.session.rounds == ()
+    assert window.session.rounds.all == ()
 
 
 def test_a_volume_of_one_slice(window, tmp_path):
@@ -49,12 +49,12 @@ def test_a_volume_of_one_slice(window, tmp_path):
     window.add_label("liver")
     window.workspace.layers.paint.brush_size = 5
     window.drag((10, 10), (10, 14))
-    assert window.session.states.tolist() == [SliceState.PAINTED]
+    assert window.session.paint.states.tolist() == [SliceState.PAINTED]
     window.train()
     window.idle()
-    assert window.session.predicted.tolist() == [1]
-    assert window.sentence == "Every slice is truth now: Export."
-    assert window.panel.result.next_button.toolTip().startswith("Every slice is painted")
+    assert window.session.prediction.round_of.tolist() == [1]
+    assert window.sentence == "Every slice is painted or accepted now: Export."
+    assert window.panel.result.buttons["next"].toolTip().startswith("Every slice is painted")
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_a_damaged_second_file_is_said_beside_an_open_volume(window, tmp_path, m
     window.panel.volume.open_file.emit()
     assert "bad.nii.gz" in window.sentence  # which the panel shows anew
     assert window.panel.guide.tone == "error"
-    window.session.add_label("liver")
+    window.session.paint.add_label("liver")
     window.paint_block(1, 1)
-    window.click(window.panel.train.train_button)
+    window.train()
     assert "bad.nii.gz" not in window.sentence
     window.idle()
 
@@ -95,7 +95,7 @@ def test_a_damaged_second_file_is_said_beside_an_open_volume(window, tmp_path, m
 def test_a_second_volume_while_the_first_trains(window):
     window.open()
     first = window.workspace
-    window.session.add_label("liver")
+    window.session.paint.add_label("liver")
     first.recolour()
     window.paint_block(1, 1)
     window.train(iterations=1_000_000)
@@ -103,17 +103,17 @@ def test_a_second_volume_while_the_first_trains(window):
     window.open(tiny_volume(seed=1), wait=False)
     window.until(lambda: window.workspace is not first and window.session is not None)
     second = window.workspace
-    assert window.panel.train.train_button.isVisible()
+    assert window.panel.train.buttons["train"].isVisible()
     assert first.runner.running == "training"
 
     window.panel.volume.chosen.emit(0)
     window.panel.refresh()
     assert window.workspace is first
-    window.click(window.panel.train.finish_button)
+    window.click(window.panel.train.buttons["finish"])
     window.idle()
-    assert len(first.session.rounds) == 1
-    assert first.session.predicted.all()
-    assert second.session.rounds == ()
+    assert len(first.session.rounds.all) == 1
+    assert first.session.prediction.round_of.all()
+    assert second.session.rounds.all == ()
 
     # A CT that is taken away in the middle of its training takes the training along.
     window.train(iterations=1_000_000)
@@ -121,5 +121,5 @@ def test_a_second_volume_while_the_first_trains(window):
     window.viewer.layers.remove(first.layers.ct)
     window.until(lambda: len(window.viewer.layers) == 4)
     assert window.workspace is second
-    assert first.runner.session.rounds[-1].number == 1
+    assert first.runner.session.rounds.all[-1].number == 1
     assert window.sentence.startswith("Add a label")

@@ -32,7 +32,11 @@ TRAINED = replace(PAINTED, model=True, predicted=133, rounds=1, current_predicte
         (replace(TRAINED, task="checking"), "Leaving each painted slice out", "busy"),
         (TRAINED, "Correct this slice's prediction", "next"),
         (replace(TRAINED, current_truth=True), "Go to the next suggested slice", "next"),
-        (replace(TRAINED, painted=133, current_truth=True), "Every slice is truth now", "next"),
+        (
+            replace(TRAINED, painted=133, current_truth=True),
+            "Every slice is painted or acc",
+            "next",
+        ),
         (replace(TRAINED, predicted=9), "9 of 133 slices predicted: press Predict all", "next"),
         (replace(TRAINED, changed=1), "1 slice changed since round 1: Train again", "next"),
         (replace(TRAINED, corrected=2), "You corrected 2 slices: Accept each", "next"),
@@ -48,7 +52,7 @@ def test_sentence(situation, words, tone):
 
 def test_greyed_out_buttons_say_why():
     assert set(guide(Situation()).blocked) == set(BUTTONS)
-    assert guide(replace(OPEN, waiting=True)).why_not("label").startswith("Restore the earlier")
+    assert guide(replace(OPEN, waiting=True)).why_not("add").startswith("Restore the earlier")
     assert guide(OPEN).why_not("train") == "Add a label first."
     assert guide(LABELLED).why_not("train") == "Paint at least one slice first."
     assert guide(PAINTED).why_not("train") == ""
@@ -56,7 +60,7 @@ def test_greyed_out_buttons_say_why():
     assert guide(PAINTED).why_not("mask") == ""
     assert guide(replace(PAINTED, painted=1)).why_not("check").startswith("Needs two painted")
     assert guide(TRAINED).why_not("accept") == ""
-    assert guide(TRAINED).why_not("next") == "The slices are being weighed."
+    assert guide(TRAINED).why_not("next") == "The next slice is being chosen."
     assert guide(replace(TRAINED, suggested=True)).why_not("next") == ""
     assert guide(replace(TRAINED, painted=133)).why_not("next").startswith("Every slice is")
     assert "paint layer" in guide(replace(TRAINED, current_truth=True)).why_not("accept")

@@ -9,7 +9,7 @@ from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QLabel, QStyle
 
 from napari_diffseg.gui import widget as module
-from napari_diffseg.gui.theme import Section
+from napari_diffseg.gui.section import Section
 from napari_diffseg.gui.widget import WIDTH
 
 PANEL = "napari_diffseg.gui.panel"

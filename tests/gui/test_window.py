@@ -14,16 +14,15 @@ from qtpy.QtWidgets import QColorDialog, QDialogButtonBox, QFileDialog, QToolBut
 from session_tools import tiny_volume
 
 from napari_diffseg.engine.progress import Progress
-from napari_diffseg.session.paint import SliceState
-from napari_diffseg.session.session import Session
+from napari_diffseg.session import Session, SliceState
 
 
 def test_paint_with_the_mouse(window):
     assert window.sentence.startswith("Drag a CT onto the viewer")
-    assert window.panel.train.train_button.toolTip() == "Open a CT first."
+    assert window.panel.train.buttons["train"].toolTip() == "Open a CT first."
     window.open()
     assert window.sentence.startswith("Add a label")
-    assert window.panel.train.train_button.toolTip() == "Add a label first."
+    assert window.panel.train.buttons["train"].toolTip() == "Add a label first."
     assert [layer.name for layer in window.viewer.layers] == [
         "tiny", "confidence", "prediction", "paint",
     ]  # fmt: skip
@@ -33,36 +32,36 @@ def test_paint_with_the_mouse(window):
     assert window.viewer.layers.selection.active.name == "paint"
     assert window.sentence == "Paint liver on two or three slices, then Train."
 
-    strip = window.panel.slices.strip
+    navigator = window.panel.slices.navigator
     window.qtbot.mouseClick(
-        strip, Qt.MouseButton.LeftButton, pos=QPoint(round(strip.centre_of(2)), 15)
+        navigator, Qt.MouseButton.LeftButton, pos=QPoint(round(navigator.centre_of(2)), 15)
     )
     assert window.workspace.current == 2
-    assert window.session.current == 2
+    assert window.session.trainer.current == 2
     paint = window.workspace.layers.paint
     paint.brush_size = 5
     window.drag((10, 10), (10, 20))
-    assert window.session.state(2) == SliceState.PAINTED
-    assert (window.session.paint[2, 10, 10:21] == label).all()
-    assert np.array_equal(window.session.paint, paint.data)
-    assert (window.session.paint[[0, 1, 3, 4, 5]] == 0).all()
+    assert window.session.paint.state(2) == SliceState.PAINTED
+    assert (window.session.paint.mask[2, 10, 10:21] == label).all()
+    assert np.array_equal(window.session.paint.mask, paint.data)
+    assert (window.session.paint.mask[[0, 1, 3, 4, 5]] == 0).all()
 
     # An undone stroke leaves no truth behind; a redone one brings it back.
-    stroke = window.session.paint[2].copy()
+    stroke = window.session.paint.mask[2].copy()
     window.undo()
-    assert not window.session.paint.any()
-    assert window.session.state(2) == SliceState.UNPAINTED
+    assert not window.session.paint.mask.any()
+    assert window.session.paint.state(2) == SliceState.UNPAINTED
     window.viewer.layers.selection.active.redo()
-    assert np.array_equal(window.session.paint[2], stroke)
+    assert np.array_equal(window.session.paint.mask[2], stroke)
 
     # An undo on a slice that is not in view is found, too.
     window.workspace.go(5)
     window.undo()
-    window.until(lambda: not window.session.paint.any())
+    window.until(lambda: not window.session.paint.mask.any())
 
     # Scribbles: the switch, and a brush for background.
     window.panel.refresh()
-    window.click(window.panel.slices.scribbles)
+    window.click(window.panel.slices.buttons["scribbles"])
     window.panel.refresh()
     table = window.panel.labels.table
     assert table.item(1, 1).text() == "background"
@@ -70,24 +69,24 @@ def test_paint_with_the_mouse(window):
     table.setCurrentCell(1, 1)
     assert paint.selected_label == 255
     window.drag((25, 10), (25, 20))
-    assert window.session.state(5) == SliceState.SCRIBBLED
-    assert set(np.unique(window.session.paint[5])) == {0, label, 255}
-    window.click(window.panel.slices.full)
-    assert window.session.state(5) == SliceState.PAINTED
+    assert window.session.paint.state(5) == SliceState.SCRIBBLED
+    assert set(np.unique(window.session.paint.mask[5])) == {0, label, 255}
+    window.click(window.panel.slices.buttons["full"])
+    assert window.session.paint.state(5) == SliceState.PAINTED
 
     # A locked label neither gains nor loses.
-    before = window.session.paint[5].copy()
+    before = window.session.paint.mask[5].copy()
     table.cellClicked.emit(0, 5)
     window.drag((10, 10), (25, 10))
-    assert np.array_equal(window.session.paint[5] == label, before == label)
-    assert np.array_equal(paint.data[5], window.session.paint[5])
+    assert np.array_equal(window.session.paint.mask[5] == label, before == label)
+    assert np.array_equal(paint.data[5], window.session.paint.mask[5])
 
     # A hidden label is not drawn.
     table.cellClicked.emit(0, 6)
     assert window.workspace.layers.paint.colormap.map(label)[-1] == 0
 
-    window.click(window.panel.slices.clear)
-    assert not window.session.paint.any()
+    window.click(window.panel.slices.buttons["clear"])
+    assert not window.session.paint.mask.any()
     assert not paint.data.any()
 
 
@@ -105,7 +104,7 @@ def test_the_colour_of_a_label_is_chosen(window):
     dialog.setCurrentColor(QColor(10, 20, 200))
     agree = dialog.findChild(QDialogButtonBox).button(QDialogButtonBox.StandardButton.Ok)
     window.qtbot.mouseClick(agree, Qt.MouseButton.LeftButton)
-    assert window.session.labels[0].colour == (10, 20, 200)
+    assert window.session.paint.labels[0].colour == (10, 20, 200)
     drawn = window.workspace.layers.paint.colormap.map(label)
     np.testing.assert_allclose(drawn, (10 / 255, 20 / 255, 200 / 255, 1), atol=1e-6)
     window.panel.refresh()
@@ -116,18 +115,18 @@ def test_the_colour_of_a_label_is_chosen(window):
 def test_train_predict_correct_accept_export(window, tmp_path, monkeypatch):
     window.painted_and_trained()
     session, layers = window.session, window.workspace.layers
-    truth = session.paint.copy()
-    assert len(session.rounds) == 1
-    assert session.rounds[0].slices == (1, 4)
+    truth = session.paint.mask.copy()
+    assert len(session.rounds.all) == 1
+    assert session.rounds.all[0].slices == (1, 4)
     assert window.workspace.predicted.all()
-    assert np.array_equal(layers.prediction.data, session.prediction)
-    assert np.array_equal(session.paint, truth)
+    assert np.array_equal(layers.prediction.data, session.prediction.mask)
+    assert np.array_equal(session.paint.mask, truth)
     assert np.array_equal(layers.paint.data, truth)
-    recorded = [loss for _, loss in session.rounds[0].losses]
+    recorded = [loss for _, loss in session.rounds.all[0].losses]
     np.testing.assert_allclose(window.workspace.runner.losses, recorded, atol=1e-5)
-    assert window.panel.train.train_button.text() == "Train again"
-    assert window.panel.train.continue_button.isVisible()
-    assert not window.panel.train.stop_button.isVisible()
+    assert window.panel.train.buttons["train"].text() == "Train again"
+    assert window.panel.train.buttons["continue"].isVisible()
+    assert not window.panel.train.buttons["stop"].isVisible()
 
     # Strokes from before a prediction must not come back into it by Ctrl+Z.
     window.workspace.go(2)
@@ -135,38 +134,38 @@ def test_train_predict_correct_accept_export(window, tmp_path, monkeypatch):
     layers.prediction.mode = "paint"
     layers.prediction.selected_label = 1
     window.drag((20, 20), (20, 26))
-    corrected = session.prediction[2].copy()
-    assert session.edited == {2}
+    corrected = session.prediction.mask[2].copy()
+    assert session.prediction.edited == {2}
     assert (corrected[20, 20:27] == 1).all()
     assert "corrected 1 slice" in window.sentence
-    window.click(window.panel.result.accept_button)
-    assert session.state(2) == SliceState.ACCEPTED
-    assert np.array_equal(session.paint[2], corrected)
+    window.click(window.panel.result.buttons["accept"])
+    assert session.paint.state(2) == SliceState.ACCEPTED
+    assert np.array_equal(session.paint.mask[2], corrected)
     assert np.array_equal(layers.paint.data[2], corrected)
     window.panel.refresh()
-    assert window.panel.result.accept_button.toolTip().startswith("This slice is truth already")
+    assert window.panel.result.buttons["accept"].toolTip().startswith("This slice is painted or")
 
-    window.click(window.panel.train.continue_button)
+    window.click(window.panel.train.buttons["continue"])
     window.idle()
-    assert len(session.rounds) == 2
-    assert session.rounds[1].parent == 1
-    after = session.prediction.copy()
+    assert len(session.rounds.all) == 2
+    assert session.rounds.all[1].parent == 1
+    after = session.prediction.mask.copy()
     window.viewer.layers.selection.active = layers.prediction
     window.undo()
-    assert np.array_equal(session.prediction, after)
+    assert np.array_equal(session.prediction.mask, after)
 
-    window.click(window.panel.result.difference_button)
+    window.click(window.panel.result.buttons["difference"])
     changed = layers.difference.data.astype(bool)
     assert np.array_equal(changed, after != window.workspace.runner.previous)
-    window.click(window.panel.result.difference_button)
+    window.click(window.panel.result.buttons["difference"])
     assert layers.difference is None
-    window.click(window.panel.result.confidence_button)
+    window.click(window.panel.result.buttons["confidence"])
     assert layers.confidence.visible
-    window.click(window.panel.result.contour_button)
+    window.click(window.panel.result.buttons["contour"])
     assert layers.prediction.contour == 2
-    window.click(window.panel.result.next_button)
-    assert session.states[window.workspace.current] == SliceState.UNPAINTED
-    assert window.workspace.current in window.panel.slices.strip.model.suggested
+    window.click(window.panel.result.buttons["next"])
+    assert session.paint.states[window.workspace.current] == SliceState.UNPAINTED
+    assert window.workspace.current in window.panel.slices.navigator.model.suggested
 
     def export(button, name):
         path = tmp_path / name
@@ -176,47 +175,47 @@ def test_train_predict_correct_accept_export(window, tmp_path, monkeypatch):
         window.until(lambda: name in window.sentence)
         return path
 
-    mask = export(window.panel.export.mask_button, "mask.nii.gz")
+    mask = export(window.panel.export.buttons["mask"], "mask.nii.gz")
     stored = nib.load(mask)
     geometry = window.workspace.volume.geometry
     np.testing.assert_allclose(stored.affine, geometry.affine, atol=1e-5)
     assert np.array_equal(geometry.to_canonical(np.asarray(stored.dataobj)), session.merged())
-    report = json.loads(export(window.panel.export.report_button, "report.json").read_text())
+    report = json.loads(export(window.panel.export.buttons["report"], "report.json").read_text())
     assert report
-    model = export(window.panel.export.model_button, "model.safetensors")
+    model = export(window.panel.export.buttons["model"], "model.safetensors")
 
     window.panel.more.fold.click()
     window.panel.more.rounds.setCurrentRow(1)
-    window.click(window.panel.more.restore_button)
-    window.until(lambda: session.round.number == 1)
+    window.click(window.panel.more.buttons["restore"])
+    window.until(lambda: session.trainer.round.number == 1)
     window.idle()
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(model), ""))
-    window.click(window.panel.more.load_button)
-    window.until(lambda: len(session.rounds) == 3 and bool(window.workspace.predicted.all()))
+    window.click(window.panel.more.buttons["load"])
+    window.until(lambda: len(session.rounds.all) == 3 and bool(window.workspace.predicted.all()))
     window.idle()
-    assert session.round.settings is None
+    assert session.trainer.round.settings is None
 
 
 def test_stop_keeps_the_previous_model_and_prediction(window):
     window.painted_and_trained()
     session = window.session
-    model, prediction = session.segmenter, session.prediction.copy()
+    model, prediction = session.trainer.segmenter, session.prediction.mask.copy()
     window.train(iterations=1_000_000)
     runner = window.workspace.runner
     window.until(lambda: len(runner.losses) > 2)
     assert window.panel.train.bar.isVisible()
-    assert window.panel.train.train_button.toolTip().startswith("Training is running")
-    window.click(window.panel.train.stop_button)
+    assert window.panel.train.buttons["train"].toolTip().startswith("Training is running")
+    window.click(window.panel.train.buttons["stop"])
     window.idle()
-    assert session.segmenter is model
-    assert len(session.rounds) == 1
-    assert np.array_equal(session.prediction, prediction)
+    assert session.trainer.segmenter is model
+    assert len(session.rounds.all) == 1
+    assert np.array_equal(session.prediction.mask, prediction)
     assert window.sentence.startswith("Training stopped, the model before it is kept.")
-    assert window.panel.train.train_button.isEnabled()
+    assert window.panel.train.buttons["train"].isEnabled()
 
     # A failure is told in one sentence, and all goes on.
-    session.predict = _fails
-    window.click(window.panel.result.predict_button)
+    session.trainer.predict = _fails
+    window.click(window.panel.result.buttons["predict"])
     window.idle()
     assert window.sentence == "the disk is full: free some space"
     assert window.panel.guide.tone == "error"
@@ -236,7 +235,7 @@ def test_what_a_training_tells_is_said_at_its_end(window):
     assert window.sentence.startswith("No painted pixel yet: spleen. ")
     window.train(iterations=1_000_000)
     window.until(lambda: len(window.workspace.runner.losses) > 2)
-    window.click(window.panel.train.stop_button)
+    window.click(window.panel.train.buttons["stop"])
     window.idle()
     assert window.sentence.startswith("Training stopped, the model before it is kept.")
 
@@ -244,41 +243,41 @@ def test_what_a_training_tells_is_said_at_its_end(window):
 def test_finish_keeps_what_was_learnt_and_predicts(window):
     window.painted_and_trained()
     panel, session = window.panel.train, window.session
-    assert not panel.finish_button.isVisible()
+    assert not panel.buttons["finish"].isVisible()
     button = next(b for b in panel.findChildren(QToolButton) if b.text() == "∞")
     window.click(button)
     window.train(iterations=None)
     window.panel.refresh()
-    assert panel.finish_button.isVisible()
-    assert panel.stop_button.isVisible()
-    assert not panel.train_button.isVisible()
+    assert panel.buttons["finish"].isVisible()
+    assert panel.buttons["stop"].isVisible()
+    assert not panel.buttons["train"].isVisible()
     window.until(lambda: "Learning" in panel.time.text())
     assert panel.time.text().endswith("so far")
-    window.click(panel.finish_button)
+    window.click(panel.buttons["finish"])
     window.panel.refresh()
-    assert panel.finish_button.text() == "Finishing"
-    assert not panel.finish_button.isEnabled()
+    assert panel.buttons["finish"].text() == "Finishing"
+    assert not panel.buttons["finish"].isEnabled()
     window.idle()
-    assert len(session.rounds) == 2
-    assert session.rounds[1].settings.seconds is None
-    assert session.rounds[1].iterations == len(window.workspace.runner.losses)
-    assert session.predicted.tolist() == [2] * 6
-    assert panel.train_button.isVisible()
-    assert not panel.finish_button.isVisible()
+    assert len(session.rounds.all) == 2
+    assert session.rounds.all[1].settings.seconds is None
+    assert session.rounds.all[1].iterations == len(window.workspace.runner.losses)
+    assert session.prediction.round_of.tolist() == [2] * 6
+    assert panel.buttons["train"].isVisible()
+    assert not panel.buttons["finish"].isVisible()
 
     # The quality check cannot be finished, so it takes a minute where training takes forever.
     asked = []
     window.workspace.check = asked.append
-    window.click(window.panel.result.check_button)
+    window.click(window.panel.result.buttons["check"])
     assert asked[0].seconds == 60
 
     # Before anything is learnt there is nothing to keep: the button says so.
-    session.train = _learns_nothing
-    window.click(panel.train_button)
+    session.trainer.train = _learns_nothing
+    window.click(panel.buttons["train"])
     window.panel.refresh()
-    assert not panel.finish_button.isEnabled()
-    assert panel.finish_button.toolTip() == "Nothing has been learnt yet."
-    window.click(panel.stop_button)
+    assert not panel.buttons["finish"].isEnabled()
+    assert panel.buttons["finish"].toolTip() == "Nothing has been learnt yet."
+    window.click(panel.buttons["stop"])
     window.idle()
 
 
@@ -295,48 +294,48 @@ def test_a_corrected_preview_is_kept(window, tmp_path, monkeypatch, end, trained
         window.painted_and_trained()
     else:
         window.open()
-        window.session.add_label("liver")
+        window.session.paint.add_label("liver")
         window.paint_block(1, 1)
     session, layers, z = window.session, window.workspace.layers, 3
-    before = session.prediction.copy()
+    before = session.prediction.mask.copy()
     window.workspace.go(z)
     window.panel.more.form.widgets["recipe"].value = "paper"  # it shows a preview every two seconds
     window.train(iterations=1_000_000)
     window.until(lambda: z in layers.previewed)
     # A preview is a picture: it is neither in the session nor can it be accepted or exported.
     window.panel.refresh()
-    assert window.panel.result.accept_button.toolTip().startswith("This is a preview")
-    assert np.array_equal(session.prediction, before)
+    assert window.panel.result.buttons["accept"].toolTip().startswith("This is a preview")
+    assert np.array_equal(session.prediction.mask, before)
     assert np.array_equal(session.merged()[3], before[3])
     window.viewer.layers.selection.active = layers.prediction
     layers.prediction.mode = "paint"
     layers.prediction.selected_label = 1
     window.drag((20, 20), (20, 26))
-    corrected = session.prediction[z].copy()
-    assert session.edited == {z}
+    corrected = session.prediction.mask[z].copy()
+    assert session.prediction.edited == {z}
     assert (corrected[20, 20:27] == 1).all()
     assert np.array_equal(layers.prediction.data[z], corrected)
-    assert np.array_equal(np.delete(session.prediction, z, 0), np.delete(before, z, 0))
+    assert np.array_equal(np.delete(session.prediction.mask, z, 0), np.delete(before, z, 0))
 
     if end == "kill":  # the disk as a killed process would leave it
         home = tmp_path / "after"
         shutil.copytree(tmp_path / "home", home)
-        window.click(window.panel.train.stop_button)
+        window.click(window.panel.train.buttons["stop"])
         window.idle()
         monkeypatch.setenv("NAPARI_DIFFSEG_HOME", str(home))
         session = Session.recover(tiny_volume())
-        assert np.array_equal(session.prediction[z], corrected)
+        assert np.array_equal(session.prediction.mask[z], corrected)
     else:
-        window.click(getattr(window.panel.train, f"{end}_button"))
+        window.click(window.panel.train.buttons[end])
         window.idle()
-        assert len(session.rounds) == trained + (end == "finish")
-        assert np.array_equal(layers.prediction.data, session.prediction)
-    assert session.edited == {z}
-    assert np.array_equal(session.prediction[z], corrected)
+        assert len(session.rounds.all) == trained + (end == "finish")
+        assert np.array_equal(layers.prediction.data, session.prediction.mask)
+    assert session.prediction.edited == {z}
+    assert np.array_equal(session.prediction.mask[z], corrected)
     if end == "stop":  # what a preview covered is back
-        assert np.array_equal(np.delete(session.prediction, z, 0), np.delete(before, z, 0))
+        assert np.array_equal(np.delete(session.prediction.mask, z, 0), np.delete(before, z, 0))
     session.accept(z)
-    assert np.array_equal(session.paint[z], corrected)
+    assert np.array_equal(session.paint.mask[z], corrected)
     session.close()
 
 
@@ -349,11 +348,11 @@ def test_a_stroke_in_another_plane_makes_no_slice_painted_in_full(window):
     window.viewer.dims.set_point(1, 20)
     paint.brush_size = 8
     paint.paint((3, 10, 16), label)
-    window.until(lambda: (session.states > 0).sum() > 1)
-    window.workspace.truth.flush()
+    window.until(lambda: (session.paint.states > 0).sum() > 1)
+    window.workspace.paint_sync.flush()
     touched = np.flatnonzero(paint.data.any(axis=(1, 2))).tolist()
     assert len(touched) > 3
-    states = {z: session.state(z) for z in touched}
+    states = {z: session.paint.state(z) for z in touched}
     assert states.pop(1) == SliceState.PAINTED  # as it was
     assert set(states.values()) == {SliceState.SCRIBBLED}
 
@@ -361,8 +360,8 @@ def test_a_stroke_in_another_plane_makes_no_slice_painted_in_full(window):
     window.viewer.layers.selection.active.undo()
     window.viewer.layers.selection.active.redo()
     window.viewer.dims.order = (0, 1, 2)
-    window.workspace.truth.flush()
-    assert {session.state(z) for z in states} == {SliceState.SCRIBBLED}
+    window.workspace.paint_sync.flush()
+    assert {session.paint.state(z) for z in states} == {SliceState.SCRIBBLED}
 
 
 def test_a_brush_that_reaches_into_other_slices_scribbles_there(window):
@@ -372,22 +371,22 @@ def test_a_brush_that_reaches_into_other_slices_scribbles_there(window):
     window.workspace.go(3)
     paint.n_edit_dimensions, paint.brush_size = 3, 8
     paint.paint((3, 10, 16), label)
-    window.until(lambda: (session.states > 0).sum() > 2)
-    window.workspace.truth.flush()
-    assert session.state(3) == SliceState.PAINTED
-    assert session.state(2) == session.state(4) == SliceState.SCRIBBLED
+    window.until(lambda: (session.paint.states > 0).sum() > 2)
+    window.workspace.paint_sync.flush()
+    assert session.paint.state(3) == SliceState.PAINTED
+    assert session.paint.state(2) == session.paint.state(4) == SliceState.SCRIBBLED
 
 
 def test_paint_that_an_undo_brings_back_out_of_view_is_what_it_was(window):
     window.open()
     label = window.add_label("liver")
     window.paint_block(2, label)
-    window.click(window.panel.slices.clear)
+    window.click(window.panel.slices.buttons["clear"])
     window.workspace.go(5)
     window.viewer.layers.selection.active = window.workspace.layers.paint
     window.undo()
-    window.until(lambda: bool(window.session.states[2]))
-    assert window.session.state(2) == SliceState.PAINTED
+    window.until(lambda: bool(window.session.paint.states[2]))
+    assert window.session.paint.state(2) == SliceState.PAINTED
 
 
 def _fails(start=None):
@@ -398,9 +397,9 @@ def _fails(start=None):
 @pytest.mark.parametrize("how", ["by the user", "by the program"])
 def test_closing_the_window_while_training(window, how):
     window.open()
-    window.session.add_label("liver")
+    window.session.paint.add_label("liver")
     window.paint_block(1, 1)
-    truth = window.session.paint.copy()
+    truth = window.session.paint.mask.copy()
     threads = threading.active_count()
     window.train(iterations=1_000_000)
     window.until(lambda: len(window.workspace.runner.losses) > 2)
@@ -413,15 +412,15 @@ def test_closing_the_window_while_training(window, how):
     assert threading.active_count() <= threads
     assert window.panel.desk.workspaces == []
     again = Session.recover(tiny_volume())
-    assert np.array_equal(again.paint, truth)
+    assert np.array_equal(again.paint.mask, truth)
     again.close()
 
 
 def test_earlier_work_is_offered(window):
     ct = window.open()
-    window.session.add_label("liver")
+    window.session.paint.add_label("liver")
     window.paint_block(2, 1)
-    truth = window.session.paint.copy()
+    truth = window.session.paint.mask.copy()
     window.viewer.layers.remove(ct)
     window.until(lambda: len(window.viewer.layers) == 0)
     assert window.workspace is None
@@ -431,9 +430,9 @@ def test_earlier_work_is_offered(window):
     window.until(lambda: window.workspace.earlier is not None)
     assert "1 slice painted" in window.sentence
     assert window.panel.banner.choice.isVisible()
-    assert window.panel.train.train_button.toolTip().startswith("Restore the earlier work")
+    assert window.panel.train.buttons["train"].toolTip().startswith("Restore the earlier work")
     window.click(window.panel.banner.restore_button)
-    assert np.array_equal(window.session.paint, truth)
+    assert np.array_equal(window.session.paint.mask, truth)
     assert np.array_equal(window.workspace.layers.paint.data, truth)
     window.panel.refresh()
     assert not window.panel.banner.choice.isVisible()
@@ -443,19 +442,19 @@ def test_earlier_work_is_offered(window):
     window.until(lambda: window.workspace is not None and window.workspace.earlier is not None)
     window.panel.refresh()
     window.click(window.panel.banner.fresh_button)
-    assert not window.session.paint.any()
-    assert window.session.labels == ()
+    assert not window.session.paint.mask.any()
+    assert window.session.paint.labels == ()
 
 
 def test_closing_the_panel_keeps_the_work_and_tidies_up(window):
     ct = window.open()
-    window.session.add_label("liver")
+    window.session.paint.add_label("liver")
     window.paint_block(2, 1)
-    truth = window.session.paint.copy()
+    truth = window.session.paint.mask.copy()
     window.dock.destroyOnClose()  # the x of the dock
     assert list(window.viewer.layers) == [ct]
     again = Session.recover(tiny_volume())
-    assert np.array_equal(again.paint, truth)
+    assert np.array_equal(again.paint.mask, truth)
     again.close()
 
 
@@ -463,22 +462,22 @@ def test_layers_come_and_go(window):
     window.viewer.add_image(np.zeros((4, 4)), units="mm", name="photo")
     assert "“photo” was not opened by napari-diffseg" in window.sentence
     first = window.open()
-    window.session.add_label("liver")
+    window.session.paint.add_label("liver")
     window.paint_block(2, 1)
     window.viewer.layers.remove(window.workspace.layers.paint)
     window.until(lambda: "paint" in window.viewer.layers)
-    assert np.array_equal(window.workspace.layers.paint.data, window.session.paint)
+    assert np.array_equal(window.workspace.layers.paint.data, window.session.paint.mask)
     window.paint_block(3, 1)
-    assert window.session.state(3) == SliceState.PAINTED
+    assert window.session.paint.state(3) == SliceState.PAINTED
 
     second = window.open(tiny_volume(seed=1), wait=False)
     window.until(lambda: window.session is not None and window.workspace.layers.ct is second)
     assert len(window.panel.desk.workspaces) == 2
     assert window.workspace.layers.paint.name.startswith("paint · tiny")
-    assert not window.session.paint.any()
+    assert not window.session.paint.mask.any()
     window.panel.volume.chosen.emit(0)
     assert window.workspace.layers.ct is first
-    assert window.session.paint.any()
+    assert window.session.paint.mask.any()
     assert not second.visible
     assert first.visible
     window.viewer.layers.remove(first)
@@ -490,8 +489,8 @@ def test_layers_come_and_go(window):
 def test_quality_check_fills_the_table(window):
     window.painted_and_trained()
     window.panel.more.form.widgets["iterations"].value = "2"
-    window.click(window.panel.result.check_button)
+    window.click(window.panel.result.buttons["check"])
     window.idle()
-    assert set(window.session.quality) == {1}
+    assert set(window.session.trainer.quality) == {1}
     window.panel.refresh()
     assert window.panel.labels.table.item(0, 4).text()[0] in "01"

@@ -1,4 +1,4 @@
-"""What a long task shows on standard error: one living line, or sparse lines in a log."""
+"""What a long task shows on standard error: one line that is redrawn, or a few in a log."""
 
 from __future__ import annotations
 
@@ -9,23 +9,16 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TextIO
 
-_LIVE_EVERY = 0.2
-_LOG_EVERY = 10.0
+_LIVE_SECONDS, _LOG_SECONDS = 0.2, 10.0  # between two updates
 
 
 class ProgressLine:
     """Shows progress with the remaining time.
 
-    On a terminal one line is redrawn; elsewhere a line is written when a stage begins and every
-    ten seconds. Use it as a context manager, so that the line is ended.
-
-    Parameters
-    ----------
-    stream
-        Standard error by default.
+    On a terminal one line is redrawn; elsewhere, as in a log, a line is written when a stage
+    begins and every ten seconds. Use it as a context manager, so that the line is ended.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -38,12 +31,7 @@ class ProgressLine:
     def __enter__(self) -> ProgressLine:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._end_line()
 
     def update(
@@ -54,21 +42,9 @@ class ProgressLine:
         remaining: float | None = None,
         loss: float | None = None,
     ) -> None:
-        """Show the state of a task.
-
-        Parameters
-        ----------
-        stage
-            What is being done.
-        step, steps
-            Steps done, and of how many where that is known.
-        remaining
-            Seconds left, where that is known.
-        loss
-            Training loss, where there is one.
-        """
+        """Show a task's stage, its steps done and in all, seconds left, and training loss."""
         now = time.monotonic()
-        pause = _LIVE_EVERY if self._live else _LOG_EVERY
+        pause = _LIVE_SECONDS if self._live else _LOG_SECONDS
         last_step = steps is not None and step >= steps
         if stage == self._stage and now - self._last < pause and not (self._live and last_step):
             return
@@ -111,7 +87,7 @@ def uninterrupted() -> Iterator[None]:
         At the end, when it was pressed meanwhile.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread hears signals
+        yield  # only the main thread gets signals
         return
     pressed = []
     before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,14 +19,13 @@ from napari_diffseg.engine.annotations import TrainError
 from napari_diffseg.engine.metrics import mean_of
 from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.settings import TrainSettings
-from napari_diffseg.io.files import check_outputs
+from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.labels import Label, LabelMap, labels_for, load_names
 from napari_diffseg.io.volume import Volume, read_labels, read_volume, stem, write_mask
 from napari_diffseg.network.device import pick_device
 from napari_diffseg.network.segmenter import Segmenter
-from napari_diffseg.session.paint import SliceState
-from napari_diffseg.session.session import Session
+from napari_diffseg.session import Session, SliceState
 
 
 class SegmentError(ValueError):
@@ -69,22 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment one volume.
-
-    Parameters
-    ----------
-    args
-        Parsed options.
-
-    Returns
-    -------
-    0; every file asked for was written and read again.
-
-    Raises
-    ------
-    ValueError
-        One of the errors of the engine, of the files, or :class:`SegmentError`.
-    """
+    """Segment one volume; returns 0 once every file asked for was written and read again."""
     try:
         settings = settings_from(args, TrainSettings)
     except TrainError as error:
@@ -103,23 +86,23 @@ def run(args: argparse.Namespace) -> int:
         session = _session(volume, labels, slices, names, args)
         _rehearse(session, args.output)
         with clock.stage("train"):
-            _follow(session.train(settings, from_model=args.model is not None), line)
+            _follow(session.trainer.train(settings, from_model=args.model is not None), line)
         with clock.stage("predict"):
             _predict(session, line)
         if args.validate:
             with clock.stage("validate"):
-                _follow(session.validate(settings), line)
+                _follow(session.trainer.validate(settings), line)
         with uninterrupted():
             with clock.stage("write"):
                 session.export_mask(args.output)
                 if args.save_model:
-                    session.save_model(args.save_model)
+                    session.trainer.save_model(args.save_model)
                     Segmenter.load(args.save_model)
             if args.report:
                 _write_json(args.report, _report(session, args, clock))
     print(
         f"{args.output}: {len(volume.hu)} slices from {len(slices)} painted ones, "
-        f"{session.rounds[-1].iterations} iterations, {clock.total:.1f} s"
+        f"{session.rounds.all[-1].iterations} iterations, {clock.total:.1f} s"
     )
     if args.validate:
         print(_quality_table(session))
@@ -136,9 +119,9 @@ class Clock:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage."""
-        began = time.perf_counter()
+        before = self.total
         yield
-        self.seconds[name] = round(time.perf_counter() - began, 3)
+        self.seconds[name] = round(self.total - before, 3)
 
     @property
     def total(self) -> float:
@@ -187,12 +170,12 @@ def _session(
     wanted: tuple[Label, ...] = labels_for(np.unique(truth), labels.labels, names)
     session = Session(volume, wanted, backbone=args.backbone, folder=False)
     if args.model:
-        session.load_model(args.model)
+        session.trainer.load_model(args.model)
     else:
-        _ = session.backbone  # a missing one is named now, not after the volume is prepared
+        _ = session.trainer.backbone  # a missing one is named now, not after the volume is prepared
     for z, mask in zip(slices, truth, strict=True):
-        session.set_slice(z, mask, SliceState.PAINTED)
-    session.current = slices[len(slices) // 2]
+        session.paint.set_slice(z, mask, SliceState.PAINTED)
+    session.trainer.current = slices[len(slices) // 2]
     return session
 
 
@@ -201,7 +184,7 @@ def _rehearse(session: Session, output: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / output.name
         try:
-            write_mask(part, session.paint, session.volume.geometry, session.labels)
+            write_mask(part, session.paint.mask, session.volume.geometry, session.paint.labels)
         except VolumeError as error:
             raise SegmentError(str(error).replace(str(part), str(output))) from error
 
@@ -221,7 +204,7 @@ def _follow(steps: Iterator[Progress], line: ProgressLine) -> None:
 def _predict(session: Session, line: ProgressLine) -> None:
     count = len(session.volume.hu)
     began = time.monotonic()
-    for done, _ in enumerate(session.predict(), start=1):
+    for done, _ in enumerate(session.trainer.predict(), start=1):
         line.update("predicting", done, count, (time.monotonic() - began) / done * (count - done))
 
 
@@ -231,33 +214,31 @@ def _report(session: Session, args: argparse.Namespace, clock: Clock) -> dict[st
     report = session.report()
     del report["rounds"]  # there is one, and it is described above
     return report | {
-        "start": "saved model" if args.model else session.backbone.name,
+        "start": "saved model" if args.model else session.trainer.backbone.name,
         "volume": {
             "shape_zyx": list(volume.hu.shape),
             "spacing_zyx_mm": list(volume.geometry.spacing),
             "notes": list(volume.geometry.notes),
         },
         "seconds": clock.seconds | {"total": clock.total},
-        "seconds_of_training": session.rounds[-1].seconds,
+        "seconds_of_training": session.rounds.all[-1].seconds,
     }
 
 
 def _quality_table(session: Session) -> str:
-    rows = [(label.name, figure(session.quality.get(label.id))) for label in session.labels]
-    rows.append(("mean", figure(mean_of(session.quality.values()))))
+    quality = session.trainer.quality
+    rows = [(label.name, figure(quality.get(label.id))) for label in session.paint.labels]
+    rows.append(("mean", figure(mean_of(quality.values()))))
     return table(("leave-one-painted-slice-out", "Dice"), rows)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write under a temporary name, read again, rename."""
+    """Write, and read again before it takes its name."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        if part.read_text(encoding="utf-8") != text:
-            raise SegmentError(f"{path}: reads back differently; check the disk")
-        os.replace(part, path)
+        with atomic_write(path) as part:
+            part.write_text(text, encoding="utf-8")
+            if part.read_text(encoding="utf-8") != text:
+                raise SegmentError(f"{path}: reads back differently; check the disk")
     except OSError as error:
         raise SegmentError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        part.unlink(missing_ok=True)

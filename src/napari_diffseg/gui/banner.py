@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QLabel, QSizePolicy, QVBoxLayout
 
 from napari_diffseg.gui.guide import Guide
-from napari_diffseg.gui.theme import ACCENT, ATTENTION, BAD, row
+from napari_diffseg.gui.theme import ACCENT, ATTENTION, BAD, group, push
 
 _EDGES = {"next": ACCENT, "busy": ATTENTION, "error": BAD}
 
 
 class Banner(QFrame):
-    """The sentence; with an earlier session also the choice to restore it.
-
-    Signals: ``restore``, ``fresh``.
-    """
+    """The sentence; with an earlier session also the choice to restore it."""
 
     restore = Signal()
     fresh = Signal()
@@ -26,14 +23,12 @@ class Banner(QFrame):
         self.sentence = QLabel()
         self.sentence.setWordWrap(True)
         self.sentence.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
-        self.restore_button = QPushButton("Restore")
-        self.fresh_button = QPushButton("Start fresh")
+        self.restore_button, self.fresh_button = push("Restore"), push("Start fresh")
         self.restore_button.setToolTip("Go on where the earlier work ended")
         self.fresh_button.setToolTip("Begin anew; the earlier work stays on disk")
         self.restore_button.clicked.connect(self.restore)
         self.fresh_button.clicked.connect(self.fresh)
-        self.choice = QWidget()
-        self.choice.setLayout(row(self.restore_button, self.fresh_button))
+        self.choice = group(self.restore_button, self.fresh_button)
         column = QVBoxLayout(self)
         column.setContentsMargins(12, 8, 10, 8)
         column.addWidget(self.sentence)
@@ -42,7 +37,7 @@ class Banner(QFrame):
         self.setMinimumHeight(2 * self.sentence.fontMetrics().height() + 22)
         self._tone = ""
 
-    def show_guide(self, guide: Guide, choice: bool) -> None:
+    def show_guide(self, guide: Guide, choice: bool = False) -> None:
         """Show the sentence, its tone as a coloured edge, and the choice if there is one."""
         self.sentence.setText(guide.sentence)
         self.choice.setVisible(choice)

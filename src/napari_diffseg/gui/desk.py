@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from napari.layers import Image
@@ -12,19 +13,10 @@ from napari_diffseg.gui.workspace import Workspace
 
 
 class Desk(QObject):
-    """Watches the layer list: a CT that comes gets a workspace, one that goes is put away.
+    """Watches the layer list: a CT that comes gets a workspace, one that goes is put away."""
 
-    Signals: ``changed`` when what the panel shows may differ; ``switched`` when another volume
-    is worked on.
-
-    Parameters
-    ----------
-    viewer
-        The napari viewer.
-    """
-
-    changed = Signal()
-    switched = Signal()
+    changed = Signal()  # what the panel shows may differ
+    switched = Signal()  # another volume is worked on
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
@@ -46,6 +38,29 @@ class Desk(QObject):
             return ""
         pictures = [layer.name for layer in self.viewer.layers if isinstance(layer, Image)]
         return str(pictures[-1]) if pictures else ""
+
+    def acting(
+        self, action: Callable[..., Any], workspace: Workspace | None = None
+    ) -> Callable[..., None]:
+        """Make a slot that calls ``action(workspace, *values)``; errors become the sentence.
+
+        Parameters
+        ----------
+        action
+            What to do.
+        workspace
+            With which volume; by default with the one that is active when the slot is called.
+        """
+
+        def slot(*values: Any) -> None:
+            chosen = workspace or self.active
+            if chosen is not None:
+                try:
+                    action(chosen, *values)
+                except ValueError as error:
+                    chosen.fail(error)
+
+        return slot
 
     def choose(self, index: int) -> None:
         """Work on another volume: its layers are shown, the others' are hidden."""

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QDialog,
-    QFileDialog,
-    QInputDialog,
-    QTextBrowser,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QDialog, QFileDialog, QInputDialog, QTextBrowser, QVBoxLayout, QWidget
 
 from napari_diffseg.gui.io import volume_layer
 from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.io.dicom import list_series
 from napari_diffseg.io.sample import sample_volume_path
 from napari_diffseg.io.volume import read_volume
+from napari_diffseg.session import Session
 
 _VOLUMES = "CT volumes (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd);;All files (*)"
 _MASKS = ";;".join(
@@ -33,7 +28,15 @@ _MASKS = ";;".join(
     )
 )
 _MODELS = "Model (*.safetensors)"
-_REPORTS = "Report (*.json)"
+_EXPORTS: dict[str, tuple[str, str, str, str, Callable[[Session, Path], Any]]] = {
+    "Mask": ("Export the mask", "{}-mask", ".nii.gz", _MASKS, Session.export_mask),
+    "Model": (
+        *("Save the model", "model", ".safetensors", _MODELS),
+        lambda session, path: session.trainer.save_model(path),
+    ),
+    "Report": ("Export the report", "{}-report", ".json", "Report (*.json)", Session.export_report),
+}
+"""Title of the dialog, file name, ending, filters, and what writes the file."""
 
 
 def open_file(parent: QWidget, viewer: Any) -> None:
@@ -90,25 +93,14 @@ def show_card(parent: QWidget, name: str, card: dict[str, Any]) -> None:
     dialog.show()
 
 
-def save_mask(parent: QWidget, workspace: Workspace) -> None:
-    """Ask where to, and export the mask."""
-    path = _ask(parent, "Export the mask", f"{workspace.volume.name}-mask", ".nii.gz", _MASKS)
-    if path is not None and workspace.session is not None:
-        workspace.save(path, workspace.session.export_mask, "Mask")
-
-
-def save_model(parent: QWidget, workspace: Workspace) -> None:
-    """Ask where to, and save the model."""
-    path = _ask(parent, "Save the model", "model", ".safetensors", _MODELS)
-    if path is not None and workspace.session is not None:
-        workspace.save(path, workspace.session.save_model, "Model")
-
-
-def save_report(parent: QWidget, workspace: Workspace) -> None:
-    """Ask where to, and export the report."""
-    path = _ask(parent, "Export the report", f"{workspace.volume.name}-report", ".json", _REPORTS)
-    if path is not None and workspace.session is not None:
-        workspace.save(path, workspace.session.export_report, "Report")
+def export(parent: QWidget, workspace: Workspace, what: str) -> None:
+    """Ask where to, and write the ``Mask``, ``Model`` or ``Report``."""
+    title, name, ending, filters, write = _EXPORTS[what]
+    suggested = name.format(workspace.volume.name) + ending
+    path, chosen = QFileDialog.getSaveFileName(parent, title, suggested, filters)
+    if path:
+        session = workspace.begun
+        workspace.save(with_ending(path, chosen, ending), lambda p: write(session, p), what)
 
 
 def load_model(parent: QWidget, workspace: Workspace) -> None:
@@ -136,8 +128,3 @@ def with_ending(path: str, chosen: str, default: str) -> Path:
         return Path(path)
     ending = chosen.partition("(*")[2].partition(")")[0] or default
     return Path(path + ending)
-
-
-def _ask(parent: QWidget, title: str, name: str, ending: str, filters: str) -> Path | None:
-    path, chosen = QFileDialog.getSaveFileName(parent, title, name + ending, filters)
-    return with_ending(path, chosen, ending) if path else None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import types
 from dataclasses import Field, fields
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from magicgui.widgets import LineEdit, SpinBox, create_widget
 from qtpy.QtWidgets import QFormLayout, QWidget
@@ -41,17 +40,16 @@ class SettingsForm:
                 lines.addRow(field.name.capitalize(), widget.native)
 
     def _widget(self, field: Field[Any], hint: Any) -> Any:
-        inner = _without_none(hint)
-        if inner is not hint:
+        if type(None) in get_args(hint):
             # An empty line stands for None, which lets the program choose.
             self._optional.add(field.name)
             text = "" if field.default is None else str(field.default)
             widget: Any = LineEdit(name=field.name, value=text)
             widget.native.setPlaceholderText("automatic")
-        elif inner is int:
+        elif hint is int:
             widget = SpinBox(name=field.name, value=field.default, min=0, max=2**31 - 1)
         else:
-            widget = create_widget(value=field.default, annotation=inner, name=field.name)
+            widget = create_widget(value=field.default, annotation=hint, name=field.name)
         tooltip = str(field.metadata.get("help", ""))
         widget.tooltip = tooltip[:1].upper() + tooltip[1:]
         return widget
@@ -79,12 +77,3 @@ class SettingsForm:
                 value = int(text) if text else None
             values[name] = value
         return TrainSettings(**values)
-
-
-def _without_none(hint: Any) -> Any:
-    """Give ``X`` for ``X | None``, and any other hint as it is."""
-    if get_origin(hint) in (Union, types.UnionType):
-        rest = [argument for argument in get_args(hint) if argument is not type(None)]
-        if len(rest) == 1:
-            return rest[0]
-    return hint

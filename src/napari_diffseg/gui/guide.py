@@ -15,116 +15,52 @@ Task = Literal["", "training", "predicting", "checking", "loading"]
 
 @dataclass(frozen=True)
 class Situation:
-    """All that the sentence depends on.
+    """All that the sentence depends on."""
 
-    Attributes
-    ----------
-    volume
-        Name of the open CT, empty when there is none.
-    foreign
-        Name of a picture in the viewer that is not a CT of ours.
-    opening
-        The session is being made.
-    recoverable
-        Slices painted in an earlier session.
-    waiting
-        An earlier session waits for the user's choice.
-    labels
-        Names of the labels.
-    painted
-        Slices that hold truth.
-    changed
-        Slices whose truth changed since the last round.
-    corrected
-        Slices whose prediction was corrected by hand and not accepted yet.
-    model
-        There is a trained model.
-    predicted
-        Slices that the model has predicted.
-    suggested
-        A slice is suggested to look at next.
-    slices
-        Slices of the volume.
-    current
-        Current slice.
-    current_predicted, current_preview, current_truth
-        Whether the current slice is predicted, shows a preview, is painted or accepted.
-    rounds
-        Finished rounds.
-    comparable
-        There is a prediction from before the newest one.
-    task
-        What is running.
-    done
-        Slices predicted so far by the running task.
-    error
-        What went wrong last, in one line.
-    said
-        What went well last, in one line ("Saved …").
-    """
-
-    volume: str = ""
-    foreign: str = ""
-    opening: bool = False
-    recoverable: int = 0
-    waiting: bool = False
-    labels: tuple[str, ...] = ()
-    painted: int = 0
-    changed: int = 0
-    corrected: int = 0
-    model: bool = False
-    predicted: int = 0
-    suggested: bool = False
-    slices: int = 0
-    current: int = 0
+    volume: str = ""  # name of the open CT, empty when there is none
+    foreign: str = ""  # name of a picture in the viewer that is not a CT of ours
+    opening: bool = False  # the session is being made
+    recoverable: int = 0  # slices painted in an earlier session
+    waiting: bool = False  # an earlier session waits for the user's choice
+    labels: tuple[str, ...] = ()  # their names
+    painted: int = 0  # slices that hold paint
+    changed: int = 0  # slices whose paint changed since the last round
+    corrected: int = 0  # slices whose prediction was corrected by hand and not accepted yet
+    model: bool = False  # there is a trained model
+    predicted: int = 0  # slices that the model has predicted
+    suggested: bool = False  # a slice is suggested to look at next
+    slices: int = 0  # of the volume
+    current: int = 0  # current slice
     current_predicted: bool = False
     current_preview: bool = False
-    current_truth: bool = False
-    rounds: int = 0
-    comparable: bool = False
-    task: Task = ""
-    done: int = 0
-    error: str = ""
-    said: str = ""
+    current_truth: bool = False  # it is painted in full or accepted
+    rounds: int = 0  # finished ones
+    comparable: bool = False  # there is a prediction from before the newest one
+    task: Task = ""  # what is running
+    done: int = 0  # slices predicted so far by the running task
+    error: str = ""  # what went wrong last, in one line
+    said: str = ""  # what went well last, in one line ("Saved …")
 
 
 @dataclass(frozen=True)
 class Guide:
-    """The sentence, its tone, and for each greyed-out button the reason.
-
-    Attributes
-    ----------
-    sentence
-        What to do next.
-    tone
-        ``"next"``, ``"busy"`` or ``"error"``.
-    blocked
-        Reason by button name; a button that is not in it can be pressed.
-    """
+    """The sentence, its tone, and for each greyed-out button the reason."""
 
     sentence: str
     tone: Literal["next", "busy", "error"] = "next"
-    blocked: Mapping[str, str] | None = None
+    blocked: Mapping[str, str] | None = None  # reason by button name; others can be pressed
 
     def why_not(self, button: str) -> str:
         """Give the reason why a button is greyed out, empty when it is not."""
         return (self.blocked or {}).get(button, "")
 
 
+_LABELS = ("add", "names", "remove")
+_STATES = ("full", "scribbles", "clear")
+_RUNS = ("train", "continue", "check")
 BUTTONS = (
-    "label",
-    "state",
-    "train",
-    "continue",
-    "predict",
-    "check",
-    "accept",
-    "next",
-    "difference",
-    "mask",
-    "report",
-    "model",
-    "load",
+    *(*_LABELS, *_STATES, *_RUNS, "predict", "accept", "next"),
+    *("confidence", "contour", "difference", "mask", "report", "model", "load"),
 )
 
 
@@ -187,12 +123,11 @@ def _next(s: Situation) -> str:
     if s.current_predicted and not s.current_truth:
         return "Correct this slice's prediction if need be, then Accept it. Or Export."
     if s.painted >= s.slices:
-        return "Every slice is truth now: Export."
+        return "Every slice is painted or accepted now: Export."
     return "Go to the next suggested slice and correct it, or Export."
 
 
 def _blocked(s: Situation) -> dict[str, str]:
-    reason: dict[str, str] = {}
     everything = ""
     if not s.volume:
         everything = "Open a CT first."
@@ -202,30 +137,30 @@ def _blocked(s: Situation) -> dict[str, str]:
         everything = "Restore the earlier work or start fresh first."
     if everything:
         return dict.fromkeys(BUTTONS, everything)
+    reason: dict[str, str] = {}
     if not s.labels:
-        for button in ("state", "train", "continue", "check"):
-            reason[button] = "Add a label first."
+        reason = dict.fromkeys((*_STATES, *_RUNS), "Add a label first.")
     elif not s.painted:
-        for button in ("train", "continue", "check"):
-            reason[button] = "Paint at least one slice first."
+        reason = dict.fromkeys(_RUNS, "Paint at least one slice first.")
     if s.painted == 1:
         reason["check"] = "Needs two painted slices, for one is left out."
     if not s.model:
         for button in ("continue", "predict", "model"):
             reason.setdefault(button, "Train a model first.")
     if not s.predicted:
-        for button in ("accept", "next"):
-            reason[button] = "Train first: nothing is predicted yet."
+        reason |= dict.fromkeys(("accept", "next"), "Train first: nothing is predicted yet.")
+        if s.task != "training":  # which shows previews
+            reason |= dict.fromkeys(("confidence", "contour"), "Nothing is predicted yet.")
     elif s.painted >= s.slices:
         reason["next"] = "Every slice is painted or accepted already."
     elif not s.suggested:
-        reason["next"] = "The slices are being weighed."
+        reason["next"] = "The next slice is being chosen."
     if s.current_preview:
         reason["accept"] = "This is a preview of the running training: Finish or Stop it first."
     elif s.predicted and not s.current_predicted:
         reason["accept"] = "This slice is not predicted yet."
     elif s.predicted and s.current_truth:
-        reason["accept"] = "This slice is truth already: correct it in the paint layer."
+        reason["accept"] = "This slice is painted or accepted: correct it in the paint layer."
     if not s.comparable:
         reason["difference"] = "Needs two predictions to compare: train once more."
     if not s.predicted and not s.painted:
@@ -237,8 +172,7 @@ def _blocked(s: Situation) -> dict[str, str]:
             "checking": "The quality check is running: Stop it first.",
             "loading": "A model is being loaded: wait for it.",
         }[s.task]
-        for button in ("train", "continue", "predict", "check", "load"):
-            reason[button] = why
+        reason |= dict.fromkeys((*_RUNS, "predict", "load"), why)
         if s.task == "predicting":
             reason["mask"] = "Wait until every slice is predicted, or Stop."
     return reason

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qtpy.QtCore import QModelIndex, QSize, Qt, Signal
@@ -32,8 +31,8 @@ _HELP = {
     NAME: "Double-click to rename",
     ID: "Value in the exported mask",
     SLICES: "Slices on which it is painted",
-    QUALITY: "Dice on painted slices left out of training; the arrow is against the last round",
-    LOCK: "Locked: strokes neither add to nor take from it",
+    QUALITY: "Dice on painted slices left out of training; the arrow compares with the last round",
+    LOCK: "Locked: strokes neither add to it nor take from it",
     EYE: "Show or hide",
 }
 _ROW = 25
@@ -48,34 +47,18 @@ ORGANS = (
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One line of the table.
-
-    Attributes
-    ----------
-    label
-        The label.
-    slices
-        Painted slices that hold it.
-    quality, before
-        Leave-one-out Dice now and in the round before, None where not measured.
-    locked, hidden
-        Its lock and eye.
-    """
+    """One line of the table."""
 
     label: Label
-    slices: int = 0
-    quality: float | None = None
-    before: float | None = None
+    slices: int = 0  # painted slices that hold it
+    quality: float | None = None  # leave-one-out Dice; None where not measured
+    before: float | None = None  # the same in the round before
     locked: bool = False
     hidden: bool = False
 
 
 class LabelsTable(QTableWidget):
-    """Table of the labels.
-
-    Signals: ``picked(id)``, ``renamed(id, name)``, ``colour_asked(id)``, ``lock_toggled(id)``,
-    ``eye_toggled(id)``.
-    """
+    """Table of the labels; all signals begin with the label's id."""
 
     picked = Signal(int)
     renamed = Signal(int, str)
@@ -228,32 +211,6 @@ class _NameDelegate(QStyledItemDelegate):
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         editor.setCompleter(completer)
         return editor
-
-
-def rows_of(
-    labels: tuple[Label, ...],
-    slices: Mapping[int, int],
-    quality: Mapping[int, float],
-    before: Mapping[int, float],
-    locked: set[int],
-    hidden: set[int],
-    scribbles: bool,
-) -> tuple[LabelRow, ...]:
-    """Put together the rows; with ``scribbles`` a last one for the background brush."""
-    rows = [
-        LabelRow(
-            label,
-            slices.get(label.id, 0),
-            quality.get(label.id),
-            before.get(label.id),
-            label.id in locked,
-            label.id in hidden,
-        )
-        for label in labels
-    ]
-    if scribbles and labels:
-        rows.append(LabelRow(Label(BACKGROUND, "background", (210, 210, 210))))
-    return tuple(rows)
 
 
 def _quality_text(row: LabelRow) -> str:

@@ -2,7 +2,7 @@
 
 Every layer owns its voxels. What a layer shows in passing, such as a preview of a running
 training, is therefore never in the session, and comparing a layer with what the program put there
-tells which strokes are the user's (see :mod:`napari_diffseg.gui.strokes`).
+shows which strokes are the user's (see :mod:`napari_diffseg.gui.strokes`).
 """
 
 from __future__ import annotations
@@ -58,26 +58,11 @@ def label_colormap(labels: Iterable[Label], hidden: Collection[int] = ()) -> Dir
 
 
 class VolumeLayers:
-    """Makes, names, colours and refreshes the layers of one volume.
-
-    Parameters
-    ----------
-    viewer
-        The napari viewer.
-    ct
-        The CT's image layer.
-    volume
-        The CT.
-
-    Attributes
-    ----------
-    previewed
-        Slices that show a preview of a running training.
-    """
+    """Makes, names, colours and refreshes the layers of one volume, beside that of its CT."""
 
     def __init__(self, viewer: Any, ct: Image, volume: Volume) -> None:
         self.viewer, self.ct, self.volume = viewer, ct, volume
-        self.previewed: set[int] = set()
+        self.previewed: set[int] = set()  # slices that show a preview of a running training
         self._put = np.zeros(len(volume.hu), np.uint32)  # checksums of the prediction layer
         self.paint: Labels | None = None
         self.prediction: Labels | None = None
@@ -87,16 +72,24 @@ class VolumeLayers:
         self._labels: tuple[Label, ...] = ()
         self._hidden: frozenset[int] = frozenset()
 
+    def _by_name(self) -> dict[str, Any]:
+        """The layers besides the CT, bottom to top; ``None`` for one that was not made."""
+        return {
+            "confidence": self.confidence,
+            "difference": self.difference,
+            "prediction": self.prediction,
+            "paint": self.paint,
+        }
+
     def own(self) -> list[Any]:
         """List the layers besides the CT that are in the viewer, bottom to top."""
-        made = (self.confidence, self.difference, self.prediction, self.paint)
+        made = self._by_name().values()
         return [layer for layer in made if layer is not None and layer in self.viewer.layers]
 
     def made(self, layer: Any) -> bool:
-        """Whether a layer is one that belongs to the volume besides the CT."""
-        return layer is not None and any(
-            layer is one for one in (self.paint, self.prediction, self.confidence)
-        )
+        """Whether a layer is one that is put back when it is removed."""
+        kept = (self.paint, self.prediction, self.confidence)
+        return layer is not None and any(layer is one for one in kept)
 
     def has(self, layer: Any) -> bool:
         """Whether a layer belongs to this volume."""
@@ -108,17 +101,9 @@ class VolumeLayers:
         """Put missing layers back; those that are there are left alone."""
         there = set(map(id, self.own()))
         if id(self.confidence) not in there:
-            self.confidence = self._add(
-                Image(
-                    confidence.copy(),
-                    name="confidence",
-                    colormap=_UNSURE,
-                    contrast_limits=(0, 100),
-                    blending="translucent",
-                    visible=False,
-                    **self._place(),
-                )
-            )
+            layer = Image(confidence.copy(), name="confidence", visible=False, **self._place())
+            layer.colormap, layer.contrast_limits, layer.blending = _UNSURE, (0, 100), "translucent"
+            self.confidence = self._add(layer)
         if id(self.prediction) not in there:
             self.prediction = self._add(self._labels_layer(prediction.copy(), "prediction"))
             self.prediction.opacity = PREDICTION_OPACITY
@@ -132,12 +117,7 @@ class VolumeLayers:
     def rename(self, suffix: str) -> None:
         """Name the layers; the suffix tells volumes apart when several are open."""
         self._suffix = suffix
-        for layer, name in (
-            (self.paint, "paint"),
-            (self.prediction, "prediction"),
-            (self.confidence, "confidence"),
-            (self.difference, "difference"),
-        ):
+        for name, layer in self._by_name().items():
             if layer is not None:
                 layer.name = f"{name}{suffix}"
 
@@ -191,6 +171,17 @@ class VolumeLayers:
                 layer.refresh(thumbnail=False, extent=False, highlight=False)
         if self.prediction is not None:
             clear_history(self.prediction)
+
+    def show_confidence(self, shown: bool) -> None:
+        """Show how sure the model is, or hide it."""
+        if self.confidence is not None:
+            self.confidence.visible = shown
+            self.confidence.refresh()
+
+    def show_contour(self, shown: bool) -> None:
+        """Show the prediction as outlines, or filled."""
+        if self.prediction is not None:
+            self.prediction.contour = 2 if shown else 0
 
     def show_paint(self, paint: NDArray[np.uint8]) -> None:
         """Make the paint layer equal to the session's truth, as after a restore."""

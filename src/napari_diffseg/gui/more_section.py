@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QListWidget, QListWidgetItem, QToolButton, QWidget
+from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 from napari_diffseg.gui.form import SettingsForm
 from napari_diffseg.gui.guide import Guide
-from napari_diffseg.gui.theme import Section, allow, muted, row, tool
+from napari_diffseg.gui.section import Section
+from napari_diffseg.gui.theme import allow, text_label, tool
 from napari_diffseg.gui.train_section import duration
-from napari_diffseg.session.rounds import Round
+from napari_diffseg.gui.workspace import Workspace
+from napari_diffseg.session import Round
+
+_BUTTONS = {
+    "restore": ("Restore round", "Bring back this round's model and prediction"),
+    "load": ("Load model…", "Go on from a model that was saved before"),
+}
 
 
 class MoreSection(Section):
-    """Folded: training settings, rounds, load a model.
+    """Folded: training settings, rounds, load a model."""
 
-    Signals: ``restore(number)``, ``load``.
-    """
-
-    restore = Signal(int)
+    restored = Signal(int)  # number of the round
     load = Signal()
 
     def __init__(self) -> None:
         super().__init__("")
-        self.fold = QToolButton()
-        self.fold.setObjectName("quiet")
-        self.fold.setText("More")
+        self.fold = tool("More", "quiet")
         self.fold.setCheckable(True)
         self.fold.setArrowType(Qt.ArrowType.RightArrow)
         self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
@@ -34,25 +36,31 @@ class MoreSection(Section):
         self.form = SettingsForm()
         self.rounds = QListWidget()
         self.rounds.setMaximumHeight(96)
-        self.restore_button, self.load_button = tool("Restore round"), tool("Load model…")
-        self.restore_button.clicked.connect(self._on_restore)
-        self.load_button.clicked.connect(self.load)
         self.rounds.itemSelectionChanged.connect(self._allow_restore)
-        self.content = (self.form.native, muted("Rounds"), self.rounds)
-        self.buttons = QWidget()
-        self.buttons.setLayout(row(self.restore_button, self.load_button))
-        for widget in (*self.content, self.buttons):
+        line = self.add_buttons(tool, _BUTTONS)
+        self.buttons["restore"].clicked.connect(self._on_restore)
+        self._content = (
+            self.form.native,
+            text_label("Rounds"),
+            self.rounds,
+            *self.buttons.values(),
+        )
+        for widget in self._content[:3]:
             self.body.addWidget(widget)
-            widget.hide()
-        self._shown: tuple[Round, ...] = ()
+        self.body.addLayout(line)
+        self._on_fold(False)
+        self._shown: tuple[tuple[Round, ...], Round | None] = (), None
         self._why = ""
 
-    def show_state(self, rounds: tuple[Round, ...], current: Round | None, guide: Guide) -> None:
+    def show_state(self, workspace: Workspace | None, guide: Guide) -> None:
         """List the rounds, the newest first."""
+        super().show_state(workspace, guide)
         self._why = guide.why_not("load")
-        allow(self.load_button, "Go on from a model that was saved before", self._why)
-        if rounds != self._shown or self._current != current:
-            self._shown, self._current = rounds, current
+        session = workspace.session if workspace is not None else None
+        shown = (session.rounds.all, session.trainer.round) if session is not None else ((), None)
+        if shown != self._shown:
+            self._shown = shown
+            rounds, current = shown
             self.rounds.clear()
             for made in reversed(rounds):
                 mark = "● " if current is not None and made.number == current.number else "   "
@@ -61,23 +69,18 @@ class MoreSection(Section):
                 self.rounds.addItem(item)
         self._allow_restore()
 
-    _current: Round | None = None
-
     def _allow_restore(self) -> None:
-        chosen = self.rounds.currentItem() is not None
-        why = self._why or ("" if chosen else "Choose a round in the list first.")
-        allow(self.restore_button, "Bring back this round's model and prediction", why)
+        none = "" if self.rounds.currentItem() is not None else "Choose a round in the list first."
+        allow(self.buttons["restore"], _BUTTONS["restore"][1], self._why or none)
 
     def _on_fold(self, unfolded: bool) -> None:
         arrow = Qt.ArrowType.DownArrow if unfolded else Qt.ArrowType.RightArrow
         self.fold.setArrowType(arrow)
-        for widget in (*self.content, self.buttons):
+        for widget in self._content:
             widget.setVisible(unfolded)
 
     def _on_restore(self) -> None:
-        item = self.rounds.currentItem()
-        if item is not None:
-            self.restore.emit(int(item.data(Qt.ItemDataRole.UserRole)))
+        self.restored.emit(int(self.rounds.currentItem().data(Qt.ItemDataRole.UserRole)))
 
 
 def describe_round(made: Round) -> str:

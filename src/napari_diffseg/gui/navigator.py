@@ -1,9 +1,9 @@
-"""The slices strip: the whole volume at a glance, painted by hand.
+"""The slice navigator: the whole volume at a glance, painted by hand.
 
 From left (inferior) to right (superior) every slice has its cell. Shade *and* pattern tell the
 states apart, so that neither colour vision nor a printout matters: solid is painted in full,
-dashed is scribbled, a hollow frame is accepted. Narrow cells are widened to three pixels where a
-slice holds truth, for it must not vanish in a volume of many slices.
+dashed is scribbled, a hollow frame is accepted. Narrow cells of painted slices are widened to three
+pixels, so that they do not vanish in a volume of many slices.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QP
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_diffseg.gui.theme import ACCENT, ATTENTION, Palette, mixed
-from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session import SliceState
 
 _TICKS, _CELLS, _FILL = 9, 22, 4  # heights in px of the three lanes, top to bottom
 _STATE_TEXT = {
@@ -29,41 +29,25 @@ _STATE_TEXT = {
 
 
 @dataclass(frozen=True, eq=False)
-class StripModel:
-    """What the strip shows.
+class NavigatorModel:
+    """What the navigator shows."""
 
-    Attributes
-    ----------
-    states
-        :class:`SliceState` of each slice, uint8 (z,).
-    predicted
-        Which slices the newest model has predicted, bool (z,).
-    current
-        Current slice.
-    suggested
-        Why a slice should be looked at next, by slice.
-    present
-        Names of the labels painted on a slice, by slice.
-    """
-
+    # States of the slices, uint8 (z,); which of them the newest model has predicted, bool (z,).
     states: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     predicted: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     current: int = 0
-    suggested: dict[int, str] = field(default_factory=dict)
-    present: dict[int, str] = field(default_factory=dict)
+    suggested: dict[int, str] = field(default_factory=dict)  # why to paint it next, by slice
+    present: dict[int, str] = field(default_factory=dict)  # names of the labels on it, by slice
 
 
-class SliceStrip(QWidget):
-    """One cell a slice; click or drag to go there, arrow keys step, hover tells.
+class SliceNavigator(QWidget):
+    """One cell a slice; click or drag to go there, arrow keys step, a tooltip describes it."""
 
-    Emits ``went(z)`` when the user picks a slice.
-    """
-
-    went = Signal(int)
+    went = Signal(int)  # the slice that the user picked
 
     def __init__(self, palette: Palette) -> None:
         super().__init__()
-        self.model = StripModel()
+        self.model = NavigatorModel()
         self._palette = palette
         self._hover: int | None = None
         self.setMouseTracking(True)
@@ -75,7 +59,7 @@ class SliceStrip(QWidget):
         """Qt's question for a size."""
         return QSize(320, _TICKS + _CELLS + _FILL + 2)
 
-    def show_model(self, model: StripModel) -> None:
+    def show_model(self, model: NavigatorModel) -> None:
         """Show another state of the volume."""
         self.model = model
         self.update()
@@ -97,7 +81,7 @@ class SliceStrip(QWidget):
         return float((z + 0.5) * self.width() / max(len(self.model.states), 1))
 
     def describe(self, z: int) -> str:
-        """Tell what is on a slice, for the tooltip."""
+        """Say what is on a slice, for the tooltip."""
         m = self.model
         parts = [_STATE_TEXT[SliceState(int(m.states[z]))]]
         if m.present.get(z):
@@ -188,7 +172,7 @@ class SliceStrip(QWidget):
         self._go(event.position().x())
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:  # noqa: N802
-        """Tell of the slice under the mouse; with a button down go there."""
+        """Describe the slice under the mouse; with a button down go there."""
         self._hover = self.slice_at(event.position().x())
         if self._hover is None:
             return

@@ -14,7 +14,6 @@ PRESETS: dict[str, tuple[float, float]] = {
 
 # For the canonical axes z, y, x: the letters at their low and their high end.
 _ENDS = (("I", "S"), ("A", "P"), ("R", "L"))
-_EDGES = ("top", "bottom", "left", "right")
 _POSITIONS = {
     "top": "top_center",
     "bottom": "bottom_center",
@@ -31,7 +30,9 @@ def window_limits(width: float, level: float) -> tuple[float, float]:
 def edge_letters(
     displayed: tuple[int, ...], vertical: str = "down", horizontal: str = "right"
 ) -> dict[str, str]:
-    """Letters at the four edges of a 2D view of a canonical volume.
+    """Letters at the four edges of a 2D view of a canonical volume, by edge.
+
+    They are none when the view is not a slice, for then no letter is true.
 
     Parameters
     ----------
@@ -39,10 +40,6 @@ def edge_letters(
         The canonical axes (0 is z, 1 is y, 2 is x) that run down and across the view.
     vertical, horizontal
         Which way the camera lets them run: ``"down"`` or ``"up"``, ``"right"`` or ``"left"``.
-
-    Returns
-    -------
-    Letter by edge; empty when the view is not a slice, for then no letter is true.
     """
     if len(displayed) != 2:
         return {}
@@ -51,17 +48,11 @@ def edge_letters(
         down = down[::-1]
     if horizontal == "left":
         across = across[::-1]
-    return dict(zip(_EDGES, (*down, *across), strict=True))
+    return dict(zip(_POSITIONS, (*down, *across), strict=True))
 
 
 class Letters:
-    """Keeps the letters at the canvas' edges true while the user rolls or flips the view.
-
-    Parameters
-    ----------
-    viewer
-        The napari viewer.
-    """
+    """Keeps the letters at the canvas' edges true while the user rolls or flips the view."""
 
     def __init__(self, viewer: Any) -> None:
         from napari.components.overlays import TextOverlay
@@ -69,8 +60,8 @@ class Letters:
         self._viewer = viewer
         self._shown = False
         self._overlays = {}
-        for edge in _EDGES:
-            overlay = TextOverlay(position=_POSITIONS[edge], font_size=14, visible=False)
+        for edge, position in _POSITIONS.items():
+            overlay = TextOverlay(position=position, font_size=14, visible=False)
             viewer.canvas.overlays[f"orientation_{edge}"] = overlay
             self._overlays[edge] = overlay
         for event in (viewer.dims.events.order, viewer.dims.events.ndisplay):

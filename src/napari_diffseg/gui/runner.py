@@ -18,7 +18,7 @@ from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.gui.layers import VolumeLayers
 from napari_diffseg.gui.worker import Task
-from napari_diffseg.session.session import Session
+from napari_diffseg.session import Session
 
 Running = Literal["", "training", "predicting", "checking"]
 
@@ -27,21 +27,11 @@ STOP_SECONDS = 10.0
 
 
 class Runner(QObject):
-    """Runs one thing at a time on a session.
-
-    Signals: ``changed``; ``ended(sentence)``; ``failed(error)``.
-
-    Parameters
-    ----------
-    session
-        The session.
-    layers
-        Where predictions are shown.
-    """
+    """Runs one thing at a time on a session, and shows its predictions in the layers."""
 
     changed = Signal()
-    ended = Signal(str)
-    failed = Signal(object)
+    ended = Signal(str)  # what to say of it
+    failed = Signal(object)  # the error
 
     def __init__(self, session: Session, layers: VolumeLayers) -> None:
         super().__init__()
@@ -50,7 +40,7 @@ class Runner(QObject):
         self.done = 0
         self.latest: Progress | None = None
         self.losses: list[float] = []
-        self.notes: list[str] = []  # what the training tells the user, at its end
+        self.notes: list[str] = []  # of the training, shown at its end
         self.previous: NDArray[np.uint8] | None = None
         self.finishing = False
         self._task: Task | None = None
@@ -64,9 +54,9 @@ class Runner(QObject):
         """Train on all painted slices, then predict every slice."""
 
         def steps() -> Iterator[Any]:
-            yield from self.session.train(settings, from_model)
+            yield from self.session.trainer.train(settings, from_model)
             self._keep_previous()
-            yield from self.session.predict(self.session.current)
+            yield from self.session.trainer.predict()
 
         self.losses = []
         self._run("training", steps)
@@ -74,17 +64,17 @@ class Runner(QObject):
     def predict(self) -> None:
         """Predict every slice with the model that is there."""
         self._keep_previous()
-        self._run("predicting", lambda: self.session.predict(self.session.current))
+        self._run("predicting", self.session.trainer.predict)
         self._begin_prediction()
 
     def check(self, settings: TrainSettings) -> None:
         """Measure the quality by leaving each painted slice out once."""
-        self._run("checking", lambda: self.session.validate(settings))
+        self._run("checking", lambda: self.session.trainer.validate(settings))
 
     def finish(self) -> None:
         """End the training with what it has learnt, and predict every slice."""
         if self.running == "training":
-            self.session.finish()
+            self.session.trainer.finish()
             self.finishing = True
             self.changed.emit()
 
@@ -97,7 +87,8 @@ class Runner(QObject):
     def close(self) -> None:
         """Stop what runs and wait for it."""
         if self._task is not None:
-            self._task.stop_and_wait(STOP_SECONDS)
+            self._task.stop()
+            self._task.wait(STOP_SECONDS)
             self._task = None
 
     def _run(self, running: Running, make: Callable[[], Iterator[Any]]) -> None:
@@ -121,7 +112,7 @@ class Runner(QObject):
                     self.running = "predicting"
                     self._begin_prediction()
                 self._show(item)
-                shown = shown or item.z == self.session.current
+                shown = shown or item.z == self.session.trainer.current
                 self.done += 1
             else:
                 self.latest = item
@@ -132,13 +123,13 @@ class Runner(QObject):
                 preview = item.preview or preview
         if preview is not None and self.running == "training":
             self._show(preview, preview=True)
-            shown = preview.z == self.session.current
+            shown = preview.z == self.session.trainer.current
         if shown:
             self.layers.redraw_prediction()
         self.changed.emit()
 
     def _show(self, found: SlicePrediction, preview: bool = False) -> None:
-        if found.z not in self.session.edited:
+        if found.z not in self.session.prediction.edited:
             self.layers.show_slice(found.z, found.mask, found.confidence, preview)
 
     def _begin_prediction(self) -> None:
@@ -148,29 +139,24 @@ class Runner(QObject):
 
     def _end_previews(self) -> None:
         """Show again what the previews covered."""
-        s = self.session
+        prediction = self.session.prediction
         for z in sorted(self.layers.previewed):
-            self.layers.show_slice(z, s.prediction[z], s.confidence[z])
+            self.layers.show_slice(z, prediction.mask[z], prediction.confidence[z])
 
     def _keep_previous(self) -> None:
         """Keep the prediction for comparison with the one that comes."""
-        if self.session.predicted.any():
-            self.previous = self.session.prediction.copy()
+        if self.session.prediction.round_of.any():
+            self.previous = self.session.prediction.mask.copy()
 
     def _on_finished(self, stopped: bool) -> None:
         running = self._end()
-        sentence = ""
-        if stopped and running == "training":
-            kept = self.session.segmenter is not None
-            sentence = "Training stopped" + (", the model before it is kept." if kept else ".")
-        elif stopped and running == "predicting":
-            sentence = "Prediction stopped."
-        elif stopped:
-            sentence = "Quality check stopped."
-        elif running == "checking":
-            sentence = "Quality measured on slices left out of training."
-        else:
-            sentence = " ".join(self.notes)
+        kept = ", the model before it is kept" if self.session.trainer.segmenter is not None else ""
+        sentence = {
+            ("training", True): f"Training stopped{kept}.",
+            ("predicting", True): "Prediction stopped.",
+            ("checking", True): "Quality check stopped.",
+            ("checking", False): "Quality measured on slices left out of training.",
+        }.get((running, stopped), " ".join(self.notes))
         self.ended.emit(sentence)
 
     def _on_failed(self, error: Exception) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from napari_diffseg.gui.guide import Situation
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session import Session, SliceState
 
 
 def situation_of(workspace: Workspace) -> Situation:
     """Describe the state of a workspace."""
     s, z = workspace.session, workspace.current
     if s is None:
-        painted = 0 if workspace.earlier is None else int((workspace.earlier.states > 0).sum())
+        painted = 0 if workspace.earlier is None else _painted(workspace.earlier)
         return Situation(
             volume=workspace.volume.name,
             opening=workspace.earlier is None,
@@ -21,22 +21,26 @@ def situation_of(workspace: Workspace) -> Situation:
         )
     return Situation(
         volume=workspace.volume.name,
-        labels=tuple(label.name for label in s.labels),
-        painted=int((s.states > 0).sum()),
-        changed=len(workspace.truth.since_round),
-        corrected=len(s.edited),
-        model=s.segmenter is not None,
+        labels=tuple(label.name for label in s.paint.labels),
+        painted=_painted(s),
+        changed=len(workspace.paint_sync.since_round),
+        corrected=len(s.prediction.edited),
+        model=s.trainer.segmenter is not None,
         predicted=int(workspace.predicted.sum()),
         suggested=bool(workspace.suggested),
-        slices=len(s.states),
+        slices=len(workspace.volume.hu),
         current=z,
-        current_predicted=bool(s.predicted[z]) or z in s.edited,
+        current_predicted=bool(s.prediction.there[z]),
         current_preview=z in workspace.layers.previewed,
-        current_truth=bool(s.states[z] >= SliceState.PAINTED),
-        rounds=len(s.rounds),
+        current_truth=bool(s.paint.states[z] >= SliceState.PAINTED),
+        rounds=len(s.rounds.all),
         comparable=workspace.runner.previous is not None,
         task="loading" if workspace.loading else workspace.runner.running,
         done=workspace.runner.done,
         error=workspace.error,
         said=workspace.said,
     )
+
+
+def _painted(session: Session) -> int:
+    return int((session.paint.states > 0).sum())

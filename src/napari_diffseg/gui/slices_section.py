@@ -1,79 +1,95 @@
-"""The Slices section: the strip, and how the slice in view is painted."""
+"""The Slices section: the navigator, and how the slice in view is painted."""
 
 from __future__ import annotations
 
+import numpy as np
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QLabel, QSizePolicy
+from qtpy.QtWidgets import QSizePolicy
 
 from napari_diffseg.gui.guide import Guide
-from napari_diffseg.gui.navigator import SliceStrip, StripModel
-from napari_diffseg.gui.theme import Palette, Section, allow, row, tool
-from napari_diffseg.session.paint import SliceState
+from napari_diffseg.gui.navigator import NavigatorModel, SliceNavigator
+from napari_diffseg.gui.section import Section
+from napari_diffseg.gui.theme import Palette, allow, row, text_label, tool
+from napari_diffseg.gui.workspace import Workspace
+from napari_diffseg.session import SliceState
+
+_CLEAR = "Take all paint off this slice (Ctrl+Z brings it back)"
+_BUTTONS = {
+    "full": ("Painted in full", ""),
+    "scribbles": ("Scribbles", ""),
+    "clear": ("Clear", _CLEAR),
+}
+_STATES = {SliceState.PAINTED: "full", SliceState.SCRIBBLED: "scribbles"}
 
 
 class SlicesSection(Section):
-    """The strip, and the state of the slice in view.
+    """The navigator, and the state of the slice in view."""
 
-    Signals: ``went(z)``, ``state_set(state)``, ``cleared``.
-    """
-
-    went = Signal(int)
-    state_set = Signal(object)
+    went = Signal(int)  # the slice
+    state_set = Signal(object)  # a SliceState
     cleared = Signal()
 
     def __init__(self, palette: Palette) -> None:
         super().__init__("Slices")
-        self.strip = SliceStrip(palette)
-        self.strip.went.connect(self.went)
-        self.body.addWidget(self.strip)
-        ends = QLabel("inferior"), QLabel(), QLabel("superior")
+        self.navigator = SliceNavigator(palette)
+        self.navigator.went.connect(self.went)
+        self.body.addWidget(self.navigator)
+        ends = text_label("inferior"), text_label(), text_label("superior")
         self.where = ends[1]
         for label, side in zip(ends, ("Left", "HCenter", "Right"), strict=True):
-            label.setObjectName("muted")
             label.setAlignment(getattr(Qt.AlignmentFlag, f"Align{side}"))
         line = row(*ends)
         line.setStretch(1, 4)
         self.body.addLayout(line)
-        self.full = tool("Painted in full", checkable=True)
-        self.scribbles = tool("Scribbles", checkable=True)
-        self.clear = tool("Clear")
-        self.clear.setSizePolicy(QSizePolicy.Policy.Minimum, QSizePolicy.Policy.Fixed)
-        self.full.clicked.connect(lambda: self.state_set.emit(SliceState.PAINTED))
-        self.scribbles.clicked.connect(lambda: self.state_set.emit(SliceState.SCRIBBLED))
-        self.clear.clicked.connect(self.cleared)
-        line = row(self.full, self.scribbles, self.clear)
+        line = self.add_buttons(tool, _BUTTONS)
         line.setStretch(2, 0)
         self.body.addLayout(line)
+        for state, name in _STATES.items():
+            self.buttons[name].setCheckable(True)
+            self.buttons[name].clicked.connect(lambda _=False, s=state: self.state_set.emit(s))
+        self.buttons["clear"].clicked.connect(self.cleared)
+        self.buttons["clear"].setSizePolicy(QSizePolicy.Policy.Minimum, QSizePolicy.Policy.Fixed)
 
-    def show_state(self, model: StripModel, guide: Guide, fresh: SliceState) -> None:
-        """Show the strip and the current slice's state."""
-        self.strip.show_model(model)
+    def show_state(self, workspace: Workspace | None, guide: Guide) -> None:
+        """Show the navigator and the current slice's state."""
+        model = navigator_model(workspace)
+        self.navigator.show_model(model)
         count = len(model.states)
         state = SliceState(int(model.states[model.current])) if count else SliceState.UNPAINTED
-        text = ""
-        if count:
-            text = f"slice {model.current} of 0–{count - 1}"
-            if state == SliceState.ACCEPTED:
-                text += " · accepted"
-            elif state == SliceState.UNPAINTED:
-                text += " · unpainted"
-        self.where.setText(text)
-        why = guide.why_not("state")
         unpainted = state == SliceState.UNPAINTED
+        notes = {SliceState.ACCEPTED: " · accepted", SliceState.UNPAINTED: " · unpainted"}
+        where = f"slice {model.current} of 0–{count - 1}{notes.get(state, '')}"
+        self.where.setText(where if count else "")
         what = "Strokes on this slice will count as" if unpainted else "This slice is"
-        allow(
-            self.full,
-            f"{what} painted in full: whatever is not painted is background",
-            why,
-        )
-        allow(
-            self.scribbles,
+        self._help["full"] = f"{what} painted in full: whatever is not painted is background"
+        self._help["scribbles"] = (
             f"{what} scribbles: whatever is not painted is unknown, "
-            "and background is painted with its own brush",
-            why,
+            "and background is painted with its own brush"
         )
-        allow(self.clear, "Take all paint off this slice (Ctrl+Z brings it back)",
-              why or ("Nothing is painted on this slice." if unpainted else ""))  # fmt: skip
-        shown = fresh if unpainted else state
-        self.full.setChecked(bool(count) and not why and shown >= SliceState.PAINTED)
-        self.scribbles.setChecked(bool(count) and not why and shown == SliceState.SCRIBBLED)
+        super().show_state(workspace, guide)
+        if unpainted and not guide.why_not("clear"):
+            allow(self.buttons["clear"], _CLEAR, "Nothing is painted on this slice.")
+        meant = state
+        if state == SliceState.ACCEPTED:
+            meant = SliceState.PAINTED
+        if unpainted and workspace is not None and workspace.session is not None:
+            meant = workspace.paint_sync.fresh_state
+        for one, name in _STATES.items():
+            self.buttons[name].setChecked(one == meant and not guide.why_not(name))
+
+
+def navigator_model(workspace: Workspace | None) -> NavigatorModel:
+    """Describe the slices of a volume."""
+    if workspace is None:
+        return NavigatorModel()
+    session = workspace.session
+    if session is None:
+        blank = np.zeros(len(workspace.volume.hu), np.uint8)
+        return NavigatorModel(blank, blank.astype(bool), workspace.current)
+    return NavigatorModel(
+        session.paint.states.copy(),
+        workspace.predicted,
+        workspace.current,
+        dict(workspace.suggested),
+        workspace.paint_sync.present_names(),
+    )

@@ -1,6 +1,6 @@
 """Turns what happens in a labels layer into slices of the session.
 
-napari tells of finished strokes, but an undo, a redo, a polygon or another plugin may change any
+napari signals finished strokes, but an undo, a redo, a polygon or another plugin may change any
 slice without saying which. So nothing is inferred from events: they only say *when* to compare the
 layer with what the program put there. The slice in view is compared at once, the others a few at
 a time while the window is idle.
@@ -42,10 +42,11 @@ class StrokeWatcher(QObject):
         stroke: Callable[[int, bool], None],
     ) -> None:
         super().__init__()
-        self._layer, self._differs, self._view, self._stroke = layer, differs, view, stroke
+        self.layer = layer
+        self._differs, self._view, self._stroke = differs, view, stroke
         self._in_view: int | None = None
         self._next = 0
-        self._away = False
+        self._paused = False
         self._sweep = QTimer(self)
         self._sweep.setInterval(15)
         self._sweep.timeout.connect(self._sweep_some)
@@ -56,21 +57,21 @@ class StrokeWatcher(QObject):
     def flush(self) -> None:
         """Compare every slice now, as before a training or an export."""
         self._sweep.stop()
-        for z in range(len(self._layer.data)):
+        for z in range(len(self.layer.data)):
             self._compare(z)
 
     @contextmanager
-    def looking_away(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Let the program itself write to the layer what the session holds already.
 
-        napari tells of such a change before it has made it, so that the layer would look
-        different from the truth, and the truth would be taken back.
+        napari signals such a change before it has made it, so that the layer would look
+        different from the session, and the change would be taken back.
         """
-        self._away = True
+        self._paused = True
         try:
             yield
         finally:
-            self._away = False
+            self._paused = False
 
     def close(self) -> None:
         """Look no more."""
@@ -79,7 +80,7 @@ class StrokeWatcher(QObject):
             event.disconnect(self._on_event)
 
     def _on_event(self, event: object = None) -> None:
-        if self._away:
+        if self._paused:
             return
         if self._sweep.isActive():
             self._compare_view()  # the view may have changed since the last stroke
@@ -91,7 +92,7 @@ class StrokeWatcher(QObject):
 
     def _sweep_some(self) -> None:
         self._compare_view()
-        data = self._layer.data
+        data = self.layer.data
         step = max(1, _CHUNK // max(data[0].size, 1))
         for z in range(self._next, min(self._next + step, len(data))):
             self._compare(z)
@@ -116,13 +117,13 @@ def keep_locked(
     Parameters
     ----------
     before, after
-        The slice before and after the stroke, uint8 (y, x); ``after`` is mended.
+        The slice before and after the stroke, uint8 (y, x); ``after`` is corrected.
     locked
         Ids of locked labels.
 
     Returns
     -------
-    Whether anything was mended.
+    Whether anything was undone.
     """
     if not locked:
         return False

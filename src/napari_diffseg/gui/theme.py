@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
-    QFrame,
     QHBoxLayout,
     QLabel,
+    QPushButton,
     QSizePolicy,
     QToolButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -90,46 +88,29 @@ def style_sheet(palette: Palette) -> str:
     QLabel#title {{ font-weight: 600; font-size: 9pt; color: {muted}; }}
     QLabel#muted {{ color: {muted}; font-size: 8pt; }}
     QLabel#name {{ font-weight: 600; font-size: 10pt; }}
-    QToolButton#chip {{ background: transparent; border: 1px solid {line}; border-radius: 9px;
-        padding: 1px 8px; font-size: 8pt; }}
     QWidget#panel QToolButton#chip {{ padding: 1px 8px; border: 1px solid {line};
         border-radius: 9px; font-size: 8pt; background: transparent; }}
     QWidget#panel QToolButton#quiet {{ background: transparent; padding: 3px 4px; }}
     """
 
 
-class Section(QWidget):
-    """A titled block of the panel; the title line may hold small things on the right."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
-        self.body = QVBoxLayout(self)
-        self.body.setContentsMargins(0, 0, 0, 0)
-        self.body.setSpacing(5)
-        self.header = QHBoxLayout()
-        self.header.setSpacing(6)
-        label = QLabel(title)
-        label.setObjectName("title")
-        rule = QFrame()
-        rule.setFrameShape(QFrame.Shape.HLine)
-        rule.setFixedHeight(1)
-        rule.setStyleSheet("background: rgba(128, 128, 128, 60); border: 0;")
-        self.header.addWidget(label)
-        self.header.addWidget(rule, 1, Qt.AlignmentFlag.AlignVCenter)
-        self.body.addLayout(self.header)
-
-
-def row(*widgets: QWidget, stretch: bool = False, spacing: int = 4) -> QHBoxLayout:
+def row(*widgets: QWidget, stretch: bool = False) -> QHBoxLayout:
     """Lay widgets side by side, of equal width or with a stretch at the end."""
     layout = QHBoxLayout()
     layout.setContentsMargins(0, 0, 0, 0)
-    layout.setSpacing(spacing)
+    layout.setSpacing(4)
     for widget in widgets:
         layout.addWidget(widget, 0 if stretch else 1)
     if stretch:
         layout.addStretch(1)
     return layout
+
+
+def group(*widgets: QWidget, stretch: bool = False) -> QWidget:
+    """Put a :func:`row` into a widget, so that it can be hidden as a whole."""
+    widget = QWidget()
+    widget.setLayout(row(*widgets, stretch=stretch))
+    return widget
 
 
 def allow(button: QWidget, help_text: str, why_not: str) -> None:
@@ -138,26 +119,26 @@ def allow(button: QWidget, help_text: str, why_not: str) -> None:
     button.setToolTip(why_not or help_text)
 
 
-def muted(text: str = "") -> QLabel:
-    """Make a small grey label that may wrap."""
+def text_label(text: str = "", style: str = "muted", wrap: bool = False) -> QLabel:
+    """Make a label in one of the styles ``muted``, ``name`` and ``title``."""
     label = QLabel(text)
-    label.setObjectName("muted")
-    label.setWordWrap(True)
+    label.setObjectName(style)
+    label.setWordWrap(wrap)
     return label
 
 
-def tool(text: str, help_text: str = "", checkable: bool = False) -> QToolButton:
-    """Make a small button that takes its share of the row."""
-    button = QToolButton()
-    button.setText(text)
-    button.setToolTip(help_text)
-    button.setCheckable(checkable)
-    button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+def push(text: str, style: str = "") -> QPushButton:
+    """Make a large button."""
+    button = QPushButton(text)
+    button.setObjectName(style)
     return button
 
 
-def chip() -> QToolButton:
-    """Make a rounded note that can be clicked for more."""
+def tool(text: str = "", style: str = "") -> QToolButton:
+    """Make a small button; one without a style of its own takes its share of the row."""
     button = QToolButton()
-    button.setObjectName("chip")
+    button.setText(text)
+    button.setObjectName(style)
+    if not style:
+        button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return button

@@ -1,16 +1,16 @@
-"""Train: one large button, the budget, a bar with the remaining time, the loss curve."""
+"""Train: large buttons, the budget, a bar with the remaining time, the loss curve."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QButtonGroup, QLabel, QProgressBar, QPushButton, QToolButton
+from qtpy.QtWidgets import QButtonGroup, QProgressBar
 
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.loss_curve import LossCurve
 from napari_diffseg.gui.runner import Runner
-from napari_diffseg.gui.theme import Palette, Section, allow, row
+from napari_diffseg.gui.section import Section
+from napari_diffseg.gui.theme import Palette, allow, push, row, text_label, tool
+from napari_diffseg.gui.workspace import Workspace
 
 BUDGETS: tuple[tuple[str, float | None], ...] = (
     ("30 s", 30.0),
@@ -19,8 +19,16 @@ BUDGETS: tuple[tuple[str, float | None], ...] = (
     ("10 min", 600.0),
     ("∞", None),
 )
-
-
+_BUTTONS = {
+    "train": (
+        "Train",
+        "Learn from all painted slices, beginning at the pre-trained network, "
+        "then predict every slice",
+    ),
+    "continue": ("Continue", "Go on learning from the model that is there"),
+    "finish": ("Finish", "Stop learning, keep what has been learnt, and predict every slice"),
+    "stop": ("Stop", ""),
+}
 _STOPS = {
     "training": "Give this training up at the next step; the model from before is kept",
     "predicting": "Stop here; the slices predicted so far are kept",
@@ -28,53 +36,32 @@ _STOPS = {
 }
 
 
-class TrainPanel(Section):
-    """The fourth section.
+class TrainSection(Section):
+    """The fourth section."""
 
-    Signals: ``train(from_model)``, ``finish``, ``stop``.
-    """
-
-    train = Signal(bool)
+    train = Signal(bool)  # whether to go on from the model
     finish = Signal()
     stop = Signal()
 
     def __init__(self, palette: Palette) -> None:
         super().__init__("Train")
-        self.train_button = QPushButton("Train")
-        self.train_button.setObjectName("primary")
-        self.continue_button = QPushButton("Continue")
-        self.continue_button.setObjectName("second")
-        self.finish_button = QPushButton("Finish")
-        self.finish_button.setObjectName("primary")
-        self.stop_button = QPushButton("Stop")
-        self.stop_button.setObjectName("stop")
-        self.train_button.clicked.connect(lambda: self.train.emit(False))
-        self.continue_button.clicked.connect(lambda: self.train.emit(True))
-        self.finish_button.clicked.connect(self.finish)
-        self.stop_button.clicked.connect(self.stop)
-        self.body.addLayout(
-            row(self.train_button, self.continue_button, self.finish_button, self.stop_button)
-        )
-
+        self.body.addLayout(self.add_buttons(push, _BUTTONS))
+        self.buttons["continue"].clicked.connect(lambda: self.train.emit(True))
+        for name, style in zip(_BUTTONS, ("primary", "second", "primary", "stop"), strict=True):
+            self.buttons[name].setObjectName(style)
         self._budgets = QButtonGroup(self)
-        buttons = []
         for index, (text, seconds) in enumerate(BUDGETS):
-            button = QToolButton()
-            button.setText(text)
+            button = tool(text)
             button.setCheckable(True)
             button.setChecked(seconds == 60)
             span = "without a limit" if seconds is None else f"for up to {text}"
             button.setToolTip(f"Learn {span}, then predict every slice")
-            button.setSizePolicy(self.train_button.sizePolicy())
             self._budgets.addButton(button, index)
-            buttons.append(button)
-        self.body.addLayout(row(*buttons))
-
+        self.body.addLayout(row(*self._budgets.buttons()))
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(6)
-        self.time = QLabel()
-        self.time.setObjectName("muted")
+        self.time = text_label()
         self.curve = LossCurve(palette)
         for widget in (self.bar, self.time, self.curve):
             self.body.addWidget(widget)
@@ -86,55 +73,38 @@ class TrainPanel(Section):
         chosen: int = self._budgets.checkedId()
         return BUDGETS[chosen][1]
 
-    def set_palette(self, palette: Palette) -> None:
-        """Follow the viewer's theme."""
-        self.curve.set_palette(palette)
-
-    def follow(self, curve: Sequence[float]) -> None:
-        """Show the losses so far of the volume that is worked on."""
-        self.curve.show_losses(curve)
-        self.curve.setVisible(len(curve) > 1)
-
-    def show_state(self, guide: Guide, runner: Runner | None, has_model: bool, slices: int) -> None:
+    def show_state(self, workspace: Workspace | None, guide: Guide) -> None:
         """Show the right buttons, and how far the running task is."""
+        super().show_state(workspace, guide)
+        session = workspace.session if workspace is not None else None
+        runner = workspace.runner if workspace is not None and session is not None else None
+        has_model = session is not None and session.trainer.segmenter is not None
         running = runner.running if runner is not None else ""
-        self.train_button.setVisible(not running)
-        self.continue_button.setVisible(not running and has_model)
-        self.finish_button.setVisible(running == "training")
-        self.stop_button.setVisible(bool(running))
-        self.train_button.setText("Train again" if has_model else "Train")
-        allow(
-            self.train_button,
-            "Learn from all painted slices, beginning at the pre-trained network, "
-            "then predict every slice",
-            guide.why_not("train"),
-        )
-        allow(
-            self.continue_button,
-            "Go on learning from the model that is there",
-            guide.why_not("continue"),
-        )
+        self.buttons["train"].setVisible(not running)
+        self.buttons["continue"].setVisible(not running and has_model)
+        self.buttons["finish"].setVisible(running == "training")
+        self.buttons["stop"].setVisible(bool(running))
         stopping = runner is not None and runner.stopping
-        self.stop_button.setEnabled(not stopping)
-        self.stop_button.setText("Stopping" if stopping else "Stop")
-        self.stop_button.setToolTip(_STOPS.get(running, ""))
         finishing = runner is not None and runner.finishing
-        self.finish_button.setText("Finishing" if finishing else "Finish")
-        allow(
-            self.finish_button,
-            "Learn no more: keep what has been learnt so far, and predict every slice",
-            _why_not_finish(runner),
-        )
+        self.buttons["train"].setText("Train again" if has_model else "Train")
+        self.buttons["finish"].setText("Finishing" if finishing else "Finish")
+        self.buttons["stop"].setText("Stopping" if stopping else "Stop")
+        self.buttons["stop"].setEnabled(not stopping)
+        self.buttons["stop"].setToolTip(_STOPS.get(running, ""))
+        allow(self.buttons["finish"], _BUTTONS["finish"][1], _why_not_finish(runner))
         self.bar.setVisible(bool(running))
         self.time.setVisible(bool(running))
         for button in self._budgets.buttons():
             button.setEnabled(not running)
-        self.follow(runner.losses if runner is not None else ())
+        losses = runner.losses if runner is not None else []
+        self.curve.show_losses(losses)
+        self.curve.setVisible(len(losses) > 1)
         if runner is not None and running:
-            self._show_progress(runner, slices)
+            self._show_progress(runner)
 
-    def _show_progress(self, runner: Runner, slices: int) -> None:
+    def _show_progress(self, runner: Runner) -> None:
         if runner.running == "predicting":
+            slices = len(runner.session.volume.hu)
             self.bar.setRange(0, slices)
             self.bar.setValue(runner.done)
             self.time.setText(f"Predicting · {runner.done} of {slices} slices")

@@ -3,58 +3,54 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QLabel, QWidget
+from qtpy.QtWidgets import QComboBox
 
+from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.orientation import PRESETS
-from napari_diffseg.gui.theme import Section, chip, muted, row, tool
+from napari_diffseg.gui.section import Section
+from napari_diffseg.gui.theme import group, text_label, tool
+from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.io.volume import Volume
 
 
 class VolumeSection(Section):
-    """Name, size, spacing, findings, chips, window presets; Open where nothing is open.
+    """Name, size, spacing, findings, chips, window presets; Open where nothing is open."""
 
-    Signals: ``window(name)``, ``open_file``, ``open_folder``, ``open_sample``, ``card``,
-    ``chosen(index)``.
-    """
-
-    window = Signal(str)
+    window = Signal(str)  # name of a preset
     open_file = Signal()
     open_folder = Signal()
     open_sample = Signal()
     card = Signal()
-    chosen = Signal(int)
+    chosen = Signal(int)  # index of the volume
 
     def __init__(self) -> None:
         super().__init__("Volume")
-        self.name = QLabel()
-        self.name.setObjectName("name")
+        self.name = text_label(style="name")
         self.choice = QComboBox()
         self.choice.setToolTip("Which of the open volumes the panel works on")
         self.choice.activated.connect(self.chosen)
-        self.facts = muted()
-        self.notes = muted()
-        self.device, self.backbone = chip(), chip()
+        self.facts, self.notes = text_label(wrap=True), text_label(wrap=True)
+        self.device, self.backbone = tool(style="chip"), tool(style="chip")
         self.device.setToolTip("Where the network runs")
         self.backbone.clicked.connect(self.card)
-        self.presets = QWidget()
-        buttons = []
+        self.chips = group(self.device, self.backbone, stretch=True)
+        presets = []
         for name, (width, level) in PRESETS.items():
-            button = tool(name, f"Window W{width:g} L{level:g}")
+            button = tool(name)
+            button.setToolTip(f"Window W{width:g} L{level:g}")
             button.clicked.connect(lambda _=False, n=name: self.window.emit(n))
-            buttons.append(button)
-        self.presets.setLayout(row(*buttons))
-        self.openers = QWidget()
-        file, folder = tool("Open file…"), tool("DICOM folder…")
-        sample = tool("Sample", "Open the sample CT: chest and upper abdomen, LIDC-IDRI-0001")
+            presets.append(button)
+        self.presets = group(*presets)
+        file, folder, sample = tool("Open file…"), tool("DICOM folder…"), tool("Sample")
+        sample.setToolTip("Open the sample CT: chest and upper abdomen, LIDC-IDRI-0001")
         file.clicked.connect(self.open_file)
         folder.clicked.connect(self.open_folder)
         sample.clicked.connect(self.open_sample)
-        self.openers.setLayout(row(file, folder, sample))
-        for widget in (self.choice, self.name, self.facts, self.notes):
-            self.body.addWidget(widget)
-        self.chips = QWidget()
-        self.chips.setLayout(row(self.device, self.backbone, stretch=True))
-        for widget in (self.chips, self.presets, self.openers):
+        self.openers = group(file, folder, sample)
+        for widget in (
+            *(self.choice, self.name, self.facts, self.notes),
+            *(self.chips, self.presets, self.openers),
+        ):
             self.body.addWidget(widget)
 
     def show_volume(self, volume: Volume | None, names: tuple[str, ...], index: int) -> None:
@@ -78,11 +74,14 @@ class VolumeSection(Section):
         self.facts.setText(f"{slices} of {y} × {x} · {dz:.3g} × {dy:.3g} × {dx:.3g} mm")
         self.notes.setText("⚠ " + ", ".join(volume.geometry.notes))
 
-    def show_chips(self, device: str, backbone: str, error: str) -> None:
+    def show_state(self, workspace: Workspace | None, guide: Guide) -> None:
         """Show where the network runs, and the pre-trained network that training begins at."""
-        self.device.setText(device)
-        self.backbone.setText(backbone or ("⚠ no backbone" if error else "…"))
-        self.backbone.setToolTip(error or "What training begins at; click for its card")
+        self.device.setText(device_text())
+        if workspace is not None:
+            error = workspace.backbone_error
+            unknown = "⚠ no backbone" if error else "…"
+            self.backbone.setText(workspace.backbone_name or unknown)
+            self.backbone.setToolTip(error or "What training begins at; click for its card")
 
 
 def device_text() -> str:

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_diffseg.gui.banner import Banner
 from napari_diffseg.gui.guide import Guide
-from napari_diffseg.gui.worker import Errand
+from napari_diffseg.gui.worker import BackgroundCall
 
 if TYPE_CHECKING:
     from napari_diffseg.gui.panel import Panel
@@ -21,26 +21,13 @@ _PANEL = "napari_diffseg.gui.panel"
 
 
 class DiffSegWidget(QWidget):
-    """Holds the panel. Importing torch takes seconds, so that is done in a thread.
+    """Holds the panel. Importing torch takes seconds, so that is done in a thread."""
 
-    Signals: ``ready`` when the panel is there.
-
-    Parameters
-    ----------
-    napari_viewer
-        The viewer that it is docked in.
-
-    Attributes
-    ----------
-    panel
-        The panel, or ``None`` while it is loaded.
-    """
-
-    ready = Signal()
+    ready = Signal()  # the panel is there
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self.panel: Panel | None = None
+        self.panel: Panel | None = None  # while it is loaded
         self._viewer = napari_viewer
         self._shown = self._taken_out = False
         self.setMinimumWidth(WIDTH - 20)
@@ -49,13 +36,13 @@ class DiffSegWidget(QWidget):
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
         self._banner = Banner()
-        self._banner.show_guide(Guide("Getting ready.", "busy"), False)
+        self._banner.show_guide(Guide("Getting ready.", "busy"))
         self._column.addWidget(self._banner)
         self._column.addStretch(1)
         if _PANEL in sys.modules:
             self._build()
         else:
-            self._loading = Errand(lambda: import_module(_PANEL), self._build, self._fail)
+            self._loading = BackgroundCall(lambda: import_module(_PANEL), self._build, self._fail)
 
     def _build(self, _: object = None) -> None:
         from napari_diffseg.gui.panel import Panel
@@ -69,7 +56,7 @@ class DiffSegWidget(QWidget):
         self.ready.emit()
 
     def _fail(self, error: Exception) -> None:
-        self._banner.show_guide(Guide(f"The engine could not be loaded: {error}", "error"), False)
+        self._banner.show_guide(Guide(f"The engine could not be loaded: {error}", "error"))
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Qt's question for a size."""

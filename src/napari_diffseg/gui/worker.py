@@ -1,7 +1,7 @@
-"""Runs a generator of the engine in a thread, and hands its items to the window in batches.
+"""Work in threads: a generator of the engine, whose items come in batches, or one plain call.
 
-The engine yields as often as it likes; the window is told ten times a second. Stopping closes the
-generator in its own thread at the next yield, so a stopped training never commits.
+The engine yields as often as it likes; the window hears of it ten times a second. Stopping closes
+the generator in its own thread at the next yield, so a stopped training never commits.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from contextlib import closing
 from typing import Any
 
 from qtpy.QtCore import QObject, QThreadPool, Signal
-from superqt.utils import FunctionWorker, GeneratorWorker
+from superqt.utils import FunctionWorker
 
-PERIOD = 0.1
-"""Seconds between two batches."""
+BATCH_SECONDS = 0.1
+"""At most one batch comes in this time."""
 
 
 def batches(
-    items: Iterable[Any], period: float = PERIOD, stop: Callable[[], bool] = lambda: False
+    items: Iterable[Any], period: float = BATCH_SECONDS, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[Any, ...]]:
     """Group items so that at most one group comes in every ``period`` seconds.
 
@@ -54,36 +54,52 @@ def batches(
         yield tuple(pending)
 
 
-class Task(QObject):
-    """One generator at work in its own thread.
+class _Work(QObject):
+    """A function in a thread. One of the two signals comes at its end, on the GUI thread."""
 
-    Signals, all delivered on the GUI thread: ``batch(items)``, then exactly one of
-    ``finished(stopped)`` and ``failed(error)``.
+    finished = Signal(object)  # what the function returned
+    failed = Signal(object)  # the error
 
-    Parameters
-    ----------
-    make
-        Makes the generator, called in the thread.
-    """
-
-    batch = Signal(object)
-    finished = Signal(bool)
-    failed = Signal(object)
-
-    def __init__(self, make: Callable[[], Generator[Any, None, Any]]) -> None:
+    def __init__(self, function: Callable[[], Any]) -> None:
         super().__init__()
-        self._make = make
-        self._stop = threading.Event()
+        self._function = function
         self._ended = threading.Event()
-        self._error: Exception | None = None
-        self._worker = GeneratorWorker(self._run)
-        self._worker.yielded.connect(self.batch)
-        self._worker.errored.connect(self._on_error)
-        self._worker.finished.connect(self._on_finished)
+        self._worker = FunctionWorker(self._run)
+        self._worker.returned.connect(self.finished)
+        self._worker.errored.connect(self.failed)
 
     def start(self) -> None:
         """Begin."""
         self._worker.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._ended.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end and say whether it came; nothing is signalled any more."""
+        self.blockSignals(True)
+        return self._ended.wait(seconds)
+
+    def _run(self) -> Any:
+        try:
+            return self._function()
+        finally:
+            self._ended.set()
+
+
+class Task(_Work):
+    """A generator at work in a thread, which also makes it; ``finished`` says if it was stopped."""
+
+    batch = Signal(object)  # the items since the last one, on the GUI thread
+    _batch = Signal(object)
+
+    def __init__(self, make: Callable[[], Generator[Any, None, Any]]) -> None:
+        super().__init__(self._iterate)
+        self._make = make
+        self._stop = threading.Event()
+        self._batch.connect(self.batch)
 
     def stop(self) -> None:
         """Ask the generator to end at its next yield."""
@@ -94,49 +110,25 @@ class Task(QObject):
         """Whether it was asked to end."""
         return self._stop.is_set()
 
-    def stop_and_wait(self, seconds: float) -> bool:
-        """End it and say whether it did so in time; nothing is signalled any more."""
-        self._stop.set()
-        self.blockSignals(True)
-        return self._ended.wait(seconds)
-
-    def _run(self) -> Iterator[tuple[Any, ...]]:
+    def _iterate(self) -> bool:
         # Qt's pool has as many threads as there are cores. A training must not take one of them:
         # exports, and other volumes that are opened meanwhile, would wait for its end.
         pool = QThreadPool.globalInstance()
         pool.releaseThread()
         try:
             with closing(self._make()) as items:
-                yield from batches(items, stop=self._stop.is_set)
+                for batch in batches(items, stop=self._stop.is_set):
+                    self._batch.emit(batch)
         finally:
             pool.reserveThread()
-            self._ended.set()
-
-    def _on_error(self, error: Exception) -> None:
-        self._error = error
-
-    def _on_finished(self) -> None:
-        if self._error is not None:
-            self.failed.emit(self._error)
-        else:
-            self.finished.emit(self._stop.is_set())
+        return self.stopping
 
 
-class Errand(QObject):
-    """One plain function in a thread: reading, hashing, exporting.
+class BackgroundCall(_Work):
+    """One plain call in a thread: reading, hashing, exporting.
 
-    Parameters
-    ----------
-    function
-        Called in the thread.
-    done
-        Called on the GUI thread with the result.
-    failed
-        Called on the GUI thread with the error.
+    It begins at once; ``done`` gets the result, or ``failed`` the error, on the GUI thread.
     """
-
-    _done = Signal(object)
-    _failed = Signal(object)
 
     def __init__(
         self,
@@ -144,31 +136,10 @@ class Errand(QObject):
         done: Callable[[Any], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        super().__init__()
-        self._ended = threading.Event()
-        self._function = function
-        self._done.connect(done)
-        self._failed.connect(failed)
-        self._worker = FunctionWorker(self._run)
-        self._worker.returned.connect(self._done)
-        self._worker.errored.connect(self._failed)
-        self._worker.start()
-
-    @property
-    def over(self) -> bool:
-        """Whether the function has ended."""
-        return self._ended.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for the function's end; nothing is signalled any more."""
-        self.blockSignals(True)
-        return self._ended.wait(seconds)
-
-    def _run(self) -> Any:
-        try:
-            return self._function()
-        finally:
-            self._ended.set()
+        super().__init__(function)
+        self.finished.connect(done)
+        self.failed.connect(failed)
+        self.start()
 
 
 class ThreadCap:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,52 +17,42 @@ from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.engine.suggest import Suggestion
 from napari_diffseg.gui.io import VOLUME
 from napari_diffseg.gui.layers import VolumeLayers
-from napari_diffseg.gui.paint_sync import Truth
+from napari_diffseg.gui.paint_sync import PaintSync
 from napari_diffseg.gui.runner import STOP_SECONDS, Runner
-from napari_diffseg.gui.worker import Errand
+from napari_diffseg.gui.worker import BackgroundCall
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone
-from napari_diffseg.session.journal import SessionError
-from napari_diffseg.session.session import Session
+from napari_diffseg.session import Session, SessionError
+
+T = TypeVar("T")
 
 
 class Workspace(QObject):
-    """A CT with its session.
+    """A CT with its session; ``ct`` is an image layer with a volume in its metadata."""
 
-    Signals: ``changed`` when anything that the panel shows may differ; ``ready`` once there is a
-    session.
-
-    Parameters
-    ----------
-    viewer
-        The napari viewer.
-    ct
-        An image layer with a :class:`Volume` in its metadata.
-    """
-
-    changed = Signal()
-    ready = Signal()
+    changed = Signal()  # anything that the panel shows may differ
+    ready = Signal()  # there is a session
 
     def __init__(self, viewer: Any, ct: Any) -> None:
         super().__init__()
         self.volume: Volume = ct.metadata[VOLUME]
         self.layers = VolumeLayers(viewer, ct, self.volume)
         self.session: Session | None = None
-        self.earlier: Session | None = None
-        self._truth: Truth | None = None
-        self._runner: Runner | None = None
-        self.hidden: set[int] = set()
+        self.earlier: Session | None = None  # waits for the user's choice
+        self.hidden: set[int] = set()  # labels that are not drawn
         self.suggested: dict[int, str] = {}
-        self._suggestions: list[Suggestion] = []
         self.error = self.said = ""
         self.loading = False
         self.backbone_name = self.backbone_error = ""
         self.backbone_card: dict[str, Any] = {}
-        self._errands: list[Errand] = []
+        self._paint_sync: PaintSync | None = None
+        self._runner: Runner | None = None
+        self._suggestions: list[Suggestion] = []
+        self._calls: list[BackgroundCall] = []
         self._closed = False
         self._viewer = viewer
         viewer.dims.events.current_step.connect(self._on_step)
-        self.errand(self._find, self._found)
+        self.call(self._find, self._found)
 
     # -- opening and closing ----------------------------------------------------------------
 
@@ -73,9 +63,10 @@ class Workspace(QObject):
             earlier = Session.recover(self.volume)
         except SessionError as error:
             earlier, note = None, f"A new session was begun: {error}."
-        if earlier is not None and (earlier.states.any() or earlier.rounds or earlier.labels):
-            return earlier, True, note
-        return earlier or Session(self.volume), False, note
+        if earlier is None:
+            return Session(self.volume), False, note
+        paint = earlier.paint
+        return earlier, bool(paint.states.any() or paint.labels or earlier.rounds.all), note
 
     def _found(self, found: tuple[Session, bool, str]) -> None:
         session, is_earlier, note = found
@@ -99,21 +90,22 @@ class Workspace(QObject):
             self._begin(Session(self.volume), "")
 
     def _begin(self, session: Session, note: str) -> None:
-        session.current = self.current
+        session.trainer.current = self.current
         self.session, self.said = session, note
-        self._truth = Truth(session, self.layers, lambda: self.current, lambda: self.in_view)
-        self._truth.changed.connect(self._on_truth)
-        self._truth.corrected.connect(self._on_truth)
-        self._truth.labelled.connect(self.recolour)
-        self._truth.failed.connect(self.fail)
-        self._runner = Runner(session, self.layers)
-        self._runner.changed.connect(self.changed)
-        self._runner.ended.connect(self._on_ended)
-        self._runner.failed.connect(self.fail)
+        sync = PaintSync(session, self.layers, lambda: self.current, lambda: self.in_view)
+        sync.changed.connect(self._on_stroke)
+        sync.corrected.connect(self._on_stroke)
+        sync.labelled.connect(self.recolour)
+        sync.failed.connect(self.fail)
+        runner = Runner(session, self.layers)
+        runner.changed.connect(self.changed)
+        runner.ended.connect(self._on_ended)
+        runner.failed.connect(self.fail)
+        self._paint_sync, self._runner = sync, runner
         self.put_layers_back()
         self.recolour()
         self.suggest()
-        self.errand(lambda: session.backbone, self._know_backbone, self._lack_backbone)
+        self.call(lambda: session.trainer.backbone, self._know_backbone, self._lack_backbone)
         self.ready.emit()
 
     def _know_backbone(self, backbone: Backbone) -> None:
@@ -121,16 +113,16 @@ class Workspace(QObject):
         self.changed.emit()
 
     def _lack_backbone(self, error: Exception) -> None:
-        # Told in the chip only: painting, and training from scratch, need none.
+        # Shown in the chip only: painting, and training from scratch, need none.
         self.backbone_error = str(error)
         self.changed.emit()
 
     def put_layers_back(self) -> None:
         """Make the layers, or those of them that the user has removed."""
         if self.session is not None and not self._closed:
-            s = self.session
-            self.layers.ensure(s.paint, s.prediction, s.confidence)
-            self.truth.watch()
+            prediction = self.session.prediction
+            self.layers.ensure(self.session.paint.mask, prediction.mask, prediction.confidence)
+            self.paint_sync.watch()
 
     def close(self) -> None:
         """Stop what runs, keep every stroke, and let go of the session."""
@@ -140,27 +132,30 @@ class Workspace(QObject):
         self._viewer.dims.events.current_step.disconnect(self._on_step)
         if self._runner is not None:
             self._runner.close()
-        for errand in self._errands:
-            errand.wait(STOP_SECONDS)
-        if self._truth is not None:
-            self._truth.close()
+        for call in self._calls:
+            call.wait(STOP_SECONDS)
+        if self._paint_sync is not None:
+            self._paint_sync.close()
         for session in (self.session, self.earlier):
             if session is not None:
                 session.close()
 
+    # There is a session, and what works on it, once `ready` was emitted.
+
     @property
-    def truth(self) -> Truth:
-        """Strokes and states; there is one once there is a session."""
-        if self._truth is None:
-            raise SessionError("The CT is still being made ready.")
-        return self._truth
+    def begun(self) -> Session:
+        """The session."""
+        return _made(self.session)
+
+    @property
+    def paint_sync(self) -> PaintSync:
+        """Strokes and slice states."""
+        return _made(self._paint_sync)
 
     @property
     def runner(self) -> Runner:
-        """What runs in the background; there is one once there is a session."""
-        if self._runner is None:
-            raise SessionError("The CT is still being made ready.")
-        return self._runner
+        """What runs in the background."""
+        return _made(self._runner)
 
     # -- slices -----------------------------------------------------------------------------
 
@@ -187,32 +182,32 @@ class Workspace(QObject):
         done = np.zeros(len(self.volume.hu), bool)
         s = self.session
         if s is not None:
-            if s.round is not None:
-                done |= s.predicted == s.round.number
-            done[list(s.edited)] = True
+            if s.trainer.round is not None:
+                done |= s.prediction.round_of == s.trainer.round.number
+            done[list(s.prediction.edited)] = True
         return done
 
     def _on_step(self, event: object = None) -> None:
         if self.session is not None:
-            self.session.current = self.current
+            self.session.trainer.current = self.current
         self.changed.emit()
 
-    def _on_truth(self, z: int) -> None:
+    def _on_stroke(self, z: int) -> None:
         self._suggestions = [s for s in self._suggestions if s.z != z]
         self.error = self.said = ""
         self._mark_suggestion()
 
     def accept(self) -> None:
         """Take the prediction of the slice in view as truth, and mark where to go next."""
-        self.truth.accept()
+        self.paint_sync.accept()
         self.suggest()
         self.said = f"Slice {self.current} accepted."
 
     def suggest(self) -> None:
-        """Mark the slice whose paint should help most; weighing all slices takes a while."""
+        """Mark the slice whose paint should help most; comparing all slices takes a while."""
         s = self.session
-        if s is not None and s.predicted.any():
-            self.errand(lambda: s.suggest(3), self._on_suggested)
+        if s is not None and s.prediction.round_of.any():
+            self.call(lambda: s.suggest(3), self._on_suggested)
         self.changed.emit()
 
     def _on_suggested(self, suggestions: list[Suggestion]) -> None:
@@ -237,8 +232,18 @@ class Workspace(QObject):
     def recolour(self) -> None:
         """Show the labels' colours, without the hidden ones."""
         if self.session is not None:
-            self.layers.colour(self.session.labels, frozenset(self.hidden))
+            self.layers.colour(self.session.paint.labels, frozenset(self.hidden))
             self.changed.emit()
+
+    def toggle_eye(self, label_id: int) -> None:
+        """Hide a label, or show it again."""
+        self.hidden ^= {label_id}
+        self.recolour()
+
+    def toggle_lock(self, label_id: int) -> None:
+        """Keep strokes from changing a label, or let them again."""
+        self.paint_sync.locked ^= {label_id}
+        self.changed.emit()
 
     def take_brush(self, label_id: int) -> None:
         """Paint with a label from now on."""
@@ -254,24 +259,24 @@ class Workspace(QObject):
     def quality_before(self) -> dict[int, float]:
         """Leave-one-out Dice of the last round before this one that was measured."""
         s = self.session
-        if s is None or s.round is None:
+        if s is None or s.trainer.round is None:
             return {}
-        measured = [r.quality for r in s.rounds if r.number < s.round.number and r.quality]
+        now = s.trainer.round.number
+        measured = [r.quality for r in s.rounds.all if r.number < now and r.quality]
         return measured[-1] if measured else {}
 
     def show_session(self) -> None:
         """Show what the session holds after a restore or a removed label."""
-        s = self.session
-        if s is not None:
-            self.layers.show_paint(s.paint)
-            self.layers.show_prediction(s.prediction, s.confidence)
-            self.suggest()
+        s = self.begun
+        self.layers.show_paint(s.paint.mask)
+        self.layers.show_prediction(s.prediction.mask, s.prediction.confidence)
+        self.suggest()
 
     def show_difference(self, shown: bool) -> None:
         """Show where the prediction differs from the one before, or stop showing it."""
-        s, previous = self.session, self.runner.previous
-        known = shown and s is not None and previous is not None
-        self.layers.show_difference(s.prediction != previous if s and known else None)
+        now, previous = self.begun.prediction.mask, self.runner.previous
+        changed = now != previous if shown and previous is not None else None
+        self.layers.show_difference(changed)
         self.changed.emit()
 
     # -- what takes long --------------------------------------------------------------------
@@ -279,23 +284,19 @@ class Workspace(QObject):
     def train(self, settings: TrainSettings, from_model: bool) -> None:
         """Train on all painted slices, then predict every slice, in the background."""
         if not self.runner.running:
-            self.truth.flush()
-            self.truth.since_round.clear()
-            self.error = self.said = ""
+            self._flush()
+            self.paint_sync.since_round.clear()
             self.runner.train(settings, from_model)
 
     def check(self, settings: TrainSettings) -> None:
         """Measure the quality by leaving each painted slice out once."""
         if not self.runner.running:
-            self.truth.flush()
-            self.error = self.said = ""
+            self._flush()
             self.runner.check(settings)
 
     def load_model(self, path: Path) -> None:
         """Load a model, then predict with it."""
-        s = self.session
-        if s is not None:
-            self._load(lambda: s.load_model(path), self.runner.predict)
+        self._load(lambda: self.begun.trainer.load_model(path), self.runner.predict)
 
     def restore_round(self, number: int) -> None:
         """Bring back a round's model and prediction."""
@@ -304,9 +305,7 @@ class Workspace(QObject):
             self.said = f"Round {number} restored."
             self.show_session()
 
-        s = self.session
-        if s is not None:
-            self._load(lambda: s.restore(number), done)
+        self._load(lambda: self.begun.trainer.restore(number), done)
 
     def _load(self, load: Callable[[], None], then: Callable[[], None]) -> None:
         def done(_: object) -> None:
@@ -318,10 +317,9 @@ class Workspace(QObject):
             self.loading = False
             self.fail(error)
 
-        self.truth.flush()
+        self._flush()
         self.loading = True
-        self.error = self.said = ""
-        self.errand(load, done, failed)
+        self.call(load, done, failed)
         self.changed.emit()
 
     def save(self, path: Path, write: Callable[[Path], Any], what: str) -> None:
@@ -331,18 +329,23 @@ class Workspace(QObject):
             self.error, self.said = "", f"{what} saved as {path.name}."
             self.changed.emit()
 
-        self.truth.flush()
-        self.errand(lambda: write(path), done)
+        self.paint_sync.flush()
+        self.call(lambda: write(path), done)
 
-    def errand(
+    def _flush(self) -> None:
+        """Bring every stroke into the session, and clear the sentence, before something begins."""
+        self.paint_sync.flush()
+        self.error = self.said = ""
+
+    def call(
         self,
         function: Callable[[], Any],
         done: Callable[[Any], None],
         failed: Callable[[Exception], None] | None = None,
     ) -> None:
         """Run something that takes long in a thread, then go on with its result."""
-        errand = Errand(function, done, failed or self.fail)
-        self._errands = [e for e in self._errands if not e.over] + [errand]
+        call = BackgroundCall(function, done, failed or self.fail)
+        self._calls = [c for c in self._calls if not c.over] + [call]
 
     def _on_ended(self, sentence: str) -> None:
         self.error, self.said = "", sentence
@@ -356,3 +359,9 @@ class Workspace(QObject):
 
             notification_manager.receive_error(type(error), error, error.__traceback__)
         self.changed.emit()
+
+
+def _made(part: T | None) -> T:
+    if part is None:
+        raise SessionError("The CT is still being made ready.")
+    return part

@@ -1,5 +1,23 @@
 """One annotation session: what is painted, what was learnt from it, kept on disk as it changes.
 
-A session has paint, rounds and a trainer, and can be recovered after a crash. It needs no window;
-command line and window both drive it.
+A :class:`Session` has paint, a prediction, rounds and a trainer, which share one log, and can be
+recovered after a crash. It is headless; command line and window both drive it.
 """
+
+from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.paint import Paint, SliceState
+from napari_diffseg.session.prediction import Prediction
+from napari_diffseg.session.rounds import Round, Rounds
+from napari_diffseg.session.session import Session
+from napari_diffseg.session.trainer import Trainer
+
+__all__ = [
+    "Paint",
+    "Prediction",
+    "Round",
+    "Rounds",
+    "Session",
+    "SessionError",
+    "SliceState",
+    "Trainer",
+]

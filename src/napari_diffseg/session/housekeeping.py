@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from napari_diffseg.session.journal import SessionError, SessionFolder
+from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.log import SessionFolder
 
 KEEP_BYTES = 20 * 2**30
 """Above this, models and predictions of the sessions that were unused for longest are deleted."""

@@ -1,4 +1,4 @@
-"""The append-only journal of a session, and the folder that it lives in.
+"""The append-only journal of a session.
 
 A journal is a row of records. Each has a marker, the length and CRC-32 of its payload, and the
 payload: a JSON header and, where the record has one, a compressed slice mask. A record that was
@@ -7,7 +7,6 @@ torn by a crash fails its CRC and is skipped; reading goes on at the next marker
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
@@ -18,14 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from weakref import WeakKeyDictionary
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from napari_diffseg.io.volume import Volume
+from napari_diffseg.io.files import atomic_write
 
 _MARKER = b"\xd1DSJ"
 _FRAME = struct.Struct("<II")  # payload length, CRC-32
@@ -115,20 +112,18 @@ class Journal:
         self.rewrite(records)
 
     def rewrite(self, records: Iterable[Record]) -> None:
-        """Replace the file by one with these records only (temporary name, then renamed)."""
-        temporary = self.path.with_suffix(".part")
+        """Replace the file by one with these records only."""
         with self._lock:
-            with temporary.open("wb") as stream:
-                for record in records:
-                    stream.write(encode(record))
-                stream.flush()
-                os.fsync(stream.fileno())
-            if self._stream is not None:
-                self._stream.close()  # Windows replaces no open file
             try:
-                os.replace(temporary, self.path)
+                with atomic_write(self.path) as part:
+                    with part.open("wb") as stream:
+                        stream.writelines(map(encode, records))
+                    if self._stream is not None:
+                        self._stream.close()  # Windows replaces no open file
             finally:
-                self._stream = self.path.open("ab")
+                if self.path.exists() and (self._stream is None or self._stream.closed):
+                    self._stream = self.path.open("ab")
+            assert self._stream is not None
             self._limit = self._stream.tell() + COMPACT_BYTES
 
     def append(self, record: Record) -> None:
@@ -170,90 +165,3 @@ class Journal:
                 os.fsync(self._stream.fileno())
                 self._stream.close()
                 self._stream = None
-
-
-_IDS: WeakKeyDictionary[Volume, str] = WeakKeyDictionary()
-
-
-def volume_id(volume: Volume) -> str:
-    """Name a volume by the SHA-256 of its HU values, affine and shape (hashed once)."""
-    if volume not in _IDS:
-        shape = ",".join(map(str, volume.hu.shape))
-        digest = hashlib.sha256(f"{volume.hu.dtype.str} {shape} ".encode())
-        digest.update(np.ascontiguousarray(volume.geometry.affine, "<f8").tobytes())
-        for plane in volume.hu:
-            digest.update(plane.tobytes())
-        _IDS[volume] = digest.hexdigest()[:32]
-    return _IDS[volume]
-
-
-class SessionFolder:
-    """A folder for one session, locked for one process at a time.
-
-    Parameters
-    ----------
-    path
-        The folder; it is made when it is not there.
-
-    Raises
-    ------
-    SessionError
-        If another window or process has it open, or it cannot be written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        owner = path / "owner"
-        # The operating system frees the lock of a killed process, so no lock is ever stale.
-        self._lock = filelock.FileLock(path / "lock", timeout=0, thread_local=False)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-            owner.write_text(str(os.getpid()))
-        except filelock.Timeout as error:
-            pid = owner.read_text() if owner.exists() else "unknown"
-            raise SessionError(
-                f"this volume's session is open in another window (process {pid}); "
-                "close it there, or start a new session"
-            ) from error
-        except OSError as error:
-            raise SessionError(
-                f"{path}: the session cannot be saved here ({error.strerror}); "
-                "free some space or set NAPARI_DIFFSEG_HOME to a folder that can be written"
-            ) from error
-
-    @property
-    def journal(self) -> Path:
-        """The journal file."""
-        return self.path / "journal"
-
-    def release(self) -> None:
-        """Let others open the session."""
-        self._lock.release()
-
-    @classmethod
-    def fresh(cls, root: Path, volume: Volume) -> SessionFolder:
-        """Make a new folder for ``volume`` below ``root``; never one that was used before."""
-        place = root / volume_id(volume)
-        number = max((int(p.name) for p in _numbered(place)), default=0) + 1
-        while True:
-            try:
-                (place / f"{number:04}").mkdir(parents=True)
-                return cls(place / f"{number:04}")
-            except FileExistsError:
-                number += 1
-            except OSError as error:
-                raise SessionError(
-                    f"{place}: the session cannot be saved here ({error.strerror}); "
-                    "set NAPARI_DIFFSEG_HOME to a folder that can be written"
-                ) from error
-
-    @classmethod
-    def latest(cls, root: Path, volume: Volume) -> SessionFolder | None:
-        """Lock the newest session of ``volume`` below ``root``, or return ``None``."""
-        found = [p for p in _numbered(root / volume_id(volume)) if (p / "journal").exists()]
-        return cls(max(found, key=lambda p: int(p.name))) if found else None
-
-
-def _numbered(place: Path) -> list[Path]:
-    return [p for p in place.iterdir() if p.name.isdigit()] if place.is_dir() else []

@@ -1,18 +1,21 @@
-"""What the user has painted: label ids, the state of each slice, and the rules that guard them."""
+"""What the user has painted: labels, label ids, slice states, and the rules that guard them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
-from napari_diffseg.io.labels import MAX_LABEL, Label, default_colour, unnamed
-from napari_diffseg.session.journal import SessionError
+from napari_diffseg.io.labels import MAX_LABEL, Label, default_colour, load_names, unnamed
+from napari_diffseg.session.journal import Record, SessionError
+from napari_diffseg.session.log import SessionLog
 
 
 class SliceState(IntEnum):
@@ -25,7 +28,7 @@ class SliceState(IntEnum):
 
 
 class Paint:
-    """The truth of one session: labels, paint and slice states.
+    """What is known for certain of one volume: labels, paint and slice states.
 
     Parameters
     ----------
@@ -33,6 +36,8 @@ class Paint:
         Shape of the volume ``(z, y, x)``.
     labels
         The structures to begin with.
+    log
+        Where changes are journalled.
 
     Attributes
     ----------
@@ -44,17 +49,37 @@ class Paint:
         Sorted by id.
     retired
         Ids of removed labels that a trained model may still know; they are not given again.
+    revision
+        Grows with every change of a slice.
     """
 
-    def __init__(self, shape: tuple[int, int, int], labels: Iterable[Label] = ()) -> None:
+    def __init__(self, shape: tuple[int, ...], labels: Iterable[Label], log: SessionLog) -> None:
         self.mask: NDArray[np.uint8] = np.zeros(shape, np.uint8)
         self.states: NDArray[np.uint8] = np.zeros(shape[0], np.uint8)
         self.labels: tuple[Label, ...] = ()
         self.retired: frozenset[int] = frozenset()
+        self.revision = 0
+        self._log = log
         for label in labels:
             self._put(label)
 
     # Labels
+
+    @contextmanager
+    def _relabelling(self) -> Iterator[dict[int, Label]]:
+        """Journal what the block does to the labels, or undo it where a label is refused.
+
+        Yields the labels by id.
+        """
+        with self._log.lock:
+            before = self.labels
+            try:
+                yield {label.id: label for label in before}
+            except SessionError:
+                self.labels = before
+                raise
+            if self.labels != before:
+                self._log.append(self._labels_record())
 
     def _put(self, label: Label) -> Label:
         if not 1 <= label.id <= MAX_LABEL:
@@ -85,46 +110,52 @@ class Paint:
     def add_label(
         self, name: str | None = None, colour: tuple[int, int, int] | None = None
     ) -> Label:
-        """Add a label with the lowest free id."""
-        used = {label.id for label in self.labels} | self.retired
-        free = next((i for i in range(1, MAX_LABEL + 1) if i not in used), None)
-        if free is None:
-            raise SessionError(f"all {MAX_LABEL} label ids are in use; remove a label first")
-        return self._put(Label(free, name or unnamed(free), colour or default_colour(free)))
+        """Add a structure with the lowest free id."""
+        with self._relabelling() as known:
+            used = {*known, *self.retired}
+            free = next((i for i in range(1, MAX_LABEL + 1) if i not in used), None)
+            if free is None:
+                raise SessionError(f"all {MAX_LABEL} label ids are in use; remove a label first")
+            return self._put(Label(free, name or unnamed(free), colour or default_colour(free)))
 
-    def name_labels(self, names: dict[int, str]) -> None:
-        """Rename the labels with these ids, and add those that are not there yet."""
-        before = self.labels
-        try:
-            # Two labels may swap their names, so all the old ones go first.
-            self.labels = tuple(label for label in before if label.id not in names)
-            known = {label.id: label for label in before}
-            for label_id, name in names.items():
-                old = known.get(label_id, Label(label_id, name, default_colour(label_id)))
-                self._put(replace(old, name=name))
-        except SessionError:
-            self.labels = before
-            raise
+    def rename_label(self, label_id: int, name: str) -> None:
+        """Give a structure another name."""
+        with self._relabelling():
+            self._put(replace(self.label(label_id), name=name))
 
     def recolour_label(self, label_id: int, colour: tuple[int, int, int]) -> None:
-        """Give a label another colour: red, green, blue, 0 to 255."""
+        """Give a structure another colour: red, green, blue, 0 to 255."""
         if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
             raise SessionError(f"{colour} is no colour: give red, green and blue from 0 to 255")
         red, green, blue = map(int, colour)
-        self._put(replace(self.label(label_id), colour=(red, green, blue)))
+        with self._relabelling():
+            self._put(replace(self.label(label_id), colour=(red, green, blue)))
 
-    def remove_label(self, label_id: int, retire: bool = False) -> None:
-        """Remove a label that is painted nowhere; ``retire`` its id where a model knows it."""
-        self.label(label_id)
-        slices = self.slices_with(label_id)
-        if slices:
-            raise SessionError(
-                f"{self.label(label_id).name} is painted on {len(slices)} slices "
-                f"(the first is {slices[0]}); erase it there first"
-            )
-        self.labels = tuple(label for label in self.labels if label.id != label_id)
-        if retire:
-            self.retired |= {label_id}
+    def import_names(self, path: Path | str) -> None:
+        """Name structures from a JSON file; those that are not there yet are added."""
+        names = load_names(path)
+        with self._relabelling() as known:
+            # Two labels may swap their names, so all the old ones go first.
+            self.labels = tuple(label for label in self.labels if label.id not in names)
+            for label_id, name in names.items():
+                old = known.get(label_id, Label(label_id, name, default_colour(label_id)))
+                self._put(replace(old, name=name))
+
+    def drop_label(self, label_id: int, retire: bool) -> None:
+        """Remove a label that is painted nowhere; ``retire`` its id where a model knows it.
+
+        :meth:`Session.remove_label` removes it from the prediction, too.
+        """
+        with self._relabelling():
+            name, slices = self.label(label_id).name, self.slices_with(label_id)
+            if slices:
+                raise SessionError(
+                    f"{name} is painted on {len(slices)} slices "
+                    f"(the first is {slices[0]}); erase it there first"
+                )
+            self.labels = tuple(label for label in self.labels if label.id != label_id)
+            if retire:
+                self.retired |= {label_id}
 
     def adopt(self, labels: Iterable[Label]) -> None:
         """Add the labels of a model, unless they contradict those that are here.
@@ -134,9 +165,7 @@ class Paint:
         SessionError
             If an id or a name means something else here.
         """
-        before = self.labels
-        here = {label.id: label for label in before}
-        try:
+        with self._relabelling() as here:
             for label in labels:
                 old = here.get(label.id)
                 if old is None or old.name == unnamed(old.id):
@@ -146,9 +175,6 @@ class Paint:
                         f"label {label.id} is {label.name!r} in the model but {old.name!r} here; "
                         "rename it, or start a session without labels"
                     )
-        except SessionError:
-            self.labels = before
-            raise
 
     def recover_labels(self, labels: list[dict[str, Any]], retired: list[int]) -> None:
         """Put the labels of a journal in the place of all others."""
@@ -176,8 +202,31 @@ class Paint:
             raise SessionError(f"there is no slice {z}: the volume has 0 to {len(self.states) - 1}")
         return int(z)
 
+    def state(self, z: int) -> SliceState:
+        """State of one slice."""
+        return SliceState(int(self.states[self.check(z)]))
+
     def set_slice(self, z: int, mask: ArrayLike, state: SliceState | None = None) -> None:
-        """Take a whole slice as painted; see ``Session.set_slice``."""
+        """Take a whole slice as painted; call it after each stroke.
+
+        Parameters
+        ----------
+        z
+            Slice index.
+        mask
+            Label ids ``(y, x)``; may be the very memory of :attr:`mask`. Ids that have no label
+            get one.
+        state
+            How the paint is meant. ``None`` keeps the state, and makes a fresh slice painted in
+            full. A slice that holds no paint any more (an undone stroke) becomes unpainted,
+            unless it is scribbled: a slice on which there is truly nothing needs
+            ``SliceState.PAINTED``.
+
+        Raises
+        ------
+        SessionError
+            If slice or mask do not fit the volume.
+        """
         z = self.check(z)
         given = np.asarray(mask)
         if given.shape != self.mask.shape[1:]:
@@ -187,34 +236,48 @@ class Paint:
         plane = given.astype(np.uint8)
         if given.dtype != np.uint8 and not np.array_equal(plane, given):
             raise SessionError(f"slice {z}: label ids must be whole numbers from 0 to 255")
-        ids = np.flatnonzero(np.bincount(plane.ravel(), minlength=256))
+        ids = np.flatnonzero(np.bincount(plane.ravel(), minlength=256)).tolist()
         painted = ids[-1] > 0
-        if state is None:
-            state = SliceState(int(self.states[z]))
-            if not painted and state != SliceState.SCRIBBLED:
-                state = SliceState.UNPAINTED
-            elif painted and state == SliceState.UNPAINTED:
-                state = SliceState.PAINTED
-        if state == SliceState.UNPAINTED and painted:
-            raise SessionError(f"slice {z} holds paint, so it cannot be unpainted; clear it")
-        known = {label.id for label in self.labels} | {0, BACKGROUND}
-        for stranger in set(ids.tolist()) - known:
-            self._put(Label(stranger, unnamed(stranger), default_colour(stranger)))
-        self.mask[z] = plane
-        self.states[z] = state
+        with self._log.lock:
+            if state is None:
+                state = self.state(z)
+                if not painted and state != SliceState.SCRIBBLED:
+                    state = SliceState.UNPAINTED
+                elif painted and state == SliceState.UNPAINTED:
+                    state = SliceState.PAINTED
+            if state == SliceState.UNPAINTED and painted:
+                raise SessionError(f"slice {z} holds paint, so it cannot be unpainted; clear it")
+            with self._relabelling() as known:
+                for stranger in set(ids) - {*known, 0, BACKGROUND}:
+                    self._put(Label(stranger, unnamed(stranger), default_colour(stranger)))
+                self.mask[z] = plane
+                self.states[z] = state
+                self.revision += 1
+            self._log.append(self._slice_record(z))
 
     def set_state(self, z: int, state: SliceState) -> None:
-        """Say how the paint of a slice is meant."""
+        """Say whether a slice is painted in full or scribbled.
+
+        Raises
+        ------
+        SessionError
+            If the slice holds paint and is called unpainted, or was not accepted.
+        """
         z = self.check(z)
         if state == SliceState.ACCEPTED and self.states[z] != SliceState.ACCEPTED:
             raise SessionError(f"slice {z} becomes accepted by accepting its prediction")
         self.set_slice(z, self.mask[z], SliceState(state))
 
+    def clear_slice(self, z: int) -> None:
+        """Take the paint off a slice."""
+        self.set_slice(z, np.zeros(self.mask.shape[1:], np.uint8), SliceState.UNPAINTED)
+
     def accept(self, z: int, prediction: NDArray[np.uint8]) -> None:
-        """Take the prediction ``(y, x)`` of a slice as truth, unless paint says otherwise."""
-        z = self.check(z)
-        known = self.known(z)
-        if (self.mask[z] % BACKGROUND != prediction)[known].any():
+        """Take this prediction ``(y, x)`` of a slice as paint, unless paint says otherwise.
+
+        :meth:`Session.accept` does so with the session's own prediction.
+        """
+        if (self.mask[z] % BACKGROUND != prediction)[self.known(z)].any():
             raise SessionError(
                 f"slice {z} holds paint that differs from the prediction; "
                 "paint is never overwritten, so clear the slice first"
@@ -231,20 +294,37 @@ class Paint:
     def painted(self) -> tuple[PaintedSlice, ...]:
         """Copies of all painted slices, as training takes them."""
         taken = []
-        for z in np.flatnonzero(self.states):
-            full = bool(self.states[z] >= SliceState.PAINTED)
-            plane = self.mask[z].copy()
-            if full:
-                plane[plane == BACKGROUND] = 0
-            elif not plane.any():
-                continue
-            taken.append(PaintedSlice(int(z), plane, full))
+        with self._log.lock:
+            for z in np.flatnonzero(self.states):
+                full = bool(self.states[z] >= SliceState.PAINTED)
+                plane = self.mask[z].copy()
+                if full:
+                    plane[plane == BACKGROUND] = 0
+                elif not plane.any():
+                    continue
+                taken.append(PaintedSlice(int(z), plane, full))
         return tuple(taken)
 
     def over(self, prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Lay the paint over a prediction ``(z, y, x)``; returns a new array."""
-        merged = prediction.copy()
-        for z in np.flatnonzero(self.states):
-            known = self.known(int(z))
-            merged[z][known] = self.mask[z][known] % BACKGROUND
+        with self._log.lock:
+            merged = prediction.copy()
+            for z in np.flatnonzero(self.states):
+                known = self.known(int(z))
+                merged[z][known] = self.mask[z][known] % BACKGROUND
         return merged
+
+    # Journal
+
+    def records(self) -> Iterator[Record]:
+        """The whole state, as the shortest journal that leads to it."""
+        yield self._labels_record()
+        for z in np.flatnonzero(self.states):
+            yield self._slice_record(int(z))
+
+    def _labels_record(self) -> Record:
+        labels = [asdict(label) for label in self.labels]
+        return Record({"op": "labels", "labels": labels, "retired": sorted(self.retired)})
+
+    def _slice_record(self, z: int) -> Record:
+        return Record({"op": "slice", "z": z, "state": int(self.states[z])}, self.mask[z])

@@ -17,8 +17,9 @@ import psutil
 import torch
 
 from napari_diffseg.network.device import pick_device
-from napari_diffseg.session.annotation import Annotation
-from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.paint import Paint, SliceState
+from napari_diffseg.session.rounds import Round, Rounds
+from napari_diffseg.session.trainer import Trainer
 
 
 def commit() -> str | None:
@@ -76,34 +77,26 @@ def environment(device: str = "auto") -> dict[str, Any]:
     }
 
 
-def describe(annotation: Annotation, seconds: dict[str, float]) -> dict[str, Any]:
-    """Say how an annotation's result was made, as JSON values.
-
-    Parameters
-    ----------
-    annotation
-        What was painted and trained.
-    seconds
-        Wall time in s of the stages that belong to no round.
-    """
-    made = annotation.round
-    settings = made.settings if made is not None else None
+def describe(paint: Paint, rounds: Rounds, trainer: Trainer) -> dict[str, Any]:
+    """Say how a session's result was made, as JSON values."""
+    made = trainer.round or Round(0)  # which stands for none
+    settings = made.settings
     return {
         **environment(settings.device if settings is not None else "auto"),
         "seed": settings.seed if settings is not None else None,
         "settings": asdict(settings) if settings is not None else None,
-        "labels": [asdict(label) for label in annotation.labels],
-        "slices": list(made.slices) if made is not None else [],
+        "labels": [asdict(label) for label in paint.labels],
+        "slices": list(made.slices),
         "slice_states": {
-            state.name.lower(): np.flatnonzero(annotation.states == state).tolist()
+            state.name.lower(): np.flatnonzero(paint.states == state).tolist()
             for state in SliceState
             if state != SliceState.UNPAINTED
         },
-        "round": made.number if made is not None else None,
-        "iterations": made.iterations if made is not None else 0,
-        "loss_curve": [list(point) for point in made.losses] if made is not None else [],
-        "seconds": {**(made.seconds if made is not None else {}), **seconds},
-        "quality": {str(key): value for key, value in annotation.quality.items()} or None,
+        "round": made.number or None,
+        "iterations": made.iterations,
+        "loss_curve": [list(point) for point in made.losses],
+        "seconds": {**made.seconds, **trainer.seconds},
+        "quality": {str(key): value for key, value in trainer.quality.items()} or None,
         "quality_rule": "Dice with each painted slice left out of training in turn",
-        "rounds": [asdict(round_) for round_ in annotation.rounds],
+        "rounds": [asdict(round_) for round_ in rounds.all],
     }

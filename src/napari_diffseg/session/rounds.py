@@ -1,12 +1,10 @@
-"""Rounds of training: every model and its prediction are kept, and can be compared."""
+"""Rounds of training: every model is kept, and what it predicted."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,17 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_diffseg.engine import metrics
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.files import atomic_write
 from napari_diffseg.network.segmenter import Segmenter, SegmenterError
 from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.log import SessionLog
 
-_POINTS = 500
-_MOTION = "motion.npz"
+_MAX_POINTS = 1000
+_REGISTRATION = "motion.npz"
 
 
-class LossCurve:
+class LossHistory:
     """The losses of a training, thinned so that there are never more than 1000.
 
     Attributes
@@ -42,45 +41,23 @@ class LossCurve:
         """Add one loss."""
         if step % self._every == 0:
             self.points.append((step, round(loss, 6)))
-        if len(self.points) >= 2 * _POINTS:
+        if len(self.points) >= _MAX_POINTS:
             self._every *= 2
             self.points = [point for point in self.points if point[0] % self._every == 0]
 
 
 @dataclass(frozen=True)
 class Round:
-    """One training, or one model that was loaded.
+    """One training, or one model that was loaded."""
 
-    Attributes
-    ----------
-    number
-        Counts from 1.
-    settings
-        How it was trained; ``None`` for a loaded model.
-    parent
-        The round whose model it went on from; ``None`` when it began at the backbone.
-    slices
-        The painted slices it was trained on.
-    iterations
-        Optimiser steps.
-    seconds
-        Wall time of each stage in s.
-    losses
-        ``(step, loss)``, at most 1000 of them.
-    quality
-        Leave-one-painted-slice-out Dice by label id; empty when it was not validated.
-    created
-        When it ended, ISO 8601 in UTC.
-    """
-
-    number: int
-    settings: TrainSettings | None = None
-    parent: int | None = None
-    slices: tuple[int, ...] = ()
-    iterations: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    losses: tuple[tuple[int, float], ...] = ()
-    quality: dict[int, float] = field(default_factory=dict)
+    number: int  # counts from 1
+    settings: TrainSettings | None = None  # how it was trained; None for a loaded model
+    parent: int | None = None  # the round whose model it went on from; None: from the backbone
+    slices: tuple[int, ...] = ()  # the painted slices it was trained on
+    iterations: int = 0  # optimiser steps
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time of each stage
+    losses: tuple[tuple[int, float], ...] = ()  # (step, loss), at most 1000 of them
+    quality: dict[int, float] = field(default_factory=dict)  # leave-one-out Dice by label id
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @classmethod
@@ -98,23 +75,7 @@ class Round:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Two rounds' predictions against each other.
-
-    Attributes
-    ----------
-    dice
-        Dice by label id; labels that are in neither are left out.
-    changed
-        Pixels that differ ``(z,)``, int64; 0 on slices that only one round predicted.
-    """
-
-    dice: dict[int, float]
-    changed: NDArray[np.int64]
-
-
-class Stored(NamedTuple):
+class StoredPrediction(NamedTuple):
     """A stored prediction: the slices ``(n,)``, their masks and confidences ``(n, y, x)``."""
 
     slices: NDArray[np.int64]
@@ -125,24 +86,34 @@ class Stored(NamedTuple):
 class Rounds:
     """All rounds of a session, in its folder; in memory while it has none.
 
+    Parameters
+    ----------
+    log
+        Knows the session's folder.
+
     Attributes
     ----------
-    folder
-        The session's folder, or ``None``.
     all
         Ascending by number.
     registration
-        Of the volume's slices, which every model of it can use.
+        The volume's registration from slice to slice, which every model of it can use.
     """
 
-    def __init__(self) -> None:
-        self.folder: Path | None = None
+    def __init__(self, log: SessionLog) -> None:
         self.all: tuple[Round, ...] = ()
         self.registration: Registration | None = None
+        self._log = log
         self._models: dict[int, Segmenter] = {}
         self._predictions: dict[int, bytes] = {}
 
-    def __getitem__(self, number: int) -> Round:
+    def numbered(self, number: int) -> Round:
+        """Return the round with this number.
+
+        Raises
+        ------
+        SessionError
+            If there is none.
+        """
         for round_ in self.all:
             if round_.number == number:
                 return round_
@@ -154,54 +125,55 @@ class Rounds:
         return max((round_.number for round_ in self.all), default=0) + 1
 
     def _file(self, number: int, suffix: str) -> Path:
-        assert self.folder is not None
-        return self.folder / f"round-{number:04}{suffix}"
+        assert self._log.folder is not None
+        return self._log.folder / f"round-{number:04}{suffix}"
 
     def read_folder(self) -> list[str]:
-        """Find rounds and motion in the folder; returns what is wrong with any of them."""
-        assert self.folder is not None
+        """Find rounds and registration in the folder; returns what is wrong with any of them."""
+        folder = self._log.folder
+        assert folder is not None
         found, wrong = [], []
-        for path in sorted(self.folder.glob("round-*.json")):
+        for path in sorted(folder.glob("round-*.json")):
             try:
                 found.append(Round.from_json(json.loads(path.read_text(encoding="utf-8"))))
             except (OSError, ValueError, KeyError, TypeError):
                 wrong.append(f"{path.stem} could not be read and is left out")
         self.all = tuple(found)
         try:
-            with np.load(self.folder / _MOTION, allow_pickle=False) as arrays:
+            with np.load(folder / _REGISTRATION, allow_pickle=False) as arrays:
                 self.registration = Registration(arrays["up"], arrays["down"])
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            wrong.append("how the slices resemble each other is lost until the next training")
+            wrong.append("the registration of the slices is lost until the next training")
         return wrong
 
     def commit(
         self, round_: Round, segmenter: Segmenter, registration: Registration | None = None
     ) -> None:
         """Add a round; its JSON is written last, so a round with JSON is whole."""
-        if self.folder is None:
+        folder = self._log.folder
+        if folder is None:
             self._models[round_.number] = segmenter
         else:
             if registration is not None and registration is not self.registration:
-                buffer = io.BytesIO()
-                np.savez(buffer, up=registration.up, down=registration.down)
-                _write(self.folder / _MOTION, buffer.getvalue())
+                with atomic_write(folder / _REGISTRATION) as part:
+                    np.savez(part, up=registration.up, down=registration.down)
             segmenter.save(self._file(round_.number, ".safetensors"))
         self.registration = registration or self.registration
-        self.put(round_)
-
-    def put(self, round_: Round) -> None:
-        """Write a round's description, in the place of one with the same number."""
-        if self.folder is not None:
-            text = json.dumps(asdict(round_), indent=1)
-            _write(self._file(round_.number, ".json"), text.encode())
-        others = [other for other in self.all if other.number != round_.number]
-        self.all = tuple(sorted([*others, round_], key=lambda r: r.number))
+        self._put(round_)
 
     def rate(self, number: int, quality: dict[int, float]) -> None:
         """Note the quality of a round."""
-        self.put(replace(self[number], quality=dict(quality)))
+        self._put(replace(self.numbered(number), quality=dict(quality)))
+
+    def _put(self, round_: Round) -> None:
+        """Write a round's description, in the place of one with the same number."""
+        if self._log.folder is not None:
+            with atomic_write(self._file(round_.number, ".json")) as part:
+                part.write_text(json.dumps(asdict(round_), indent=1), encoding="utf-8")
+        others = [other for other in self.all if other.number != round_.number]
+        self.all = tuple(sorted([*others, round_], key=lambda r: r.number))
 
     def model(self, number: int) -> Segmenter:
         """Load the model of a round.
@@ -211,7 +183,7 @@ class Rounds:
         SessionError
             If there is no such round, or its file is gone or damaged.
         """
-        self[number]
+        self.numbered(number)
         if number in self._models:
             return self._models[number]
         path = self._file(number, ".safetensors")
@@ -224,57 +196,37 @@ class Rounds:
                 f"the model of round {number} is damaged; train again ({error})"
             ) from error
 
-    def store_prediction(self, number: int, prediction: Stored) -> None:
+    def store_prediction(self, number: int, prediction: StoredPrediction) -> None:
         """Keep what a round's model predicted."""
-        buffer = io.BytesIO()
-        # numpy's own savez_compressed has no fast level, and this runs at the end of every
-        # prediction.
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for name, array in prediction._asdict().items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                    np.lib.format.write_array(stream, array)
-        if self.folder is None:
+        if self._log.folder is None:
+            buffer = io.BytesIO()
+            _write_npz(buffer, prediction)
             self._predictions[number] = buffer.getvalue()
         else:
-            _write(self._file(number, ".npz"), buffer.getvalue())
+            with atomic_write(self._file(number, ".npz")) as part:
+                _write_npz(part, prediction)
 
-    def prediction(self, number: int) -> Stored | None:
+    def prediction(self, number: int) -> StoredPrediction | None:
         """Return what a round's model predicted, or ``None`` when nothing was stored."""
-        self[number]
+        self.numbered(number)
         if number in self._predictions:
             source: Path | io.BytesIO = io.BytesIO(self._predictions[number])
-        elif self.folder is None or not self._file(number, ".npz").exists():
+        elif self._log.folder is None or not self._file(number, ".npz").exists():
             return None
         else:
             source = self._file(number, ".npz")
         try:
             with np.load(source, allow_pickle=False) as arrays:
-                return Stored(arrays["slices"], arrays["mask"], arrays["confidence"])
+                return StoredPrediction(arrays["slices"], arrays["mask"], arrays["confidence"])
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise SessionError(
                 f"the stored prediction of round {number} is damaged; predict again"
             ) from error
 
-    def compare(self, a: int, b: int, slices: int, ids: Iterable[int]) -> Comparison:
-        """Compare the stored predictions of rounds ``a`` and ``b`` of a volume of ``slices``."""
-        pair = []
-        for number in (a, b):
-            stored = self.prediction(number)
-            if stored is None:
-                raise SessionError(f"round {number} has no prediction to compare; predict first")
-            pair.append(stored)
-        _, in_a, in_b = np.intersect1d(pair[0].slices, pair[1].slices, return_indices=True)
-        changed = np.zeros(slices, np.int64)
-        first, second = pair[0].mask[in_a], pair[1].mask[in_b]
-        changed[pair[0].slices[in_a]] = (first != second).sum(axis=(1, 2))
-        dice = metrics.dice(first, second, ids)
-        return Comparison({key: value for key, value in dice.items() if value == value}, changed)
 
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+def _write_npz(file: Path | io.BytesIO, prediction: StoredPrediction) -> None:
+    # numpy's own savez_compressed has no fast level, and this runs at the end of every prediction.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in prediction._asdict().items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, array)

@@ -1,42 +1,45 @@
-"""One annotation session without a screen: paint, train, predict, correct, export.
+"""One annotation session, headless: paint, train, predict, correct, export.
 
 Threads
 -------
-``train``, ``predict``, ``validate``, ``restore``, ``compare``, ``load_model``, ``save_model``,
-``export_mask``, ``export_report`` and ``recover`` take long and may run in a worker thread, one of
-them at a time. Everything else is quick and belongs to the thread that owns the session (the
-GUI's), also while one of those runs, as ``finish`` does: training works on a copy of the paint,
-made when ``train`` is called. ``predict`` writes :attr:`Session.prediction` in place, one whole
-slice before each yield. ``current`` is a plain int that the owner sets and the worker reads.
+Of the trainer ``train``, ``predict``, ``validate``, ``restore``, ``load_model`` and ``save_model``,
+and of the session ``export_mask``, ``export_report``, ``suggest`` and ``recover`` take long and may
+run in a worker thread, one trainer's method at a time. Everything else is quick and belongs to the
+thread that owns the session (the GUI's), also while one of those runs, as ``trainer.finish`` does:
+training works on a copy of the paint, made when ``train`` is called. ``predict`` writes
+``prediction.mask`` in place, one whole slice before each yield. ``trainer.current`` is a plain int
+that the owner sets and the worker reads.
 """
 
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_diffseg.engine.suggest import Suggestion, slice_change, slice_confidence, suggest
-from napari_diffseg.io.files import check_outputs
+from napari_diffseg.io.files import atomic_write, check_outputs
+from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume, write_mask
 from napari_diffseg.network.backbone import Backbone, home
-from napari_diffseg.network.segmenter import Segmenter
-from napari_diffseg.session.journal import Record, SessionError, SessionFolder
-from napari_diffseg.session.learning import Learning
-from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.journal import Record, SessionError, decode
+from napari_diffseg.session.log import SessionFolder, SessionLog, volume_id
+from napari_diffseg.session.paint import Paint, SliceState
+from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.report import describe
-from napari_diffseg.session.rounds import Comparison, Round
+from napari_diffseg.session.rounds import Rounds
+from napari_diffseg.session.trainer import Trainer
 
-__all__ = ["Comparison", "Round", "Session", "SessionError", "SliceState", "Suggestion"]
-
+_FORMAT = 1
 _REACH_MM = 25.0  # how far along z a painted slice is taken to help its neighbours
+_SUGGEST_PIXELS = 64  # per row of a slice: a few say as much, and it is asked after each stroke
 
 
-class Session(Learning):
+class Session:
     """Everything about one volume: what is painted, what was learnt from it, and its export.
 
     Parameters
@@ -54,9 +57,46 @@ class Session(Learning):
 
     Attributes
     ----------
-    current
-        The slice that the user looks at; predicted first.
+    volume
+        The CT.
+    paint
+        What is known for certain: labels, painted slices and their states.
+    prediction
+        What the models predicted, with the user's corrections.
+    rounds
+        Every training so far, and every model that was loaded.
+    trainer
+        The model in use, and the engine: train, predict, validate.
+    notes
+        What could not be recovered.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_diffseg.io.geometry import Geometry
+    >>> geometry = Geometry.from_affine(np.diag([2.0, 2.0, 5.0, 1.0]), (32, 32, 4))
+    >>> volume = Volume(np.zeros((4, 32, 32), np.int16), geometry, "phantom")
+    >>> session = Session(volume, [Label(1, "liver", (230, 159, 0))], folder=False)
+    >>> session.paint.set_slice(2, np.ones((32, 32), np.uint8))
+    >>> session.paint.state(2)
+    <SliceState.PAINTED: 2>
     """
+
+    def __init__(
+        self,
+        volume: Volume,
+        labels: Iterable[Label] = (),
+        backbone: str | Path | Backbone | None = None,
+        folder: Path | Literal[False] | None = None,
+    ) -> None:
+        root = None if folder is False else Path(folder or home() / "sessions")
+        self.volume = volume
+        self.notes: tuple[str, ...] = ()
+        self._log = log = SessionLog(volume, root, self._records)
+        self.paint = Paint(volume.hu.shape, labels, log)
+        self.prediction = Prediction(self.paint, log)
+        self.rounds = Rounds(log)
+        self.trainer = Trainer(volume, backbone, self.paint, self.prediction, self.rounds, log)
 
     @classmethod
     def recover(
@@ -81,90 +121,65 @@ class Session(Learning):
         SessionError
             If it is open in another window or process.
         """
-        session = cls(volume, backbone=backbone, folder=folder)
-        place = SessionFolder.latest(Path(folder or home() / "sessions"), volume)
+        root = Path(folder or home() / "sessions")
+        place = SessionFolder.latest(root, volume)
         if place is None:
             return None
+        session = cls(volume, backbone=backbone, folder=False)
         found = False
         try:
-            found = session._recover(place)
+            found = session._read(place)
+            if found:
+                session._log.resume(root)
         finally:
             if not found:
                 place.release()
         return session if found else None
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of this session, or ``None`` while nothing has been written."""
+        return self._log.folder
+
+    # Paint and prediction
+
+    def accept(self, z: int) -> None:
+        """Take the prediction of a slice as paint, in full.
+
+        Raises
+        ------
+        SessionError
+            If there is no prediction, or the slice holds paint that differs from it.
+        """
+        with self._log.lock:
+            if not self.prediction.there[self.paint.check(z)]:
+                raise SessionError(f"slice {z} has no prediction to accept; train and predict it")
+            self.paint.accept(z, self.prediction.mask[z])
+            self.prediction.accepted(z)
+
+    def remove_label(self, label_id: int) -> None:
+        """Remove a structure that is painted nowhere; it goes from the prediction, too."""
+        with self._log.lock:
+            self.paint.drop_label(label_id, retire=bool(self.rounds.all))
+            self.prediction.mask[self.prediction.mask == label_id] = 0
+
     def suggest(self, n: int = 1) -> list[Suggestion]:
         """Name the slices that are most worth painting next, the best first."""
         confidence = change = None
-        with self._lock:
-            if self.predicted.all():
-                # A few pixels tell as much, and the window asks after each stroke.
-                step = max(1, self.prediction.shape[2] // 64)
-                prediction = self.prediction[:, ::step, ::step]
-                confidence = slice_confidence(prediction, self.confidence[:, ::step, ::step])
-                change = slice_change(prediction)
+        with self._log.lock:
+            if self.prediction.round_of.all():
+                step = max(1, self.prediction.mask.shape[2] // _SUGGEST_PIXELS)
+                mask = self.prediction.mask[:, ::step, ::step]
+                confidence = slice_confidence(mask, self.prediction.confidence[:, ::step, ::step])
+                change = slice_change(mask)
             reach = max(2.0, _REACH_MM / float(self.volume.geometry.spacing[0]))
-            return suggest(self.states > 0, confidence, change, n, reach)
-
-    # Rounds and models
-
-    def restore(self, number: int) -> None:
-        """Go back to the model of a round, and to its prediction where that was kept.
-
-        Raises
-        ------
-        SessionError
-            If there is no such round, or its files are damaged; nothing changes then.
-        """
-        made = self._rounds[number]
-        segmenter, stored = self._rounds.model(number), self._rounds.prediction(number)
-        with self._lock:
-            self._use(made, segmenter)
-            kept = np.isin(np.arange(len(self.predicted)), sorted(self.edited))
-            self.predicted[~kept] = 0
-            self.prediction[~kept] = 0
-            self.confidence[~kept] = 0
-            self._log(Record({"op": "restore"}))
-            if stored is not None:
-                self._show(number, stored)
-                slices = stored.slices.tolist()
-                self._log(Record({"op": "predicted", "round": number, "slices": slices}))
-
-    def compare(self, a: int, b: int) -> Comparison:
-        """Compare the predictions of two rounds: Dice by label, changed pixels by slice."""
-        ids = [label.id for label in self.labels]
-        return self._rounds.compare(a, b, len(self.prediction), ids)
-
-    def save_model(self, path: Path | str) -> None:
-        """Write the model in use to a file, without any trace of the volume."""
-        if self.segmenter is None:
-            raise SessionError("there is no model to save; train first")
-        self._rename(self.segmenter)
-        self.check_output(path)
-        self.segmenter.save(path)
-
-    def load_model(self, path: Path | str) -> None:
-        """Take a saved model into use as a new round; its structures become labels here.
-
-        Raises
-        ------
-        SegmenterError
-            If the file is no model.
-        SessionError
-            If one of its structures has the id or the name of another one here.
-        """
-        segmenter = Segmenter.load(path)
-        with self._lock:
-            self._truth.adopt(segmenter.labels)
-            self._log(self._labels_record())
-        self._commit(Round(self._rounds.next_number), segmenter)
+            return suggest(self.paint.states > 0, confidence, change, n, reach)
 
     # Export
 
     def merged(self) -> NDArray[np.uint8]:
         """Paint over prediction ``(z, y, x)``: whole slices, or scribbles only where painted."""
-        with self._lock:
-            return self._truth.over(self.prediction)
+        return self.paint.over(self.prediction.mask)
 
     def export_mask(self, path: Path | str) -> int:
         """Write :meth:`merged` on the source grid, in the format of the file name.
@@ -178,12 +193,11 @@ class Session(Learning):
         SessionError
             If there is nothing to export.
         """
-        with self._lock:
-            empty = (self.states == SliceState.UNPAINTED) & (self.predicted == 0)
-            empty[list(self.edited)] = False
+        with self._log.lock:
+            empty = (self.paint.states == SliceState.UNPAINTED) & ~self.prediction.there
         if empty.all():
             raise SessionError("there is nothing to export yet: paint a slice, or train first")
-        write_mask(path, self.merged(), self.volume.geometry, self.labels)
+        write_mask(path, self.merged(), self.volume.geometry, self.paint.labels)
         return int(empty.sum())
 
     def check_output(self, path: Path | str) -> None:
@@ -192,12 +206,77 @@ class Session(Learning):
 
     def report(self) -> dict[str, Any]:
         """Say how the result was made, as JSON values without name, id or path of anyone."""
-        return describe(self, self._seconds)
+        return describe(self.paint, self.rounds, self.trainer)
 
     def export_report(self, path: Path | str) -> None:
         """Write :meth:`report` as JSON."""
-        path = Path(path)
         self.check_output(path)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(json.dumps(self.report(), indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        with atomic_write(Path(path)) as part:
+            part.write_text(json.dumps(self.report(), indent=1) + "\n", encoding="utf-8")
+
+    # On disk
+
+    def save(self) -> None:
+        """Rewrite the journal without what was painted over, and bring it to the disk."""
+        self._log.save()
+
+    def close(self) -> None:
+        """Save, and let others open the session; it cannot be changed on disk afterwards."""
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _records(self) -> Iterator[Record]:
+        """The whole state, as the shortest journal that leads to it."""
+        yield Record({"op": "session", "format": _FORMAT, "volume": volume_id(self.volume)})
+        yield from self.paint.records()
+        yield from self.trainer.records()
+        yield from self.prediction.records()
+
+    def _read(self, place: SessionFolder) -> bool:
+        """Read a session's folder; says whether there was anything to read."""
+        records = list(decode(place.journal.read_bytes()))
+        if not records:
+            return False
+        version = next((r.header["format"] for r in records if r.header["op"] == "session"), 0)
+        if version > _FORMAT:
+            raise SessionError("this session was saved by a newer napari-diffseg; update it")
+        self._log.read(place)
+        notes = self.rounds.read_folder()
+        # Only the last model and the predictions that are still shown are worth reading.
+        number, shown = 0, dict[int, int]()
+        for record in records:
+            header = record.header
+            match header["op"]:
+                case "labels":
+                    self.paint.recover_labels(header["labels"], header["retired"])
+                case "slice" if record.mask is not None:
+                    self.paint.set_slice(header["z"], record.mask, SliceState(header["state"]))
+                case "round":
+                    number = header["number"]
+                case "restore":
+                    shown = {z: r for z, r in shown.items() if z in self.prediction.edited}
+                case "predicted":
+                    shown |= dict.fromkeys(header["slices"], header["round"])
+                case "edit" if record.mask is not None:
+                    self.prediction.edit(header["z"], record.mask)
+                case "accepted":
+                    self.prediction.accepted(header["z"])
+        for past in sorted(set(shown.values())):
+            try:
+                stored = self.rounds.prediction(past)
+                if stored is not None:
+                    self.prediction.show(past, stored, {z for z, r in shown.items() if r == past})
+            except SessionError as error:
+                notes.append(str(error))
+        if number:
+            try:
+                self.trainer.recover(number)
+            except SessionError as error:
+                notes.append(str(error))
+        self.notes = tuple(notes)
+        return True

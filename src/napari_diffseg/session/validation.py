@@ -1,4 +1,4 @@
-"""Honest quality within a session: each painted slice judged by a model that never saw it."""
+"""Leave-one-out Dice: each painted slice is judged by a model that never saw it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
@@ -44,6 +45,7 @@ def leave_one_out(
     labels: Sequence[Label],
     backbone: Backbone,
     settings: TrainSettings,
+    registration: Registration | None = None,
 ) -> Generator[Progress, None, dict[int, float]]:
     """Train without each judged slice, predict it, and compare it with its paint.
 
@@ -64,6 +66,8 @@ def leave_one_out(
         Where each training begins.
     settings
         As for training. The seconds are shared by the folds; each takes all the iterations.
+    registration
+        The volume's registration from an earlier training, so that it is not computed again.
 
     Yields
     ------
@@ -102,7 +106,7 @@ def leave_one_out(
         folds = [folds[i] for i in np.linspace(0, len(folds) - 1, MAX_FOLDS).round().astype(int)]
     share = None if settings.seconds is None else settings.seconds / len(folds)
     began = time.perf_counter()
-    references, predictions, registration = [], [], None
+    references, predictions = [], []
     for done, z in enumerate(folds):
         rest = [slice_ for slice_ in painted if slice_.z != z]
         known = [label for label in labels if any(label.id in on[s.z] for s in rest)]
@@ -121,7 +125,8 @@ def leave_one_out(
                 note = f"without slice {z} ({done + 1} of {len(folds)})"
                 yield Progress("validating", done, len(folds), elapsed, remaining, None, note)
         assert segmenter is not None
-        with closable(predict(segmenter, volume, rest, z, settings.device, registration)) as found:
+        engine = predict(segmenter, volume, rest, z, settings.device, registration)
+        with closable(engine) as found:
             predictions.append(next(found).mask)
         references.append(next(slice_.mask for slice_ in painted if slice_.z == z))
     quality = metrics.dice(np.stack(predictions), np.stack(references), ids)

@@ -1,20 +1,14 @@
-"""The network's half of a session: train, finish, predict, validate.
-
-:class:`Learning` stands on :class:`Annotation`, which knows what is
-painted and keeps it; :class:`Session` adds rounds, models and export.
-"""
+"""What learns from the paint: training, prediction, validation, and the model in use."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.finetune import finetune
@@ -22,46 +16,63 @@ from napari_diffseg.engine.predict import SlicePrediction, predict
 from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.files import check_outputs
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone, load_backbone
 from napari_diffseg.network.segmenter import Segmenter
-from napari_diffseg.session.annotation import Annotation
 from napari_diffseg.session.housekeeping import make_room
 from napari_diffseg.session.journal import Record, SessionError, saving
-from napari_diffseg.session.paint import SliceState
-from napari_diffseg.session.rounds import LossCurve, Round, Stored
+from napari_diffseg.session.log import SessionLog
+from napari_diffseg.session.paint import Paint, SliceState
+from napari_diffseg.session.prediction import Prediction
+from napari_diffseg.session.rounds import LossHistory, Round, Rounds, StoredPrediction
 from napari_diffseg.session.validation import closable, leave_one_out, painted_ids
 
 
-class Learning(Annotation):
-    """An annotation, and the engine that learns from it.
+class Trainer:
+    """The model of one session, and the engine that makes it from the paint.
 
     Parameters
     ----------
-    volume, labels, folder
-        As for :class:`Annotation`.
+    volume
+        The CT.
     backbone
         What training begins at: a name, a file, or a loaded one; ``None`` is the shipped one.
+    paint, prediction, rounds, log
+        The other parts of the session.
 
     Attributes
     ----------
+    segmenter
+        The model in use.
+    round
+        The round that it came from.
+    quality
+        Leave-one-out Dice by label id, of the last validation.
     current
         The slice that the user looks at; predicted first.
+    seconds
+        Wall time in s of the last prediction and validation, which belong to no round.
     """
 
     def __init__(
         self,
         volume: Volume,
-        labels: Iterable[Label] = (),
-        backbone: str | Path | Backbone | None = None,
-        folder: Path | Literal[False] | None = None,
+        backbone: str | Path | Backbone | None,
+        paint: Paint,
+        prediction: Prediction,
+        rounds: Rounds,
+        log: SessionLog,
     ) -> None:
-        super().__init__(volume, labels, folder)
+        self.segmenter: Segmenter | None = None
+        self.round: Round | None = None
+        self.quality: dict[int, float] = {}
         self.current = len(volume.hu) // 2
-        self._base = backbone
-        self._seconds: dict[str, float] = {}
-        self._judged: tuple[int, TrainSettings] | None = None  # what the quality belongs to
+        self.seconds: dict[str, float] = {}
+        self._volume, self._base = volume, backbone
+        self._paint, self._prediction, self._rounds, self._log = paint, prediction, rounds, log
+        self._validated: tuple[int, TrainSettings] | None = None  # what the quality belongs to
         self._finish = threading.Event()
 
     @property
@@ -70,6 +81,8 @@ class Learning(Annotation):
         if not isinstance(self._base, Backbone):
             self._base = load_backbone(self._base)
         return self._base
+
+    # Training
 
     def train(self, settings: TrainSettings, from_model: bool = False) -> Iterator[Progress]:
         """Train on the slices painted now; the round is committed with the last step.
@@ -91,9 +104,9 @@ class Learning(Annotation):
             At once, if there is nothing to learn from.
         """
         self._finish.clear()
-        with self._lock:
-            painted, revision = self._truth.painted(), self._revision
-            labels, model = self.labels, self.segmenter
+        with self._log.lock:
+            painted, revision = self._paint.painted(), self._paint.revision
+            labels, model = self._paint.labels, self.segmenter
         if from_model and model is None:
             raise SessionError("there is no model to continue from; train from the base first")
         if not painted:
@@ -118,8 +131,8 @@ class Learning(Annotation):
     def finish(self) -> None:
         """End the running training within about a second, and keep what it has learnt.
 
-        The training's iterator raises :class:`~napari_diffseg.engine.finetune.TrainError` if it has
-        learnt nothing yet; the model stays as it was then.
+        The training's iterator raises :class:`~napari_diffseg.engine.annotations.TrainError` if
+        it has learnt nothing yet; the model stays as it was then.
         """
         self._finish.set()
 
@@ -135,13 +148,12 @@ class Learning(Annotation):
         began = last = time.perf_counter()
         parent = self.round.number if start is not None and self.round is not None else None
         yield Progress("loading", 0, None, 0.0, None, note=note)
-        curve, seconds, iterations = LossCurve(), dict[str, float](), 0
-        base = start or self.backbone
+        losses, seconds, iterations = LossHistory(), dict[str, float](), 0
         engine = finetune(
-            self.volume,
+            self._volume,
             painted,
             labels,
-            base,
+            start or self.backbone,
             settings,
             lambda: self.current,
             self._rounds.registration,
@@ -154,7 +166,7 @@ class Learning(Annotation):
                 last = now
                 if progress.loss is not None:
                     iterations += 1
-                    curve.add(iterations, progress.loss)
+                    losses.add(iterations, progress.loss)
                 if progress.segmenter is not None:
                     seconds["total"] = now - began
                     made = Round(
@@ -164,8 +176,8 @@ class Learning(Annotation):
                         slices=tuple(slice_.z for slice_ in painted),
                         iterations=iterations,
                         seconds={key: round(value, 3) for key, value in seconds.items()},
-                        losses=tuple(curve.points),
-                        quality=self.quality if self._judged == (revision, settings) else {},
+                        losses=tuple(losses.points),
+                        quality=self.quality if self._validated == (revision, settings) else {},
                     )
                     self._commit(made, progress.segmenter, progress.registration)
                 yield progress
@@ -173,18 +185,20 @@ class Learning(Annotation):
     def _commit(
         self, made: Round, segmenter: Segmenter, registration: Registration | None = None
     ) -> None:
-        with self._lock:
-            self._open_journal()
+        with self._log.lock:
+            self._log.open()
         with saving():  # outside the lock: a large model must not hold up the painter
             self._rounds.commit(made, segmenter, registration)
-        if self._root is not None and self.folder is not None:
-            make_room(self._root, self.folder)
-        with self._lock:
+        if self._log.root is not None and self._log.folder is not None:
+            make_room(self._log.root, self._log.folder)
+        with self._log.lock:
             self._use(made, segmenter)
 
     def _use(self, made: Round, segmenter: Segmenter) -> None:
         self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
-        self._log(Record({"op": "round", "number": made.number}))
+        self._log.append(self.records()[0])
+
+    # Prediction
 
     def predict(self, start: int | None = None) -> Iterator[SlicePrediction]:
         """Predict all slices with the model in use, the current one first, then outwards.
@@ -199,44 +213,40 @@ class Learning(Annotation):
         """
         if self.segmenter is None or self.round is None:
             raise SessionError("there is no model yet; train, or load one")
-        first = self.current if start is None else self._truth.check(start)
-        return self._predict(self.segmenter, self.round, self.painted(), first)
+        first = self.current if start is None else self._paint.check(start)
+        return self._predict(self.segmenter, self.round, self._paint.painted(), first)
 
     def _predict(
         self, segmenter: Segmenter, made: Round, painted: tuple[PaintedSlice, ...], start: int
     ) -> Iterator[SlicePrediction]:
         began = time.perf_counter()
         device = made.settings.device if made.settings is not None else "auto"
+        registration = self._rounds.registration
+        engine = predict(segmenter, self._volume, painted, start, device, registration)
         done: list[int] = []
         try:
-            registration = self._rounds.registration
-            with closable(
-                predict(segmenter, self.volume, painted, start, device, registration)
-            ) as slices:
+            with closable(engine) as slices:
                 for found in slices:
-                    with self._lock:
-                        if found.z in self.edited:
-                            continue
-                        self.prediction[found.z] = self.known_ids(found.mask)
-                        self.confidence[found.z] = found.confidence
-                        self.predicted[found.z] = made.number
-                    done.append(found.z)
-                    yield replace(found, mask=self.prediction[found.z].copy())
+                    if self._prediction.put(found, made.number):
+                        done.append(found.z)
+                        yield replace(found, mask=self._prediction.mask[found.z].copy())
         finally:
-            self._seconds["predicting"] = round(time.perf_counter() - began, 3)
+            self.seconds["predicting"] = round(time.perf_counter() - began, 3)
             if done:
-                self._keep_prediction(made.number, np.array(sorted(done), np.int64))
+                self._store_prediction(made.number, sorted(done))
 
-    def _keep_prediction(self, number: int, slices: NDArray[np.int64]) -> None:
+    def _store_prediction(self, number: int, slices: list[int]) -> None:
         # Without the lock, for compressing takes a while; a slice that is edited meanwhile has a
         # record of its own.
-        whole = len(slices) == len(self.prediction)
-        masks = self.prediction if whole else self.prediction[slices]
-        percents = self.confidence if whole else self.confidence[slices]
+        mask, confidence = self._prediction.mask, self._prediction.confidence
+        if len(slices) < len(mask):
+            mask, confidence = mask[slices], confidence[slices]
         with saving():
-            self._rounds.store_prediction(number, Stored(slices, masks, percents))
-        with self._lock:
-            self._log(Record({"op": "predicted", "round": number, "slices": slices.tolist()}))
+            stored = StoredPrediction(np.array(slices, np.int64), mask, confidence)
+            self._rounds.store_prediction(number, stored)
+        self._prediction.log_round(number, slices)
+
+    # Validation
 
     def validate(self, settings: TrainSettings) -> Iterator[Progress]:
         """Measure quality: leave each slice painted in full out in turn; sets ``quality``.
@@ -248,23 +258,79 @@ class Learning(Annotation):
         SessionError
             If fewer than two slices are painted in full, or no structure is on two slices.
         """
-        with self._lock:
-            painted, revision = self._truth.painted(), self._revision
-            judged = [s.z for s in painted if self.states[s.z] == SliceState.PAINTED]
-            made, labels = self.round, self.labels
+        with self._log.lock:
+            painted, revision = self._paint.painted(), self._paint.revision
+            judged = [s.z for s in painted if self._paint.states[s.z] == SliceState.PAINTED]
+            made, labels = self.round, self._paint.labels
         began = time.perf_counter()
         quality = yield from leave_one_out(
-            self.volume, painted, judged, labels, self.backbone, settings
+            self._volume,
+            painted,
+            judged,
+            labels,
+            self.backbone,
+            settings,
+            self._rounds.registration,
         )
-        self._seconds["validating"] = round(time.perf_counter() - began, 3)
-        with self._lock:
-            self.quality, self._judged = quality, (revision, settings)
+        self.seconds["validating"] = round(time.perf_counter() - began, 3)
+        with self._log.lock:
+            self.quality, self._validated = quality, (revision, settings)
             if made is not None and made == self.round:
                 with saving():
                     self._rounds.rate(made.number, quality)
-                self.round = self._rounds[made.number]
+                self.round = self._rounds.numbered(made.number)
+
+    # Models
+
+    def restore(self, number: int) -> None:
+        """Go back to the model of a round, and to its prediction where that was kept.
+
+        Raises
+        ------
+        SessionError
+            If there is no such round, or its files are damaged; nothing changes then.
+        """
+        made = self._rounds.numbered(number)
+        segmenter, stored = self._rounds.model(number), self._rounds.prediction(number)
+        with self._log.lock:
+            self._use(made, segmenter)
+            self._prediction.restore(number, stored)
+
+    def save_model(self, path: Path | str) -> None:
+        """Write the model in use to a file, without any trace of the volume."""
+        if self.segmenter is None:
+            raise SessionError("there is no model to save; train first")
+        self._rename(self.segmenter)
+        check_outputs([Path(path)], [self._volume.geometry.source])
+        self.segmenter.save(path)
+
+    def load_model(self, path: Path | str) -> None:
+        """Take a saved model into use as a new round; its structures become labels here.
+
+        Raises
+        ------
+        SegmenterError
+            If the file is no model.
+        SessionError
+            If one of its structures has the id or the name of another one here.
+        """
+        segmenter = Segmenter.load(path)
+        self._paint.adopt(segmenter.labels)
+        self._commit(Round(self._rounds.next_number), segmenter)
 
     def _rename(self, segmenter: Segmenter) -> None:
         # Structures may have been renamed since the model was trained.
-        now = {label.id: label for label in self.labels}
+        now = {label.id: label for label in self._paint.labels}
         segmenter.labels = tuple(now.get(label.id, label) for label in segmenter.labels)
+
+    # Journal
+
+    def records(self) -> list[Record]:
+        """The whole state, as the shortest journal that leads to it."""
+        return [] if self.round is None else [Record({"op": "round", "number": self.round.number})]
+
+    def recover(self, number: int) -> None:
+        """Take the model of a round into use that a journal names."""
+        self.segmenter = self._rounds.model(number)
+        self.round = self._rounds.numbered(number)
+        self.quality = dict(self.round.quality)

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from session_tools import LIVER, QUICK, block, tiny_backbone, tiny_volume, trained
 
-from napari_diffseg.session.journal import SessionError
-from napari_diffseg.session.paint import SliceState
-from napari_diffseg.session.session import Session
+from napari_diffseg.session import Session, SessionError, SliceState
 
 
 def _session(folder: Path, seed: int) -> Session:
@@ -26,19 +24,19 @@ def test_unused_sessions_give_up_what_can_be_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, open_ = _session(tmp_path, 0), _session(tmp_path, 1)
-    old.set_slice(5, block(), SliceState.SCRIBBLED)
+    old.paint.set_slice(5, block(), SliceState.SCRIBBLED)
     corrected = block(1)
     corrected[20:24, 20:24] = 1
-    old.edit_prediction(2, corrected)
+    old.prediction.edit(2, corrected)
     old.accept(3)
-    states, paint = old.states.copy(), old.paint.copy()
+    states, paint = old.paint.states.copy(), old.paint.mask.copy()
     old.close()
     assert _models(old) == ["round-0001.safetensors"]
     newest = _session(tmp_path, 2)
     assert _models(old)  # there is room
 
     monkeypatch.setattr("napari_diffseg.session.housekeeping.KEEP_BYTES", 1)
-    list(newest.train(QUICK))
+    list(newest.trainer.train(QUICK))
     assert _models(newest) == ["round-0001.safetensors", "round-0002.safetensors"]
     assert _models(open_) == ["round-0001.safetensors"]
     assert _models(old) == []
@@ -47,18 +45,18 @@ def test_unused_sessions_give_up_what_can_be_made_again(
 
     again = Session.recover(tiny_volume(0), tmp_path, tiny_backbone())
     assert again is not None
-    np.testing.assert_array_equal(again.states, states)
-    np.testing.assert_array_equal(again.paint, paint)
-    assert again.labels == (LIVER,)
-    assert again.segmenter is None
+    np.testing.assert_array_equal(again.paint.states, states)
+    np.testing.assert_array_equal(again.paint.mask, paint)
+    assert again.paint.labels == (LIVER,)
+    assert again.trainer.segmenter is None
     assert again.notes == ("the model of round 1 was deleted to make room; train again",)
-    assert len(again.rounds) == 1
+    assert len(again.rounds.all) == 1
     with pytest.raises(SessionError, match="deleted to make room"):
-        again.restore(1)
+        again.trainer.restore(1)
     again.accept(2)  # the correction is there, though what it corrected is gone
-    np.testing.assert_array_equal(again.paint[2], corrected)
+    np.testing.assert_array_equal(again.paint.mask[2], corrected)
     trained(again)
-    assert again.predicted.all()
+    assert again.prediction.round_of.all()
     again.close()
 
 

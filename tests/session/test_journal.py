@@ -12,29 +12,27 @@ import pytest
 from session_tools import LIVER, SHAPE, SPLEEN, block, tiny_volume
 
 from napari_diffseg.io.volume import Volume
+from napari_diffseg.session import Session, SessionError, SliceState
 from napari_diffseg.session.journal import (
     Journal,
     Record,
-    SessionError,
-    SessionFolder,
     decode,
     encode,
 )
-from napari_diffseg.session.paint import SliceState
-from napari_diffseg.session.session import Session
+from napari_diffseg.session.log import SessionFolder
 
 CHILD = """
 import itertools, sys
 from pathlib import Path
 import numpy as np
 from session_tools import LIVER, tiny_volume
-from napari_diffseg.session.session import Session
+from napari_diffseg.session import Session
 
 session = Session(tiny_volume(), [LIVER], folder=Path(sys.argv[1]))
 for stroke in itertools.count():
     mask = np.zeros((32, 32), np.uint8)
     mask.flat[: 1 + stroke % 1000] = 1
-    session.set_slice(stroke % 6, mask)
+    session.paint.set_slice(stroke % 6, mask)
     print(stroke, flush=True)
 """
 
@@ -44,7 +42,7 @@ def paint_in_child(root: Path) -> subprocess.Popen[str]:
         [sys.executable, "-c", CHILD, str(root)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
 
@@ -59,11 +57,11 @@ def test_a_killed_painter_loses_no_finished_stroke(tmp_path: Path) -> None:
 
     session = Session.recover(tiny_volume(), tmp_path)
     assert session is not None
-    assert session.labels == (LIVER,)
-    assert (session.states == SliceState.PAINTED).all()
+    assert session.paint.labels == (LIVER,)
+    assert (session.paint.states == SliceState.PAINTED).all()
     # The stroke after the last one that was reported may have been written, too.
     last = strokes[-1]
-    painted = [int(plane.sum()) for plane in session.paint]
+    painted = [int(plane.sum()) for plane in session.paint.mask]
     for z in range(6):
         newest = max(stroke for stroke in range(last + 1) if stroke % 6 == z)
         assert painted[z] in {1 + newest % 1000, 1 + (last + 1) % 1000}
@@ -79,7 +77,7 @@ def test_a_session_that_is_open_elsewhere_is_refused(tmp_path: Path) -> None:
             Session.recover(tiny_volume(), tmp_path)
         # A new session gets a folder of its own.
         session = Session(tiny_volume(), [SPLEEN], folder=tmp_path)
-        session.set_slice(0, block(2))
+        session.paint.set_slice(0, block(2))
         assert session.folder is not None
         assert session.folder.name == "0002"
         session.close()
@@ -94,7 +92,7 @@ def test_the_lock_is_freed_by_another_thread(tmp_path: Path) -> None:
     from threading import Thread
 
     first = Session(tiny_volume(), folder=tmp_path)
-    worker = Thread(target=lambda: first.set_slice(0, block()))
+    worker = Thread(target=lambda: first.paint.set_slice(0, block()))
     worker.start()
     worker.join()
     with pytest.raises(SessionError, match="another window"):
@@ -130,7 +128,7 @@ def test_any_damaged_byte_costs_one_record_only() -> None:
 
 def test_strokes_after_a_torn_record_are_kept(tmp_path: Path) -> None:
     session = Session(tiny_volume(), [LIVER], folder=tmp_path)
-    session.set_slice(0, block())
+    session.paint.set_slice(0, block())
     assert session.folder is not None
     journal = session.folder / "journal"
     session.close()
@@ -139,12 +137,12 @@ def test_strokes_after_a_torn_record_are_kept(tmp_path: Path) -> None:
 
     again = Session.recover(tiny_volume(), tmp_path)
     assert again is not None
-    assert again.state(1) == SliceState.UNPAINTED
-    again.set_slice(2, block())
+    assert again.paint.state(1) == SliceState.UNPAINTED
+    again.paint.set_slice(2, block())
     again.close()
     third = Session.recover(tiny_volume(), tmp_path)
     assert third is not None
-    assert third.states.tolist() == [2, 0, 2, 0, 0, 0]
+    assert third.paint.states.tolist() == [2, 0, 2, 0, 0, 0]
     third.close()
 
 
@@ -152,16 +150,16 @@ def test_a_journal_shrinks_when_saved_and_says_the_same(tmp_path: Path) -> None:
     session = Session(tiny_volume(), [LIVER], folder=tmp_path)
     rng = np.random.default_rng(1)
     for _ in range(40):
-        session.set_slice(2, rng.integers(0, 2, SHAPE[1:], dtype=np.uint8))
+        session.paint.set_slice(2, rng.integers(0, 2, SHAPE[1:], dtype=np.uint8))
     assert session.folder is not None
     journal = session.folder / "journal"
-    before, paint = journal.stat().st_size, session.paint.copy()
+    before, paint = journal.stat().st_size, session.paint.mask.copy()
     session.save()
     assert journal.stat().st_size < before / 10
     session.close()
     again = Session.recover(tiny_volume(), tmp_path)
     assert again is not None
-    np.testing.assert_array_equal(again.paint, paint)
+    np.testing.assert_array_equal(again.paint.mask, paint)
     again.close()
 
 
@@ -172,7 +170,7 @@ def test_a_long_journal_is_rewritten_while_painting(
     session = Session(tiny_volume(), [LIVER], folder=tmp_path)
     rng = np.random.default_rng(1)
     for _ in range(200):
-        session.set_slice(2, rng.integers(0, 2, SHAPE[1:], dtype=np.uint8))
+        session.paint.set_slice(2, rng.integers(0, 2, SHAPE[1:], dtype=np.uint8))
     assert session.folder is not None
     assert (session.folder / "journal").stat().st_size < 6000
     session.close()
@@ -197,7 +195,7 @@ def test_the_disk_gets_every_record_within_a_second_or_two(
 
 def test_another_volume_finds_nothing(tmp_path: Path) -> None:
     with Session(tiny_volume(), folder=tmp_path) as session:
-        session.set_slice(0, block())
+        session.paint.set_slice(0, block())
     volume = tiny_volume()
     moved = np.array(volume.geometry.affine)
     moved[0, 3] += 1
@@ -216,7 +214,7 @@ def test_sessions_go_to_the_users_folder_by_default(
     monkeypatch.setenv("NAPARI_DIFFSEG_HOME", str(tmp_path))
     session = Session(tiny_volume())
     assert not any(tmp_path.iterdir())  # nothing to keep yet
-    session.set_slice(0, block())
+    session.paint.set_slice(0, block())
     assert session.folder is not None
     assert session.folder.is_relative_to(tmp_path / "sessions")
     session.close()
@@ -224,7 +222,7 @@ def test_sessions_go_to_the_users_folder_by_default(
 
 def test_an_unreadable_journal_is_left_as_it_is(tmp_path: Path) -> None:
     with Session(tiny_volume(), folder=tmp_path) as session:
-        session.set_slice(0, block())
+        session.paint.set_slice(0, block())
         assert session.folder is not None
         journal = session.folder / "journal"
     journal.write_bytes(b"garbage")
@@ -238,5 +236,5 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     session = Session(tiny_volume(), folder=tmp_path / "file")
     with pytest.raises(SessionError, match="cannot be saved here"):
-        session.set_slice(0, block())
-    assert session.state(0) == SliceState.PAINTED  # the paint itself is kept
+        session.paint.set_slice(0, block())
+    assert session.paint.state(0) == SliceState.PAINTED  # the paint itself is kept

@@ -19,42 +19,40 @@ from session_tools import (
     weights,
 )
 
-import napari_diffseg.session.learning as module
+import napari_diffseg.session.trainer as module
 from napari_diffseg.engine.annotations import TrainError
 from napari_diffseg.engine.progress import Progress
 from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import read_labels
 from napari_diffseg.network.segmenter import Segmenter
-from napari_diffseg.session.journal import SessionError
-from napari_diffseg.session.paint import SliceState
-from napari_diffseg.session.session import Session
+from napari_diffseg.session import Session, SessionError, SliceState
 
 
 def test_nothing_to_learn_from_is_said_before_training(session: Session) -> None:
     with pytest.raises(SessionError, match=r"Paint a structure on at least one slice, then Train"):
-        session.train(QUICK)
-    session.set_state(0, SliceState.PAINTED)
+        session.trainer.train(QUICK)
+    session.paint.set_state(0, SliceState.PAINTED)
     with pytest.raises(SessionError, match="Only background is painted"):
-        session.train(QUICK)
-    session.clear_slice(0)
-    session.set_slice(0, block(), SliceState.SCRIBBLED)
+        session.trainer.train(QUICK)
+    session.paint.clear_slice(0)
+    session.paint.set_slice(0, block(), SliceState.SCRIBBLED)
     with pytest.raises(SessionError, match="No background is painted"):
-        session.train(QUICK)
+        session.trainer.train(QUICK)
     with pytest.raises(SessionError, match="no model to continue from"):
-        session.train(QUICK, from_model=True)
+        session.trainer.train(QUICK, from_model=True)
     with pytest.raises(SessionError, match="no model yet"):
-        session.predict()
+        session.trainer.predict()
 
 
 def test_one_label_on_one_slice_trains_and_the_other_label_is_named(session: Session) -> None:
-    session.set_slice(1, block())
-    steps = list(session.train(QUICK))
+    session.paint.set_slice(1, block())
+    steps = list(session.trainer.train(QUICK))
     assert [step.note for step in steps if step.note] == ["No painted pixel yet: spleen."]
-    assert steps[-1].segmenter is session.segmenter
-    assert session.segmenter is not None
-    assert session.segmenter.labels == (LIVER,)
-    (made,) = session.rounds
+    assert steps[-1].segmenter is session.trainer.segmenter
+    assert session.trainer.segmenter is not None
+    assert session.trainer.segmenter.labels == (LIVER,)
+    (made,) = session.rounds.all
     assert (made.number, made.slices, made.iterations, made.parent) == (1, (1,), 2, None)
     assert made.settings == QUICK
     assert len(made.losses) == 2
@@ -62,72 +60,72 @@ def test_one_label_on_one_slice_trains_and_the_other_label_is_named(session: Ses
 
 
 def test_prediction_fills_every_slice_and_leaves_the_paint_alone(session: Session) -> None:
-    session.current = 4
-    session.set_slice(1, block())
-    session.set_slice(4, block())
-    list(session.train(QUICK))
-    paint = session.paint.copy()
-    order = [found.z for found in session.predict()]
+    session.trainer.current = 4
+    session.paint.set_slice(1, block())
+    session.paint.set_slice(4, block())
+    list(session.trainer.train(QUICK))
+    paint = session.paint.mask.copy()
+    order = [found.z for found in session.trainer.predict()]
     assert order[0] == 4
     assert sorted(order) == list(range(6))
-    assert (session.predicted == 1).all()
-    assert set(np.unique(session.prediction)) <= {0, 1}
-    assert session.confidence.max() <= 100
-    np.testing.assert_array_equal(session.paint, paint)
-    assert [found.z for found in session.predict(start=0)] == [0, 1, 2, 3, 4, 5]
+    assert (session.prediction.round_of == 1).all()
+    assert set(np.unique(session.prediction.mask)) <= {0, 1}
+    assert session.prediction.confidence.max() <= 100
+    np.testing.assert_array_equal(session.paint.mask, paint)
+    assert [found.z for found in session.trainer.predict(start=0)] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_a_stopped_training_keeps_the_model(session: Session, steps: int) -> None:
     trained(session)
-    before, prediction = weights(session.segmenter), session.prediction.copy()
-    training = session.train(replace(QUICK, iterations=50), from_model=True)
+    before, prediction = weights(session.trainer.segmenter), session.prediction.mask.copy()
+    training = session.trainer.train(replace(QUICK, iterations=50), from_model=True)
     for _ in range(steps):
         next(training)
     training.close()  # type: ignore[attr-defined]
-    assert len(session.rounds) == 1
-    for old, new in zip(before, weights(session.segmenter), strict=True):
+    assert len(session.rounds.all) == 1
+    for old, new in zip(before, weights(session.trainer.segmenter), strict=True):
         np.testing.assert_array_equal(old, new)
-    np.testing.assert_array_equal(session.prediction, prediction)
+    np.testing.assert_array_equal(session.prediction.mask, prediction)
 
 
 def test_a_finished_training_keeps_what_it_has_learnt(session: Session) -> None:
     trained(session)
-    before = weights(session.segmenter)
+    before = weights(session.trainer.segmenter)
     endless = replace(QUICK, iterations=None, seconds=None)
     seen = []
-    for progress in session.train(endless):
+    for progress in session.trainer.train(endless):
         seen.append(progress)
         if progress.stage == "learning" and progress.step == 3:
-            session.finish()
+            session.trainer.finish()
     assert (seen[-2].stage, seen[-2].step) == ("learning", 3)
-    made = session.rounds[1]
-    assert session.round == made
+    made = session.rounds.all[1]
+    assert session.trainer.round == made
     assert made.settings == endless
     assert made.iterations == sum(one.loss is not None for one in seen) > 2
-    changed = zip(before, weights(session.segmenter), strict=True)
+    changed = zip(before, weights(session.trainer.segmenter), strict=True)
     assert any(not np.array_equal(old, new) for old, new in changed)
     # The wish is over with its training.
-    list(session.train(QUICK))
-    assert session.rounds[2].iterations == 2
+    list(session.trainer.train(QUICK))
+    assert session.rounds.all[2].iterations == 2
 
 
 def test_finishing_a_training_at_once_keeps_the_model(session: Session) -> None:
     trained(session)
-    before = session.segmenter
-    training = session.train(QUICK)
-    session.finish()
+    before = session.trainer.segmenter
+    training = session.trainer.train(QUICK)
+    session.trainer.finish()
     with pytest.raises(TrainError, match="nothing was learnt yet"):
         list(training)
-    assert session.segmenter is before
-    assert len(session.rounds) == 1
+    assert session.trainer.segmenter is before
+    assert len(session.rounds.all) == 1
 
 
 def test_a_failing_training_keeps_the_model(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(session)
-    before = session.segmenter
+    before = session.trainer.segmenter
 
     def fails(*_: object) -> Iterator[Progress]:
         yield Progress("training", 1, None, 0.1, None, 0.5)
@@ -135,42 +133,42 @@ def test_a_failing_training_keeps_the_model(
 
     monkeypatch.setattr(module, "finetune", fails)
     with pytest.raises(RuntimeError, match="out of memory"):
-        list(session.train(QUICK))
-    assert session.segmenter is before
-    assert len(session.rounds) == 1
+        list(session.trainer.train(QUICK))
+    assert session.trainer.segmenter is before
+    assert len(session.rounds.all) == 1
 
 
 def test_training_works_on_the_paint_of_when_it_was_started(session: Session) -> None:
-    session.set_slice(1, block())
-    training = session.train(QUICK)
-    session.set_slice(2, block(2))
-    session.clear_slice(1)
+    session.paint.set_slice(1, block())
+    training = session.trainer.train(QUICK)
+    session.paint.set_slice(2, block(2))
+    session.paint.clear_slice(1)
     list(training)
-    assert session.rounds[0].slices == (1,)
-    assert session.segmenter is not None
-    assert session.segmenter.labels == (LIVER,)
+    assert session.rounds.all[0].slices == (1,)
+    assert session.trainer.segmenter is not None
+    assert session.trainer.segmenter.labels == (LIVER,)
 
 
 def test_going_on_from_the_model_keeps_what_it_knows(session: Session) -> None:
     trained(session)
-    session.rename_label(1, "Leber")
-    session.set_slice(2, block(2))
-    list(session.train(QUICK, from_model=True))
-    assert session.rounds[1].parent == 1
-    assert session.segmenter is not None
-    assert [label.name for label in session.segmenter.labels] == ["Leber", "spleen"]
-    list(session.train(QUICK))
-    assert session.rounds[2].parent is None
+    session.paint.rename_label(1, "Leber")
+    session.paint.set_slice(2, block(2))
+    list(session.trainer.train(QUICK, from_model=True))
+    assert session.rounds.all[1].parent == 1
+    assert session.trainer.segmenter is not None
+    assert [label.name for label in session.trainer.segmenter.labels] == ["Leber", "spleen"]
+    list(session.trainer.train(QUICK))
+    assert session.rounds.all[2].parent is None
 
 
 def test_a_stopped_prediction_keeps_the_earlier_slices(session: Session) -> None:
     trained(session)
-    list(session.train(replace(QUICK, seed=1)))
-    prediction = session.predict(start=0)
+    list(session.trainer.train(replace(QUICK, seed=1)))
+    prediction = session.trainer.predict(start=0)
     assert next(prediction).z == 0
     assert next(prediction).z == 1
     prediction.close()  # type: ignore[attr-defined]
-    assert session.predicted.tolist() == [2, 2, 1, 1, 1, 1]
+    assert session.prediction.round_of.tolist() == [2, 2, 1, 1, 1, 1]
 
 
 def test_paint_wins_over_the_prediction_in_the_exported_mask(
@@ -179,11 +177,11 @@ def test_paint_wins_over_the_prediction_in_the_exported_mask(
     with pytest.raises(SessionError, match="nothing to export"):
         session.export_mask(tmp_path / "mask.nii.gz")
     trained(session)
-    session.prediction[:] = 2
+    session.prediction.mask[:] = 2
     scribble = np.zeros(SHAPE[1:], np.uint8)
     scribble[0, 0], scribble[5, 5] = 255, 1
-    session.set_slice(2, scribble, SliceState.SCRIBBLED)
-    session.edit_prediction(3, block(1))
+    session.paint.set_slice(2, scribble, SliceState.SCRIBBLED)
+    session.prediction.edit(3, block(1))
     assert session.export_mask(tmp_path / "mask.nii.gz") == 0
 
     expected = np.full(SHAPE, 2, np.uint8)
@@ -196,7 +194,7 @@ def test_paint_wins_over_the_prediction_in_the_exported_mask(
 
 
 def test_slices_without_anything_are_counted_at_export(session: Session, tmp_path: Path) -> None:
-    session.set_slice(1, block())
+    session.paint.set_slice(1, block())
     assert session.export_mask(tmp_path / "mask.nii.gz") == 5
     with pytest.raises(VolumeError, match="does not exist"):
         session.export_mask(tmp_path / "missing" / "mask.nii.gz")
@@ -204,7 +202,7 @@ def test_slices_without_anything_are_counted_at_export(session: Session, tmp_pat
 
 def test_the_report_says_how_the_result_was_made(session: Session, tmp_path: Path) -> None:
     trained(session, seed=7)
-    list(session.validate(replace(QUICK, seed=7)))
+    list(session.trainer.validate(replace(QUICK, seed=7)))
     session.export_report(tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["seed"] == 7
@@ -224,32 +222,32 @@ def test_a_saved_model_predicts_another_volume_without_paint(
     session: Session, tmp_path: Path
 ) -> None:
     with pytest.raises(SessionError, match="no model to save"):
-        session.save_model(tmp_path / "model.safetensors")
+        session.trainer.save_model(tmp_path / "model.safetensors")
     trained(session)
-    session.rename_label(1, "Leber")
-    session.save_model(tmp_path / "model.safetensors")
+    session.paint.rename_label(1, "Leber")
+    session.trainer.save_model(tmp_path / "model.safetensors")
 
     other = Session(tiny_volume(seed=3), backbone=tiny_backbone(), folder=False)
-    other.load_model(tmp_path / "model.safetensors")
-    assert [label.name for label in other.labels] == ["Leber"]
-    list(other.predict())
-    assert (other.predicted == 1).all()
-    assert other.rounds[0].settings is None
-    other.set_slice(0, block())
-    list(other.train(QUICK, from_model=True))
-    assert other.rounds[1].parent == 1
+    other.trainer.load_model(tmp_path / "model.safetensors")
+    assert [label.name for label in other.paint.labels] == ["Leber"]
+    list(other.trainer.predict())
+    assert (other.prediction.round_of == 1).all()
+    assert other.rounds.all[0].settings is None
+    other.paint.set_slice(0, block())
+    list(other.trainer.train(QUICK, from_model=True))
+    assert other.rounds.all[1].parent == 1
 
 
 def test_a_colour_travels_to_mask_model_and_the_next_session(tmp_path: Path) -> None:
     session = Session(tiny_volume(), [LIVER], tiny_backbone(), folder=tmp_path / "sessions")
     trained(session)
-    session.recolour_label(1, (12, 34, 56))
+    session.paint.recolour_label(1, (12, 34, 56))
     with pytest.raises(SessionError, match="red, green and blue from 0 to 255"):
-        session.recolour_label(1, (12, 34, 256))
+        session.paint.recolour_label(1, (12, 34, 256))
     with pytest.raises(SessionError, match="no label with id 9"):
-        session.recolour_label(9, (1, 2, 3))
+        session.paint.recolour_label(9, (1, 2, 3))
     session.export_mask(tmp_path / "mask.seg.nrrd")
-    session.save_model(tmp_path / "model.safetensors")
+    session.trainer.save_model(tmp_path / "model.safetensors")
     session.close()
     again = Session.recover(tiny_volume(), tmp_path / "sessions", tiny_backbone())
     assert again is not None
@@ -257,7 +255,7 @@ def test_a_colour_travels_to_mask_model_and_the_next_session(tmp_path: Path) -> 
     for labels in (
         read_labels(tmp_path / "mask.seg.nrrd").labels,
         Segmenter.load(tmp_path / "model.safetensors").labels,
-        again.labels,
+        again.paint.labels,
     ):
         assert labels == (Label(1, "liver", (12, 34, 56)),)
 
@@ -265,21 +263,21 @@ def test_a_colour_travels_to_mask_model_and_the_next_session(tmp_path: Path) -> 
 def test_a_model_that_contradicts_the_labels_is_refused(session: Session, tmp_path: Path) -> None:
     trained(session)
     path = tmp_path / "model.safetensors"
-    session.save_model(path)
+    session.trainer.save_model(path)
     other = Session(tiny_volume(), [Label(1, "aorta", (1, 2, 3))], tiny_backbone(), folder=False)
     with pytest.raises(SessionError, match="label 1 is 'liver' in the model but 'aorta' here"):
-        other.load_model(path)
-    assert other.segmenter is None
-    assert [label.name for label in other.labels] == ["aorta"]
+        other.trainer.load_model(path)
+    assert other.trainer.segmenter is None
+    assert [label.name for label in other.paint.labels] == ["aorta"]
     nameless = Session(tiny_volume(), [Label(1, "label 1", (1, 2, 3))], folder=False)
-    nameless.load_model(path)
-    assert nameless.labels == (LIVER,)
+    nameless.trainer.load_model(path)
+    assert nameless.paint.labels == (LIVER,)
 
 
 def test_suggestions_come_from_the_session(session: Session) -> None:
     (first,) = session.suggest()
     assert first.z in {2, 3}
-    session.set_slice(0, block())
+    session.paint.set_slice(0, block())
     assert session.suggest()[0].z > 2
     trained(session)
     found = session.suggest(3)

@@ -1,0 +1,139 @@
+"""What the models predicted, slice by slice, and what the user has corrected in it."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_diffseg.engine.predict import SlicePrediction
+from napari_diffseg.session.journal import Record, SessionError
+from napari_diffseg.session.log import SessionLog
+from napari_diffseg.session.paint import Paint
+from napari_diffseg.session.rounds import StoredPrediction
+
+
+class Prediction:
+    """The prediction of one session; never trained on, and no paint unless accepted.
+
+    Parameters
+    ----------
+    paint
+        The session's paint; its labels are the ones that may be predicted.
+    log
+        Where changes are journalled.
+
+    Attributes
+    ----------
+    mask
+        uint8 ``(z, y, x)``: label ids.
+    confidence
+        uint8 ``(z, y, x)``: the probability of the label in percent.
+    round_of
+        uint16 ``(z,)``: the round whose model predicted each slice, 0 where none has.
+    edited
+        Slices whose prediction the user has corrected by hand and not yet accepted.
+    """
+
+    def __init__(self, paint: Paint, log: SessionLog) -> None:
+        self._paint, self._log = paint, log
+        self.mask: NDArray[np.uint8] = np.zeros_like(paint.mask)
+        self.confidence: NDArray[np.uint8] = np.zeros_like(paint.mask)
+        self.round_of: NDArray[np.uint16] = np.zeros(len(paint.mask), np.uint16)
+        self.edited: frozenset[int] = frozenset()
+
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        """Slices ``(z,)`` that a model has predicted, or the user has corrected."""
+        there = self.round_of > 0
+        there[list(self.edited)] = True
+        return there
+
+    def edit(self, z: int, mask: ArrayLike) -> None:
+        """Keep a prediction, or a preview of one, that the user has corrected.
+
+        It is not paint until it is accepted, but later predictions leave it alone until then.
+
+        Parameters
+        ----------
+        z
+            Slice index.
+        mask
+            Label ids ``(y, x)``, uint8; may be the very memory of :attr:`mask`.
+
+        Raises
+        ------
+        SessionError
+            If the mask does not fit.
+        """
+        plane = np.asarray(mask, np.uint8)
+        with self._log.lock:
+            z = self._paint.check(z)
+            if plane.shape != self.mask.shape[1:]:
+                raise SessionError(f"slice {z}: the mask {plane.shape} does not fit the volume")
+            self.mask[z] = plane
+            self.edited |= {z}
+            self._log.append(Record({"op": "edit", "z": z}, plane))
+
+    def put(self, found: SlicePrediction, number: int) -> bool:
+        """Take a slice that the model of round ``number`` predicted, unless it was edited.
+
+        Returns
+        -------
+        Whether it was taken. It is journalled with the other slices, by :meth:`log_round`.
+        """
+        with self._log.lock:
+            if found.z in self.edited:
+                return False
+            self.mask[found.z] = self._known(found.mask)
+            self.confidence[found.z] = found.confidence
+            self.round_of[found.z] = number
+            return True
+
+    def show(
+        self, number: int, stored: StoredPrediction, wanted: Container[int] | None = None
+    ) -> None:
+        """Put a round's stored prediction in place, but for the slices edited since."""
+        for z, mask, percent in zip(stored.slices, stored.mask, stored.confidence, strict=True):
+            if wanted is None or int(z) in wanted:
+                self.round_of[z] = number
+                self.confidence[z] = percent
+                if int(z) not in self.edited:
+                    self.mask[z] = self._known(mask)
+
+    def log_round(self, number: int, slices: list[int]) -> None:
+        """Journal which slices a round has predicted, once they are stored with it."""
+        with self._log.lock:
+            self._log.append(Record({"op": "predicted", "round": number, "slices": slices}))
+
+    def restore(self, number: int, stored: StoredPrediction | None) -> None:
+        """Show what a round predicted in the place of all that was not edited."""
+        with self._log.lock:
+            gone = np.ones(len(self.mask), bool)
+            gone[list(self.edited)] = False
+            self.round_of[gone], self.mask[gone], self.confidence[gone] = 0, 0, 0
+            self._log.append(Record({"op": "restore"}))
+            if stored is not None:
+                self.show(number, stored)
+                self.log_round(number, stored.slices.tolist())
+
+    def accepted(self, z: int) -> None:
+        """Note that a slice is paint now, so that later predictions need not spare it."""
+        self.edited -= {z}
+        self._log.append(Record({"op": "accepted", "z": z}))
+
+    def records(self) -> Iterator[Record]:
+        """The whole state, as the shortest journal that leads to it."""
+        for number in np.unique(self.round_of[self.round_of > 0]).tolist():
+            slices = np.flatnonzero(self.round_of == number).tolist()
+            yield Record({"op": "predicted", "round": number, "slices": slices})
+        for z in sorted(self.edited):
+            yield Record({"op": "edit", "z": z}, self.mask[z])
+
+    def _known(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a mask without the ids of structures that were removed."""
+        table = np.zeros(256, np.uint8)
+        for label in self._paint.labels:
+            table[label.id] = label.id
+        return table[mask]
