@@ -80,7 +80,8 @@ class Backbone:
     intensity
         HU range that the network was trained on.
     schedule
-        Noise schedule: ``cosine``, ``linear`` or ``cosine-beta`` (PAPER row 4).
+        Noise schedule: ``cosine``, ``linear`` or ``cosine-beta`` (arXiv 2402.15216v2
+        names contradicting ones).
     card
         Data, licences, steps, losses and limits, as JSON values.
     """
@@ -146,7 +147,7 @@ def _entries(source: str, place: Path) -> Iterator[BackboneEntry]:
             for name, line in known.items()
         ]
     except (tomllib.TOMLDecodeError, LookupError, TypeError) as error:
-        raise BackboneError(f"{registry}: damaged ({error}); mend or delete it") from error
+        raise BackboneError(f"{registry}: damaged ({error}); fix or delete it") from error
     yield from entries
     if not registry.exists():
         for path in sorted(place.glob("*.safetensors")):
