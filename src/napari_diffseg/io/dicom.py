@@ -110,12 +110,7 @@ def list_series(folder: str | Path) -> tuple[Series, ...]:
 def read_series(folder: Path, series: str | None = None) -> tuple[NDArray[Any], Geometry, str]:
     """Read one CT series as HU in canonical order, its geometry, and a name that identifies nobody.
 
-    Parameters
-    ----------
-    folder
-        Searched with the folders in it.
-    series
-        Series instance UID or series number; needed when there are several.
+    The folders inside are searched, too; several series need a series instance UID or number.
 
     Raises
     ------

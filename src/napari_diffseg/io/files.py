@@ -78,15 +78,6 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -
     VolumeError
         If an output is an input, lies over a file of an input folder, is named twice, is no
         regular file, or cannot be made in its folder.
-
-    Examples
-    --------
-    >>> ct = getfixture("tmp_path") / "ct.nii"
-    >>> _ = ct.write_bytes(b"")
-    >>> check_outputs([ct.with_name("mask.nii")], [ct])
-    >>> check_outputs([ct], [ct])
-    Traceback (most recent call last):
-    napari_diffseg.io.geometry.VolumeError: ...ct.nii: would be overwritten, and it is ...
     """
     sources = [part for path in inputs if path is not None for part in (path, *_data_files(path))]
     written: list[Path] = []
