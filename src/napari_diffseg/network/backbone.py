@@ -26,6 +26,7 @@ from platformdirs import user_data_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from napari_diffseg.io.files import atomic_write
 from napari_diffseg.network.unet import UNet, UNetConfig
 
 _METADATA = "napari-diffseg"
@@ -226,15 +227,10 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[st
 def write_tensors(
     path: Path, tensors: dict[str, torch.Tensor], key: str, header: dict[str, Any]
 ) -> None:
-    """Write tensors and a JSON header to a temporary file, then rename it to ``path``."""
-    temporary = path.with_name(path.name + ".part")
+    """Write tensors and a JSON header, whole or not at all."""
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    temporary.unlink(missing_ok=True)
-    temporary.touch()
-    mode = temporary.stat().st_mode  # what the umask grants; safetensors gives the owner only
-    save_file(owned, temporary, metadata={key: json.dumps(header)})
-    temporary.chmod(mode)
-    os.replace(temporary, path)
+    with atomic_write(path) as part:
+        save_file(owned, part, metadata={key: json.dumps(header)})
 
 
 def build_unet(config: dict[str, Any]) -> UNet:
@@ -279,7 +275,7 @@ def load_backbone(which: str | Path | None = None, verified: bool = True) -> Bac
 
 
 def save_backbone(path: Path, backbone: Backbone, dtype: torch.dtype = torch.float16) -> None:
-    """Write a backbone as one safetensors file (temporary name, then renamed)."""
+    """Write a backbone as one safetensors file, whole or not at all."""
     header = {
         "config": asdict(backbone.unet.config),
         "intensity": asdict(backbone.intensity),
@@ -316,11 +312,9 @@ def import_backbone(path: Path) -> BackboneEntry:
     folder = home() / "backbones"
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / source.path.name
-    temporary = target.with_name(target.name + ".part")
-    shutil.copyfile(source.path, temporary)
-    os.replace(temporary, target)
+    with atomic_write(target) as part:
+        shutil.copyfile(source.path, part)
     lines = [registry_line(p) for p in sorted(folder.glob("*.safetensors"))]
-    part = folder / "registry.toml.part"
-    part.write_text("\n".join(lines))
-    os.replace(part, folder / "registry.toml")
+    with atomic_write(folder / "registry.toml") as part:
+        part.write_text("\n".join(lines))
     return next(e for e in _entries("imported", folder) if e.path == target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from napari_diffseg.engine import metrics
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.files import atomic_write
 from napari_diffseg.network.segmenter import Segmenter, SegmenterError
 from napari_diffseg.session.journal import SessionError
 
@@ -184,9 +184,8 @@ class Rounds:
             self._models[round_.number] = segmenter
         else:
             if registration is not None and registration is not self.registration:
-                buffer = io.BytesIO()
-                np.savez(buffer, up=registration.up, down=registration.down)
-                _write(self.folder / _MOTION, buffer.getvalue())
+                with atomic_write(self.folder / _MOTION) as part:
+                    np.savez(part, up=registration.up, down=registration.down)
             segmenter.save(self._file(round_.number, ".safetensors"))
         self.registration = registration or self.registration
         self.put(round_)
@@ -194,8 +193,8 @@ class Rounds:
     def put(self, round_: Round) -> None:
         """Write a round's description, in the place of one with the same number."""
         if self.folder is not None:
-            text = json.dumps(asdict(round_), indent=1)
-            _write(self._file(round_.number, ".json"), text.encode())
+            with atomic_write(self._file(round_.number, ".json")) as part:
+                part.write_text(json.dumps(asdict(round_), indent=1))
         others = [other for other in self.all if other.number != round_.number]
         self.all = tuple(sorted([*others, round_], key=lambda r: r.number))
 
@@ -236,7 +235,8 @@ class Rounds:
         if self.folder is None:
             self._predictions[number] = buffer.getvalue()
         else:
-            _write(self._file(number, ".npz"), buffer.getvalue())
+            with atomic_write(self._file(number, ".npz")) as part:
+                part.write_bytes(buffer.getvalue())
 
     def prediction(self, number: int) -> Stored | None:
         """Return what a round's model predicted, or ``None`` when nothing was stored."""
@@ -269,12 +269,3 @@ class Rounds:
         changed[pair[0].slices[in_a]] = (first != second).sum(axis=(1, 2))
         dice = metrics.dice(first, second, ids)
         return Comparison({key: value for key, value in dice.items() if value == value}, changed)
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
