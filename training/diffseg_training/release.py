@@ -73,7 +73,7 @@ def release(source: Path, folder: Path, settings: ReleaseSettings) -> Path:
     staged.chmod(0o644)
     os.replace(staged, path)
     if settings.samples:
-        released = load_backbone(path, verified=False)
+        released = load_backbone(path)
         wanted = SampleSettings(count=settings.samples, steps=settings.steps)
         done = [g.hu for g in generate(released, wanted) if g.hu is not None]
         for extra in write_figures(folder, np.concatenate(done), f"{settings.name}-samples"):

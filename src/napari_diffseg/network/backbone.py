@@ -241,16 +241,14 @@ def build_unet(config: dict[str, Any]) -> UNet:
     return UNet(UNetConfig(**tuples))
 
 
-def load_backbone(which: str | Path | None = None, verified: bool = True) -> Backbone:
-    """Load a backbone.
+def load_backbone(which: str | Path | None = None) -> Backbone:
+    """Load a backbone; its SHA-256 is checked first, where a registry has it.
 
     Parameters
     ----------
     which
         A name from :func:`list_backbones`, a ``.safetensors`` file, a folder with one, or
         ``None`` for the one that is shipped.
-    verified
-        Check the SHA-256 first, where a registry has it.
 
     Raises
     ------
@@ -258,8 +256,7 @@ def load_backbone(which: str | Path | None = None, verified: bool = True) -> Bac
         If it is not found, is damaged, or does not fit the network it describes.
     """
     entry = _resolve(which)
-    if verified:
-        verify(entry)
+    verify(entry)
     tensors, header = read_tensors(entry.path, _METADATA)
     try:
         unet = build_unet(header["config"])
