@@ -28,7 +28,7 @@ from diffseg_training.config import load_recipe
 from diffseg_training.cost import network_cost
 from diffseg_training.release import load_trained
 from diffseg_training.settings import Recipe
-from diffseg_training.train import Trainer
+from diffseg_training.train import Pretrainer
 from napari_diffseg.network.backbone import save_backbone
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -47,7 +47,7 @@ def pretrain(recipe: Recipe, store: Path, run: Path, seconds: float) -> tuple[Pa
     """Train for `seconds` of processor time; return the averaged network's file and its steps."""
     run.mkdir(parents=True, exist_ok=True)
     settings = replace(recipe.train, log_every=1, threads=1, validate_every=10**9, keep_every=0)
-    trainer = Trainer(replace(recipe, train=settings), store, run)
+    trainer = Pretrainer(replace(recipe, train=settings), store, run)
     began = time.process_time()
     for _ in trainer.run():
         if time.process_time() - began > seconds:

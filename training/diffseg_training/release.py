@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from diffseg_training.generate import generate, write_figures
 from diffseg_training.settings import PretrainError, ReleaseSettings, SampleSettings
 from diffseg_training.store import SliceStore
 from diffseg_training.validate import validate_backbone
+from napari_diffseg.io.files import atomic_write
 from napari_diffseg.network.backbone import Backbone, load_backbone, registry_line, save_backbone
 
 
@@ -64,14 +64,12 @@ def release(source: Path, folder: Path, settings: ReleaseSettings) -> Path:
     backbone = replace(backbone, name=settings.name, card=card)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{settings.name}.safetensors"
-    staged = folder / f"{settings.name}.safetensors.new"
-    save_backbone(staged, backbone, torch.float16)
-    size = staged.stat().st_size / 1e6
-    if size > settings.megabytes:
-        staged.unlink()
-        raise PretrainError(f"{path}: {size:.1f} MB is over {settings.megabytes:g} MB")
-    staged.chmod(0o644)
-    os.replace(staged, path)
+    with atomic_write(path) as part:
+        save_backbone(part, backbone, torch.float16)
+        size = part.stat().st_size / 1e6
+        if size > settings.megabytes:
+            raise PretrainError(f"{path}: {size:.1f} MB is over {settings.megabytes:g} MB")
+        part.chmod(0o644)
     if settings.samples:
         released = load_backbone(path, verified=False)
         wanted = SampleSettings(count=settings.samples, steps=settings.steps)
@@ -218,6 +216,5 @@ def _register(folder: Path, path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -77,7 +77,7 @@ class PrepareSettings:
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class PretrainSettings:
     """How the network is trained; the defaults are the papers' (PAPER row 4).
 
     Attributes
@@ -290,5 +290,5 @@ class Recipe:
     name: str
     unet: UNetConfig = field(default_factory=UNetConfig)
     prepare: PrepareSettings = field(default_factory=PrepareSettings)
-    train: TrainSettings = field(default_factory=TrainSettings)
+    train: PretrainSettings = field(default_factory=PretrainSettings)
     sources: tuple[Source, ...] = ()

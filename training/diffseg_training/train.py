@@ -30,8 +30,8 @@ from diffseg_training.cost import network_cost
 from diffseg_training.data import Draws, Shard
 from diffseg_training.diffusion import add_noise, signal_levels
 from diffseg_training.memory import keep_freed_memory
-from diffseg_training.progress import TrainProgress, mean_loss
-from diffseg_training.settings import PretrainError, Recipe, TrainSettings
+from diffseg_training.progress import PretrainProgress, mean_loss
+from diffseg_training.settings import PretrainError, PretrainSettings, Recipe
 from diffseg_training.start import intensity_of, origin, summary
 from diffseg_training.store import SliceStore
 from diffseg_training.validate import validate, validation_images
@@ -42,7 +42,7 @@ from napari_diffseg.network.unet import Stage, UNet
 BEST = "best.safetensors"
 
 
-class Trainer:
+class Pretrainer:
     """One run of pre-training, resumed where ``out`` holds a checkpoint.
 
     Parameters
@@ -142,7 +142,7 @@ class Trainer:
         """Ask the run to save and end after the current step."""
         self.stopped = True
 
-    def run(self) -> Iterator[TrainProgress]:
+    def run(self) -> Iterator[PretrainProgress]:
         """Train to the last iteration, yielding at every logged or validated step."""
         settings, header = self.settings, self.header
         first, steps = header.step, settings.iterations
@@ -175,7 +175,7 @@ class Trainer:
                 mean = float(self._mean(losses)) / (step - since)
                 now = time.perf_counter()
                 wall, done = now - logged, step - since
-                progress = TrainProgress(
+                progress = PretrainProgress(
                     step=step,
                     steps=steps,
                     loss=mean,
@@ -265,7 +265,7 @@ class Trainer:
 
         return validate(predict, self.held, self.levels, max(1, self.settings.batch // 2))
 
-    def _record(self, progress: TrainProgress, rate: float, writer: SummaryWriter) -> None:
+    def _record(self, progress: PretrainProgress, rate: float, writer: SummaryWriter) -> None:
         history = self.header.history
         history["train"].append([progress.step, progress.loss])
         for name, value in (
@@ -304,13 +304,13 @@ class Trainer:
         save_backbone(self.out / BEST, self._backbone(), torch.float32)
 
 
-def train(recipe: Recipe, data: Path, out: Path) -> Iterator[TrainProgress]:
-    """Train a recipe to its last iteration; see :class:`Trainer`."""
+def train(recipe: Recipe, data: Path, out: Path) -> Iterator[PretrainProgress]:
+    """Train a recipe to its last iteration; see :class:`Pretrainer`."""
     out.mkdir(parents=True, exist_ok=True)
-    yield from Trainer(recipe, data, out).run()
+    yield from Pretrainer(recipe, data, out).run()
 
 
-def learning_rate(step: int, settings: TrainSettings) -> float:
+def learning_rate(step: int, settings: PretrainSettings) -> float:
     """Learning rate of a step (from 0), falling linearly to the last step (PAPER row 4)."""
     share = step / max(1, settings.iterations - 1)
     return settings.learning_rate + share * (settings.final_learning_rate - settings.learning_rate)
@@ -332,7 +332,7 @@ def _recompute_stages(net: UNet) -> None:
             )
 
 
-def _join(settings: TrainSettings) -> tuple[torch.device, int, int]:
+def _join(settings: PretrainSettings) -> tuple[torch.device, int, int]:
     """Device, rank and number of processes; joins the group where torchrun started several."""
     device = pick_device(settings.device)
     world = int(os.environ.get("WORLD_SIZE", "1"))

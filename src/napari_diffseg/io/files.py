@@ -5,12 +5,38 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from napari_diffseg.io.geometry import VolumeError
 
 _HEADER_BYTES = 1 << 16
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Write a file so that it is never half there.
+
+    Parameters
+    ----------
+    path
+        The file. What stands there stays until the new content is safely on the disk.
+
+    Yields
+    ------
+    Path
+        A temporary file in the same folder, with the same ending, to be written; it takes the
+        name of `path` when the block ends, and is removed when the block raises.
+    """
+    part = path.with_name(f".part{os.getpid()}-{path.name}")
+    try:
+        yield part
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -> None:

@@ -1,4 +1,4 @@
-"""``napari-diffseg-benchmark``: the arena, the papers' tables, and preparation of public sets."""
+"""``napari-diffseg-benchmark``: methods inside volumes, the papers' tables, and measurements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0 when everything was written; 1 with one line on standard error for a mistake that the
-        user can mend; 2 for wrong use. Rows that fail are recorded and do not change it.
+        user can fix; 2 for wrong use. Rows that fail are recorded and do not change it.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -54,28 +54,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    arena = commands.add_parser("arena", help="few-slice methods inside each volume")
-    arena.add_argument("--volumes", nargs="+", required=True, type=Path, metavar="PATH")
-    arena.add_argument("--slices", type=numbers(int), default=(1, 2, 4, 8, 16))
-    arena.add_argument("--budgets", type=numbers(float), default=(10.0, 30.0, 60.0, 120.0))
-    arena.add_argument("--methods", type=numbers(str), help="names; see the command methods")
-    arena.add_argument(
+    one = commands.add_parser("in-volume", help="few-slice methods inside each volume")
+    one.add_argument("--volumes", nargs="+", required=True, type=Path, metavar="PATH")
+    one.add_argument("--slices", type=numbers(int), default=(1, 2, 4, 8, 16))
+    one.add_argument("--budgets", type=numbers(float), default=(10.0, 30.0, 60.0, 120.0))
+    one.add_argument("--methods", type=numbers(str), help="names; see the command methods")
+    one.add_argument(
         "--protocols",
         type=numbers(str),
         default=("in-volume",),
         help="in-volume, scribbles, cross-volume; comma-separated",
     )
-    arena.add_argument(
+    one.add_argument(
         "--source",
         type=int,
         metavar="N",
         help="cross-volume: painted slices of the other volume; all labelled ones by default",
     )
-    arena.add_argument("--seeds", type=numbers(int), default=(0,))
-    arena.add_argument("--side", type=int, help="pixels along the model grid")
-    arena.add_argument("--absent", choices=("leave-out", "papers"), default="leave-out")
-    _sweep_options(arena)
-    arena.set_defaults(run=_arena)
+    one.add_argument("--seeds", type=numbers(int), default=(0,))
+    one.add_argument("--side", type=int, help="pixels along the model grid")
+    one.add_argument("--absent", choices=("leave-out", "papers"), default="leave-out")
+    _sweep_options(one)
+    one.set_defaults(run=_in_volume)
 
     table = commands.add_parser("table", help="the papers' tables on labelled scans")
     table.add_argument("--profile", choices=("flare22", "mini"), required=True)
@@ -142,12 +142,12 @@ def _sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="threads of each row")
 
 
-def _arena(arguments: argparse.Namespace) -> int:
-    from diffseg_training.benchmark.arena import DEFAULT_METHODS, PROTOCOLS, Arena
+def _in_volume(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.in_volume import DEFAULT_METHODS, PROTOCOLS, InVolumeSweep
 
     if unknown := set(arguments.protocols) - set(PROTOCOLS):
         raise ValueError(f"no protocol {', '.join(sorted(unknown))}: use {', '.join(PROTOCOLS)}")
-    specs = Arena(
+    specs = InVolumeSweep(
         volumes=tuple(arguments.volumes),
         slices=arguments.slices,
         budgets=arguments.budgets,
@@ -164,8 +164,8 @@ def _arena(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.learning_rates import LearningRates
     from diffseg_training.benchmark.profiles import Sweep
-    from diffseg_training.benchmark.rates import Rates
 
     specs = Sweep(
         profile=arguments.profile,
@@ -178,18 +178,18 @@ def _table(arguments: argparse.Namespace) -> int:
         large=arguments.large,
         steps=arguments.steps,
         budget=arguments.budget,
-        rates=Rates.read(arguments.rates) if arguments.rates else None,
+        rates=LearningRates.read(arguments.rates) if arguments.rates else None,
     ).specs()
     return _reported(specs, arguments)
 
 
 def _rates(arguments: argparse.Namespace) -> int:
-    from diffseg_training.benchmark.arena import Arena
     from diffseg_training.benchmark.datasets import find_scans
-    from diffseg_training.benchmark.rates import TUNED, Rates, specs
+    from diffseg_training.benchmark.in_volume import InVolumeSweep
+    from diffseg_training.benchmark.learning_rates import TUNED, LearningRates, specs
     from diffseg_training.benchmark.sweeps import read_rows
 
-    arena = Arena(
+    planned = InVolumeSweep(
         volumes=tuple(arguments.volumes),
         slices=arguments.slices,
         budgets=(arguments.budget,),
@@ -199,9 +199,9 @@ def _rates(arguments: argparse.Namespace) -> int:
         small=not arguments.full,
         device=arguments.device,
     )
-    _sweep(specs(arena), arguments)
+    _sweep(specs(planned), arguments)
     patients = {one.name: one.patient for one in find_scans(arguments.volumes)}
-    found = Rates.of(read_rows(arguments.output / "rows.jsonl"), patients)
+    found = LearningRates.of(read_rows(arguments.output / "rows.jsonl"), patients)
     print(found.table())
     print(found.write(arguments.output / "rates.json"))
     return 0

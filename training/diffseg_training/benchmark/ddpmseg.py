@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from diffseg_training.benchmark.grids import segmented, square_grid, training_pairs
 from diffseg_training.benchmark.supervised import share_left
-from diffseg_training.benchmark.tasks import Budget, Outcome, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, LearningBudget, Outcome
 from diffseg_training.diffusion import add_noise, signal_levels
 from napari_diffseg.network.backbone import Backbone, load_backbone
 from napari_diffseg.network.device import autocast, pick_device
@@ -35,7 +35,7 @@ _BATCH = 256
 
 
 def ddpm_seg(
-    task: Task,
+    task: BenchmarkTask,
     backbone: str | Path | None = None,
     side: int | None = None,
     voters: int = 10,
@@ -86,7 +86,7 @@ def ddpm_seg(
             described,
             targets,
             len(task.labels) + 1,
-            Budget(seconds, task.budget.iterations),
+            LearningBudget(seconds, task.budget.iterations),
             voter,
             1e-3 * rate,
         )
@@ -169,7 +169,7 @@ def _sampled(classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _train_voter(
-    described: Tensor, targets: Tensor, classes: int, budget: Budget, seed: int, rate: float
+    described: Tensor, targets: Tensor, classes: int, budget: LearningBudget, seed: int, rate: float
 ) -> tuple[nn.Module, int]:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)

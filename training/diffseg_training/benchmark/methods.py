@@ -12,7 +12,7 @@ from typing import Any
 from diffseg_training.benchmark import baselines
 from diffseg_training.benchmark.networks import NETWORKS
 from diffseg_training.benchmark.registration import registration
-from diffseg_training.benchmark.tasks import Mask, Outcome, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, Mask, Outcome
 from napari_diffseg.io.volume import Volume
 
 
@@ -76,7 +76,7 @@ class Method:
 
     name: str
     title: str
-    run: Callable[[Task, Options], Outcome]
+    run: Callable[[BenchmarkTask, Options], Outcome]
     budgeted: bool = True
     across: bool = True
     backbone: bool = False
@@ -107,7 +107,7 @@ BASELINES: dict[str, Callable[[Volume, baselines.PaintedSlices], Mask]] = {
 
 
 def _on_own_slices(
-    method: Callable[[Volume, baselines.PaintedSlices], Mask], task: Task, options: Options
+    method: Callable[[Volume, baselines.PaintedSlices], Mask], task: BenchmarkTask, options: Options
 ) -> Outcome:
     (example,) = task.train
     if any(volume is not example.volume for volume in task.test):
@@ -115,7 +115,7 @@ def _on_own_slices(
     return Outcome(tuple(method(volume, example.painted) for volume in task.test))
 
 
-def _forest(which: str, task: Task, options: Options) -> Outcome:
+def _forest(which: str, task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark import forests
 
     if which == "handmade":
@@ -123,31 +123,31 @@ def _forest(which: str, task: Task, options: Options) -> Outcome:
     return forests.backbone_forest(task, options.backbone, side=options.side or 128)
 
 
-def _convpaint(task: Task, options: Options) -> Outcome:
+def _convpaint(task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.convpaint import convpaint
 
     return convpaint(task, side=options.side or 128)
 
 
-def _network(name: str, task: Task, options: Options) -> Outcome:
+def _network(name: str, task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.supervised import train_network
 
     return train_network(task, name, options.side or 128, options.small, options.rate)
 
 
-def _ddpm_seg(task: Task, options: Options) -> Outcome:
+def _ddpm_seg(task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.ddpmseg import ddpm_seg
 
     return ddpm_seg(task, options.backbone, options.side, rate=options.rate)
 
 
-def _nnunet(task: Task, options: Options) -> Outcome:
+def _nnunet(task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.nnunet import nnunet_2d
 
     return nnunet_2d(task, options.rate)
 
 
-def _diffseg(settings: dict[str, Any], task: Task, options: Options) -> Outcome:
+def _diffseg(settings: dict[str, Any], task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.ours import diffseg
 
     return diffseg(task, backbone=options.backbone, side=options.side, **settings)
@@ -242,7 +242,7 @@ def find_method(name: str) -> Method:
     )
 
 
-def timed(method: Method, task: Task, options: Options) -> tuple[Outcome, float]:
+def timed(method: Method, task: BenchmarkTask, options: Options) -> tuple[Outcome, float]:
     """Run a method and measure its wall time in seconds."""
     began = time.perf_counter()
     outcome = method.run(task, options)

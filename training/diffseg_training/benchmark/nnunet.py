@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from diffseg_training.benchmark.tasks import Mask, Outcome, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, Mask, Outcome
 
 DATASET = "Dataset001_Painted"
 
@@ -24,7 +24,7 @@ class NnunetError(ValueError):
     """nnU-Net is not installed, cannot do the task, or failed."""
 
 
-def nnunet_2d(task: Task, rate: float = 1.0) -> Outcome:
+def nnunet_2d(task: BenchmarkTask, rate: float = 1.0) -> Outcome:
     """Plan, train and predict with nnU-Net's 2D configuration.
 
     Every painted slice becomes a training case of one slice; nnU-Net plans, augments and trains
@@ -84,7 +84,7 @@ def nnunet_2d(task: Task, rate: float = 1.0) -> Outcome:
     return Outcome(tuple(masks), fitted, steps, answer["about"], stages)
 
 
-def write_raw(task: Task, folder: Path) -> None:
+def write_raw(task: BenchmarkTask, folder: Path) -> None:
     """Write painted slices and tested volumes as nnU-Net's raw data.
 
     Labels become 1, 2, ... in the order of the task's labels, as nnU-Net wants them. What is not

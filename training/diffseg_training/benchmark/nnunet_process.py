@@ -22,7 +22,7 @@ def train(order: dict[str, Any]) -> tuple[Any, dict[str, dict[str, float]]]:
     from nnunetv2.run.run_training import get_trainer_from_args
 
     from diffseg_training.benchmark.supervised import share_left
-    from diffseg_training.benchmark.tasks import Budget
+    from diffseg_training.benchmark.tasks import LearningBudget
 
     began = time.perf_counter()
     torch.manual_seed(order["seed"])
@@ -36,7 +36,7 @@ def train(order: dict[str, Any]) -> tuple[Any, dict[str, dict[str, float]]]:
     trainer.disable_checkpointing = True
     trainer.on_train_start()
     trainer.network.train()
-    budget = Budget(order["seconds"], order["iterations"])
+    budget = LearningBudget(order["seconds"], order["iterations"])
     steps, planned = 0, time.perf_counter() - began
     began += planned
     while (left := share_left(budget, steps, time.perf_counter() - began)) > 0:

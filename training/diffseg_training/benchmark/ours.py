@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from diffseg_training.benchmark.tasks import Example, Outcome, Task, stacked
+from diffseg_training.benchmark.tasks import BenchmarkTask, Example, Outcome, stacked
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.settings import TrainSettings
@@ -22,7 +22,7 @@ Stages = dict[str, dict[str, float]]
 
 
 def diffseg(
-    task: Task,
+    task: BenchmarkTask,
     recipe: Literal["app", "paper"] = "app",
     strategy: Strategy = "linear",
     timestep: int | None = None,

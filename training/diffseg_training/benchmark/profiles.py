@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from diffseg_training.benchmark.arena import title_of
 from diffseg_training.benchmark.datasets import (
     ScanFiles,
     digest,
@@ -16,6 +15,8 @@ from diffseg_training.benchmark.datasets import (
     find_scans,
     labels_of,
 )
+from diffseg_training.benchmark.in_volume import title_of
+from diffseg_training.benchmark.learning_rates import LearningRates
 from diffseg_training.benchmark.methods import find_method
 from diffseg_training.benchmark.protocols import (
     Presence,
@@ -25,7 +26,6 @@ from diffseg_training.benchmark.protocols import (
     presence,
     split_patients,
 )
-from diffseg_training.benchmark.rates import Rates
 from diffseg_training.benchmark.rows import RowSpec, weights_digest
 from diffseg_training.benchmark.tables import (
     Row,
@@ -156,7 +156,7 @@ class Sweep:
     large: str | None = None
     steps: int | None = None
     budget: float | None = None
-    rates: Rates | None = None
+    rates: LearningRates | None = None
 
     def specs(self) -> list[RowSpec]:
         """All rows."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from diffseg_training.benchmark import figures, tables
-from diffseg_training.benchmark.arena import machines, title_of
+from diffseg_training.benchmark.in_volume import machines, title_of
 from diffseg_training.benchmark.machine import REFERENCE_GFLOPS
 from diffseg_training.benchmark.reports import ReportError, write_text
 from diffseg_training.benchmark.sweeps import read_rows

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from diffseg_training.benchmark import figures, profiles, tables
-from diffseg_training.benchmark.arena import report, title_of
 from diffseg_training.benchmark.datasets import find_names, find_scans, labels_of
+from diffseg_training.benchmark.in_volume import report, title_of
 from diffseg_training.benchmark.sweeps import read_rows
+from napari_diffseg.io.files import atomic_write
 
 
 class ReportError(ValueError):
@@ -32,7 +32,7 @@ def write_reports(folder: Path) -> Iterator[Path]:
     yield write_text(folder / "rows.csv", tables.to_csv(rows))
     within = [row for row in rows if row["protocol"] != "cross-patient"]
     if within:
-        yield write_text(folder / "arena.md", report(within))
+        yield write_text(folder / "in-volume.md", report(within))
     inside = [row for row in rows if row["protocol"] == "in-volume"]
     across = [row for row in rows if row["protocol"] == "cross-patient"]
     if across:
@@ -107,7 +107,6 @@ def _split(rows: list[tables.Row]) -> dict[tuple[str, int], list[tables.Row]]:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a file so that it is never half there."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path

@@ -25,6 +25,7 @@ import numpy as np
 
 from diffseg_training.benchmark.datasets import ScanFiles
 from diffseg_training.benchmark.protocols import Split
+from napari_diffseg.io.files import atomic_write
 
 if TYPE_CHECKING:
     from diffseg_training.benchmark.tasks import Outcome, Scan
@@ -204,7 +205,7 @@ def _figures(spec: RowSpec, masks: Path | None) -> dict[str, Any]:
     from diffseg_training.benchmark import machine
     from diffseg_training.benchmark.datasets import labels_of
     from diffseg_training.benchmark.methods import MethodError, Options, find_method, timed
-    from diffseg_training.benchmark.tasks import Budget, make_task, score
+    from diffseg_training.benchmark.tasks import LearningBudget, make_task, score
     from napari_diffseg.network.device import pick_device
 
     method = find_method(spec.method)
@@ -215,7 +216,7 @@ def _figures(spec: RowSpec, masks: Path | None) -> dict[str, Any]:
     device = pick_device(spec.device)
     gflops = machine.product_rate(device)
     seconds = None if spec.budget is None else machine.real_seconds(spec.budget, gflops)
-    budget = Budget(seconds if spec.iterations is None else None, spec.iterations)
+    budget = LearningBudget(seconds if spec.iterations is None else None, spec.iterations)
     task = make_task(spec.split, scans, labels, budget, spec.seed, spec.device)
     options = Options(spec.backbone, spec.side, spec.small, spec.rate)
     outcome, wall = timed(method, task, options)
@@ -272,9 +273,8 @@ def _main() -> None:
     raw = json.loads(order.read_text())
     masks = Path(raw["masks"]) if raw["masks"] else None
     row = compute(RowSpec.from_json(raw["spec"]), masks)
-    part = answer.with_suffix(".part")
-    part.write_text(json.dumps(row))
-    os.replace(part, answer)
+    with atomic_write(answer) as part:
+        part.write_text(json.dumps(row), encoding="utf-8")
 
 
 if __name__ == "__main__":

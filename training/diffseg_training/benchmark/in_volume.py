@@ -1,4 +1,4 @@
-"""The arena: volumes × painted slices × budgets × methods, inside each volume."""
+"""The in-volume benchmark: volumes × painted slices × budgets × methods, inside each volume."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DEFAULT_METHODS = (
 
 
 @dataclass(frozen=True)
-class Arena:
+class InVolumeSweep:
     """What to compare.
 
     Attributes
@@ -145,8 +145,8 @@ def title_of(name: str) -> str:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """Write the arena as Markdown: a table for each volume and number of slices."""
-    parts = ["# Arena", "", _preamble(rows)]
+    """Write the in-volume benchmark as Markdown: a table for each volume and number of slices."""
+    parts = ["# In-volume benchmark", "", _preamble(rows)]
     for protocol in ("in-volume", "scribbles"):
         parts += _inside([row for row in rows if row["protocol"] == protocol], protocol)
     if gained := gains(rows, title_of):
