@@ -45,4 +45,4 @@ test-benchmarks: .venv-benchmarks/.ready
 clean:
 	rm -rf .venv .venv-benchmarks build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis
-	find src training models tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src training models tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from diffseg_training import checkpoint
 from diffseg_training.config import load_recipe
+from diffseg_training.extra import missing_extra
 from diffseg_training.settings import (
     ConvertSettings,
     EvaluateSettings,
@@ -24,14 +25,19 @@ from diffseg_training.settings import (
 from napari_diffseg.cli.options import add_settings, settings_from
 from napari_diffseg.network.backbone import Backbone, Intensity, load_backbone, save_backbone
 
+PROGRAM = "napari-diffseg-pretrain"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
+    if lacking := missing_extra():
+        print(f"{PROGRAM}: error: {lacking}", file=sys.stderr)
+        return 1
     options = _parser().parse_args(argv)
     try:
         options.run(options)
     except (ValueError, OSError) as error:
-        print(f"napari-diffseg-pretrain: error: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -39,9 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="napari-diffseg-pretrain", description="Pre-train CT diffusion backbones."
-    )
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Pre-train CT diffusion backbones.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     one = commands.add_parser("prepare", help="turn volumes into a store of slices")

@@ -1,4 +1,4 @@
-"""``make demo``: the main job on the sample CT without a screen, beside what it has to beat.
+"""``make demo``: the main job on the sample CT, headless, beside what it has to beat.
 
 Four slices that hold every organ count as painted; the rest of the labelled range is the test.
 Ours runs through the very command ``napari-diffseg segment``.
@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffseg_training.benchmark.baselines import nearest_copy, random_walker, shape_interpolation
+from diffseg_training.benchmark.figures import pyplot
 from diffseg_training.benchmark.protocols import in_volume, presence
+from diffseg_training.extra import missing_extra
 from napari_diffseg.cli import main as napari_diffseg
 from napari_diffseg.cli.console import duration, figure, table
 from napari_diffseg.engine.metrics import dice, mean_of
@@ -180,11 +182,9 @@ def draw(given: Given, mask: Mask, path: Path) -> None:
     path
         PNG to write.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.lines import Line2D
+
+    plt = pyplot()
 
     columns = 3
     at = np.linspace(0, len(given.test) - 1, min(_SHOWN, len(given.test)) + 2)[1:-1]
@@ -235,6 +235,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder to write")
     parser.add_argument("--seconds", default="60", help="seconds of training, for ours and scratch")
     args = parser.parse_args(argv)
+    if lacking := missing_extra():
+        print(f"demo: error: {lacking}", file=sys.stderr)
+        return 1
     sample = Sample(sample_volume_path(), sample_labels_path(), sample_names_path())
     try:
         demonstrate(sample, args.output, ("--seconds", args.seconds))

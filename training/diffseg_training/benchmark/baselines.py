@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.segmentation import random_walker as walk
 
 if TYPE_CHECKING:
     from napari_diffseg.io.volume import Volume
@@ -147,6 +146,9 @@ def random_walker(
     -----
     Grady, "Random walks for image segmentation", IEEE TPAMI 2006, as implemented by scikit-image.
     """
+    # Only here: the module is imported before it is known whether the extra is installed.
+    from skimage import segmentation
+
     seeds = _seeds(volume, painted)
     dense = isinstance(painted, Mapping) or all(one.full for one in painted)
     result = np.zeros(seeds.shape, np.uint8)
@@ -159,7 +161,7 @@ def random_walker(
     if len(values) > 2 and not labels.all():
         image = np.clip(volume.hu[box].astype(np.float32), *window) / (window[1] - window[0])
         spacing = np.array(volume.geometry.spacing) * (1, step, step)
-        labels = walk(
+        labels = segmentation.random_walker(
             ndimage.uniform_filter(image, (1, step, step))[thin],
             labels,
             beta=beta or (30_000.0 if dense else 1_000.0),
@@ -170,9 +172,9 @@ def random_walker(
     elif len(values) == 2:
         labels = np.ones_like(labels)
     shape = result[box].shape
-    walked = values[np.maximum(labels, 0)].repeat(step, axis=1).repeat(step, axis=2)
-    edge = [(0, max(0, want - have)) for want, have in zip(shape, walked.shape, strict=True)]
-    result[box] = np.pad(walked, edge, "edge")[:, : shape[1], : shape[2]]
+    found = values[np.maximum(labels, 0)].repeat(step, axis=1).repeat(step, axis=2)
+    edge = [(0, max(0, want - have)) for want, have in zip(shape, found.shape, strict=True)]
+    result[box] = np.pad(found, edge, "edge")[:, : shape[1], : shape[2]]
     result = np.where(seeds > 0, seeds, result)
     result[result == _BACKGROUND] = 0
     return result

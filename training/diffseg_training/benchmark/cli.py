@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,8 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from diffseg_training.benchmark.rows import RowSpec
+from diffseg_training.extra import missing_extra
 
 PROGRAM = "napari-diffseg-benchmark"
+
+_MEASUREMENTS = {
+    "gain": "what pre-training brings at a few painted slices",
+    "variants": "what variants of a pre-training configuration are worth",
+    "growth": "how pre-training's time and memory grow with the slices",
+    "speed": "where the seconds and the memory of predicting a volume go",
+    "latency": "how long the window's event loop is held up by training",
+}
+"""Commands with a module each, which has their options."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,10 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when everything was written; 1 with one line on standard error for a mistake that the
         user can fix; 2 for wrong use. Rows that fail are recorded and do not change it.
     """
-    arguments = _parser().parse_args(argv)
+    if lacking := missing_extra():
+        print(f"{PROGRAM}: error: {lacking}", file=sys.stderr)
+        return 1
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser(words).parse_args(words)
     try:
         code: int = arguments.run(arguments)
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         if arguments.debug:
             raise
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
@@ -49,7 +64,7 @@ def numbers(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return parse
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -128,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
 
     methods = commands.add_parser("methods", help="list the methods")
     methods.set_defaults(run=_methods)
+
+    for name, about in _MEASUREMENTS.items():
+        one = commands.add_parser(name, help=about, description=about)
+        if name in words:
+            # Its options come from a module that imports torch, which takes seconds.
+            importlib.import_module(f"diffseg_training.benchmark.{name}").add_options(one)
     return parser
 
 

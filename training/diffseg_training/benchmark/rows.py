@@ -176,8 +176,7 @@ def run_row(spec: RowSpec, masks: Path | None = None, limit: float | None = None
             try:
                 _, messages = process.communicate(timeout=limit)
             except BaseException as reason:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                _kill(process)
                 if not isinstance(reason, subprocess.TimeoutExpired):
                     raise
                 return {**spec.heading(), "error": f"took more than {limit:g} s and was ended"}
@@ -188,6 +187,15 @@ def run_row(spec: RowSpec, masks: Path | None = None, limit: float | None = None
         code = process.returncode
         why = f"signal {-code}" if code < 0 else f"exit {code}"
         return {**spec.heading(), "error": f"the process ended with {why}: {last}"}
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a process and, where the system knows sessions, all that it has started."""
+    if sys.platform == "win32":
+        process.kill()
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def compute(spec: RowSpec, masks: Path | None = None) -> dict[str, Any]:
