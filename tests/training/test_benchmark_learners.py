@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from diffseg_training.benchmark import nnunet, ours
-from diffseg_training.benchmark.ddpmseg import Describer, ddpm_seg
+from diffseg_training.benchmark.ddpmseg import PixelFeatures, ddpm_seg
 from diffseg_training.benchmark.forests import backbone_forest, handmade_forest
 from diffseg_training.benchmark.grids import square_grid, task_intensity, training_pairs
 from diffseg_training.benchmark.methods import METHODS, MethodError, Options, find_method
@@ -90,19 +90,19 @@ def test_ddpm_seg_learns_and_shares_its_steps(backbone: Path) -> None:
     assert _dice(outcome.masks[0], truth) > 0.6
 
 
-def test_ddpm_seg_describes_the_same_pixel_alike_in_any_company(backbone: Path) -> None:
+def test_ddpm_seg_features_of_a_pixel_do_not_depend_on_other_pixels(backbone: Path) -> None:
     from napari_diffseg.network.backbone import load_backbone
 
-    describe = Describer(load_backbone(backbone), torch.device("cpu"), seed=0)
+    features = PixelFeatures(load_backbone(backbone), torch.device("cpu"), seed=0)
     image = torch.rand(1, 1, 32, 32)
     pixels = torch.cartesian_prod(torch.arange(32), torch.arange(32))
-    everything = torch.cat(list(describe(image, pixels)))
-    few = torch.cat(list(describe(image, pixels[[5, 700]])))
+    everything = torch.cat(list(features(image, pixels)))
+    few = torch.cat(list(features(image, pixels[[5, 700]])))
     torch.testing.assert_close(few, everything[[5, 700]])
     # The finest of the maps is read at pixel centres: no interpolation blurs it.
     assert everything.shape == (
         1024,
-        3 * sum(describe.unet.decoder_channels[b] for b in describe.blocks),
+        3 * sum(features.unet.decoder_channels[b] for b in features.blocks),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PretrainProgress:
-    """What a logged step tells.
+    """Figures of a logged step.
 
     Attributes
     ----------

@@ -160,8 +160,8 @@ class Pretrainer:
         begun = logged = saved = time.perf_counter()
         since, inside, losses = first, 0.0, torch.zeros((), device=self.device)
         for step in range(first + 1, steps + 1):
-            rate = learning_rate(step - 1, settings)
-            loss, spent = self._step(batches, rate)
+            lr = learning_rate(step - 1, settings)
+            loss, spent = self._step(batches, lr)
             losses += loss
             inside += spent
             validated = None
@@ -187,7 +187,7 @@ class Pretrainer:
                     validation=validated,
                 )
                 if writer:
-                    self._record(progress, rate, writer)
+                    self._record(progress, lr, writer)
                 logged, since, inside = now, step, 0.0
                 losses.zero_()
                 yield progress
@@ -205,11 +205,11 @@ class Pretrainer:
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def _step(self, batches: Iterator[Any], rate: float) -> tuple[Tensor, float]:
+    def _step(self, batches: Iterator[Any], lr: float) -> tuple[Tensor, float]:
         """Do one optimiser step; return its mean loss and the seconds spent in the network."""
         settings, total = self.settings, torch.zeros((), device=self.device)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
         self.optimiser.zero_grad()
         spent = 0.0
         for part in range(settings.accumulate):
@@ -265,12 +265,12 @@ class Pretrainer:
 
         return validate(predict, self.held, self.levels, max(1, self.settings.batch // 2))
 
-    def _record(self, progress: PretrainProgress, rate: float, writer: SummaryWriter) -> None:
+    def _record(self, progress: PretrainProgress, lr: float, writer: SummaryWriter) -> None:
         history = self.header.history
         history["train"].append([progress.step, progress.loss])
         for name, value in (
             ("loss/train", progress.loss),
-            ("learning rate", rate),
+            ("learning rate", lr),
             ("speed/slices a second", progress.slices_per_second),
             ("speed/GFLOP a second", progress.gflops),
             ("speed/share outside the network", progress.outside),
@@ -311,7 +311,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> Iterator[PretrainProgress]:
 
 
 def learning_rate(step: int, settings: PretrainSettings) -> float:
-    """Learning rate of a step (from 0), falling linearly to the last step (PAPER row 4)."""
+    """Learning rate of a step (from 0), falling linearly to the last step."""
     share = step / max(1, settings.iterations - 1)
     return settings.learning_rate + share * (settings.final_learning_rate - settings.learning_rate)
 

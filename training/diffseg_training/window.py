@@ -17,6 +17,7 @@ import numpy as np
 from napari_diffseg.io.labels import load_names
 from napari_diffseg.io.sample import sample_labels_path, sample_names_path, sample_volume_path
 from napari_diffseg.io.volume import read_labels, read_volume
+from napari_diffseg.session.paint import SliceState
 
 if TYPE_CHECKING:
     from napari_diffseg.gui.panel import Panel
@@ -120,8 +121,12 @@ class SampleWindow:
                 painted[label_id] = session.add_label(name).id
         for z in slices:
             paint.data[z] = painted[self.truth[z]]
-        self.workspace.recolour()
         self.workspace.truth.flush()
+        for z in slices:
+            # What does not come from a stroke in view is taken for scribbles.
+            self.workspace.go(z)
+            self.workspace.truth.set_state(SliceState.PAINTED)
+        self.workspace.recolour()
 
     def close(self) -> None:
         """Close the viewer and remove the temporary folder."""

@@ -136,10 +136,15 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     report.set_defaults(run=lambda a: _write_report(a.folder))
 
     publish = commands.add_parser("publish", help="a sweep as a page: tables, curves and rows")
-    publish.add_argument("folder", type=Path, help="the folder of a sweep")
+    publish.add_argument("source", type=Path, help="the folder of a sweep, or a file of rows")
     publish.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     publish.add_argument("--name", default="mini", help="name of the page")
     publish.set_defaults(run=_publish)
+
+    figures = commands.add_parser("figures", help="pages and README again, from their rows")
+    figures.add_argument("--docs", type=Path, default=Path("docs/benchmarks"), metavar="FOLDER")
+    figures.add_argument("--readme", type=Path, default=Path("README.md"), metavar="FILE")
+    figures.set_defaults(run=_figures)
 
     methods = commands.add_parser("methods", help="list the methods")
     methods.set_defaults(run=_methods)
@@ -288,7 +293,15 @@ def _write_report(folder: Path) -> int:
 def _publish(arguments: argparse.Namespace) -> int:
     from diffseg_training.benchmark.publish import publish
 
-    for path in publish(arguments.folder, arguments.output, arguments.name):
+    for path in publish(arguments.source, arguments.output, arguments.name):
+        print(path)
+    return 0
+
+
+def _figures(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.documentation import renew
+
+    for path in renew(arguments.docs, arguments.readme):
         print(path)
     return 0
 

@@ -152,8 +152,8 @@ def report(rows: Sequence[Row]) -> str:
     if gained := gains(rows, title_of):
         parts += ["## From a model of another volume: Dice, and the gain over the backbone", ""]
         parts += [gained, ""]
-    if sure := calibrations(rows, title_of):
-        parts += ["## Confidence", "", sure, ""]
+    if calibrated := calibrations(rows, title_of):
+        parts += ["## Confidence", "", calibrated, ""]
     if broken := failures(rows):
         parts += ["## Failed rows", "", broken]
     return "\n".join(parts)

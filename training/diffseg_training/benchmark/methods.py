@@ -32,14 +32,14 @@ class Options:
         Pixels along the model grid; each method's default otherwise.
     small
         Rival networks in their small variant for a CPU.
-    rate
+    learning_rate_factor
         Learning rate of a rival, as a multiple of its authors'.
     """
 
     backbone: str | Path | None = None
     side: int | None = None
     small: bool = True
-    rate: float = 1.0
+    learning_rate_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Method:
     tuned
         Whether its learning rate is a setting of the benchmark.
     own_grid
-        Whether it chooses its model grid itself, unless told one.
+        Whether it chooses its model grid itself where none is set.
     """
 
     name: str
@@ -132,19 +132,23 @@ def _convpaint(task: BenchmarkTask, options: Options) -> Outcome:
 def _network(name: str, task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.supervised import train_network
 
-    return train_network(task, name, options.side or 128, options.small, options.rate)
+    return train_network(
+        task, name, options.side or 128, options.small, options.learning_rate_factor
+    )
 
 
 def _ddpm_seg(task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.ddpmseg import ddpm_seg
 
-    return ddpm_seg(task, options.backbone, options.side, rate=options.rate)
+    return ddpm_seg(
+        task, options.backbone, options.side, learning_rate_factor=options.learning_rate_factor
+    )
 
 
 def _nnunet(task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.nnunet import nnunet_2d
 
-    return nnunet_2d(task, options.rate)
+    return nnunet_2d(task, options.learning_rate_factor)
 
 
 def _diffseg(settings: dict[str, Any], task: BenchmarkTask, options: Options) -> Outcome:
@@ -155,7 +159,10 @@ def _diffseg(settings: dict[str, Any], task: BenchmarkTask, options: Options) ->
 
 _OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "ours": ("Ours (app recipe)", {"recipe": "app", "strategy": "linear"}),
-    "app-scratch": ("Prior and network from scratch", {"recipe": "app", "strategy": "scratch"}),
+    "app-scratch": (
+        "Propagated labels and network from scratch",
+        {"recipe": "app", "strategy": "scratch"},
+    ),
     "decoder": ("Ours, decoder (paper)", {"recipe": "paper", "strategy": "decoder"}),
     "linear": ("Ours, linear (paper)", {"recipe": "paper", "strategy": "linear"}),
     "scratch": ("From scratch (paper)", {"recipe": "paper", "strategy": "scratch"}),
@@ -163,7 +170,7 @@ _OURS: dict[str, tuple[str, dict[str, Any]]] = {
 _WIDE_HEAD = 256
 for _name in ("decoder", "linear", "scratch"):
     _title, _settings = _OURS[_name]
-    for _size in "ml":  # PAPER row 9; S is the plain name, L the same head on a larger backbone
+    for _size in "ml":  # sizes of arXiv 2402.15216v2, Table 2; S is the plain name
         _OURS[f"{_name}-{_size}"] = (
             f"{_title}, {_size.upper()}",
             {**_settings, "hidden": _WIDE_HEAD},

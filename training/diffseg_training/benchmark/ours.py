@@ -67,13 +67,13 @@ def diffseg(
     segmenter, stages = _fit(example, task.labels, start, settings, hidden)
     masks, confidence = [], []
     for volume in task.test:
-        # Painted slices tell of their own volume only.
+        # Labels are propagated from painted slices to their own volume only.
         painted = example.painted if volume is example.volume else ()
-        mask, sure = (np.zeros(volume.hu.shape, np.uint8) for _ in range(2))
+        mask, percent = (np.zeros(volume.hu.shape, np.uint8) for _ in range(2))
         for one in predict(segmenter, volume, painted, device=task.device):
-            mask[one.z], sure[one.z] = one.mask, one.confidence
+            mask[one.z], percent[one.z] = one.mask, one.confidence
         masks.append(mask)
-        confidence.append(sure)
+        confidence.append(percent)
     return Outcome(
         tuple(masks),
         sum(stage["seconds"] for stage in stages.values()),

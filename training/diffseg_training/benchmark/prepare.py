@@ -31,7 +31,7 @@ ORGANS = {
     "duodenum": 12,
     "left kidney": 13,
 }
-"""Ids of FLARE22, the papers' (PAPER row 1)."""
+"""Ids of FLARE22, which arXiv 2402.15216v2 uses."""
 
 FLARE22_COUNTS = {"unlabelled": 207_029, "train": 3_879, "test": 915}
 """Transverse slices that the papers count."""

@@ -66,7 +66,7 @@ class Profile:
     ----------
     amounts
         Painted slices: a number, or a share of the training slices; with its optimiser steps
-        (PAPER row 11), or ``None`` where nominal seconds decide.
+        as in arXiv 2402.15216v2, or ``None`` where nominal seconds decide.
     budget
         Nominal seconds of learning, where steps do not decide.
     side
@@ -74,7 +74,7 @@ class Profile:
     small
         Rival networks in their small variant.
     timesteps
-        Of the ablation (PAPER row 14).
+        Of the ablation (arXiv 2402.15216v2, Table 2).
     inside
         Also paint and test inside each volume.
     absent

@@ -55,8 +55,10 @@ class RowSpec:
         ``machine.REFERENCE_GFLOPS``. ``None`` where iterations are given or nothing is learnt.
     iterations
         Optimiser steps.
-    backbone, side, small, rate
+    backbone, side, small
         See :class:`methods.Options`.
+    rate
+        Learning rate, as a multiple of its authors'; the field's name is part of every key.
     weights
         Hash of the backbone's file, for methods that use one.
     device
@@ -162,9 +164,15 @@ def run_row(spec: RowSpec, masks: Path | None = None, limit: float | None = None
         One JSON line of results. A row that failed has ``error`` and no figures.
     """
     with tempfile.TemporaryDirectory(prefix="diffseg-row-") as folder:
-        order, answer = Path(folder) / "spec.json", Path(folder) / "row.json"
-        order.write_text(json.dumps({"spec": spec.to_json(), "masks": masks and str(masks)}))
-        command = [sys.executable, "-m", "diffseg_training.benchmark.rows", str(order), str(answer)]
+        request, result = Path(folder) / "spec.json", Path(folder) / "row.json"
+        request.write_text(json.dumps({"spec": spec.to_json(), "masks": masks and str(masks)}))
+        command = [
+            sys.executable,
+            "-m",
+            "diffseg_training.benchmark.rows",
+            str(request),
+            str(result),
+        ]
         # A session of its own: whatever ends the row also ends the processes that it started.
         with subprocess.Popen(
             command,
@@ -180,9 +188,9 @@ def run_row(spec: RowSpec, masks: Path | None = None, limit: float | None = None
                 if not isinstance(reason, subprocess.TimeoutExpired):
                     raise
                 return {**spec.heading(), "error": f"took more than {limit:g} s and was ended"}
-        if answer.exists():
-            result: dict[str, Any] = json.loads(answer.read_text())
-            return result
+        if result.exists():
+            row: dict[str, Any] = json.loads(result.read_text())
+            return row
         last = (messages.strip().splitlines() or ["no message"])[-1]
         code = process.returncode
         why = f"signal {-code}" if code < 0 else f"exit {code}"
@@ -266,22 +274,22 @@ def _calibration(
 
     body = np.zeros((101, 2), np.int64)
     whole = np.zeros((101, 2), np.int64)
-    for one, mask, sure in zip(spec.split.test, outcome.masks, outcome.confidence, strict=True):
+    for one, mask, percent in zip(spec.split.test, outcome.masks, outcome.confidence, strict=True):
         scan, tested = scans[one.scan], list(one.slices)
         y0, y1, x0, x1 = body_box(scan.volume.hu)
         truth = only(scan.reference, [label.id for label in labels])
-        arrays = mask[tested], truth[tested], sure[tested]
+        arrays = mask[tested], truth[tested], percent[tested]
         whole += tallied(*arrays)
         body += tallied(*(array[:, y0:y1, x0:x1] for array in arrays))
     return calibration([("body", body), ("slice", whole)])
 
 
 def _main() -> None:
-    order, answer = map(Path, sys.argv[1:])
-    raw = json.loads(order.read_text())
+    request, result = map(Path, sys.argv[1:])
+    raw = json.loads(request.read_text())
     masks = Path(raw["masks"]) if raw["masks"] else None
     row = compute(RowSpec.from_json(raw["spec"]), masks)
-    with atomic_write(answer) as part:
+    with atomic_write(result) as part:
         part.write_text(json.dumps(row), encoding="utf-8")
 
 

@@ -24,7 +24,11 @@ BATCH = 4
 
 
 def train_network(
-    task: BenchmarkTask, name: str, side: int = 128, small: bool = True, rate: float = 1.0
+    task: BenchmarkTask,
+    name: str,
+    side: int = 128,
+    small: bool = True,
+    learning_rate_factor: float = 1.0,
 ) -> Outcome:
     """Train one of :data:`networks.NETWORKS` on the painted slices and segment.
 
@@ -38,7 +42,7 @@ def train_network(
         Pixels along the square model grid.
     small
         The variant for a CPU instead of the authors' size.
-    rate
+    learning_rate_factor
         Learning rate, as a multiple of the authors'.
 
     Notes
@@ -55,7 +59,7 @@ def train_network(
     began = time.perf_counter()
     intensity = task_intensity(task)
     images, classes = (one.to(device) for one in training_pairs(task, side, intensity))
-    highest = rate * spec.learning_rate
+    highest = learning_rate_factor * spec.learning_rate
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=1e-5)
     generator = torch.Generator().manual_seed(task.seed)
     network.train()
