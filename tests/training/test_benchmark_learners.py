@@ -20,6 +20,7 @@ from diffseg_training.benchmark.networks import NETWORKS, ImageNetInput, Network
 from diffseg_training.benchmark.supervised import augmented, share_left, train_network
 from diffseg_training.benchmark.tasks import BenchmarkTask, Example, LearningBudget
 from napari_diffseg.engine.annotations import PaintedSlice
+from napari_diffseg.engine.predict import predict
 from napari_diffseg.io.geometry import Geometry
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
@@ -129,19 +130,24 @@ def test_our_recipes_run_on_the_same_task(backbone: Path) -> None:
         assert "tiny" in outcome.note
 
 
-def test_size_m_has_the_wider_head(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    widths = []
-    real = ours.predict
+@pytest.mark.parametrize(
+    ("name", "hidden", "timestep"),
+    [("linear", 128, 0), ("linear-m", 256, 0), ("decoder-l@300", 256, 300), ("scratch", 128, 0)],
+)
+def test_names_choose_the_width_of_the_head_and_the_timestep(
+    name: str, hidden: int, timestep: int, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[Segmenter] = []
 
-    def seen(segmenter: Segmenter, *arguments: object, **more: object) -> Iterator[object]:
-        widths.append(segmenter.config.hidden)
-        yield from real(segmenter, *arguments, **more)
+    def follow(segmenter: Segmenter, *arguments: object, **more: object) -> Iterator[object]:
+        trained.append(segmenter)
+        return predict(segmenter, *arguments, **more)
 
-    monkeypatch.setattr(ours, "predict", seen)
+    monkeypatch.setattr(ours, "predict", follow)
     task, _ = _made(LearningBudget(iterations=1))
-    for name in ("linear", "linear-m"):
-        find_method(name).run(task, Options(backbone=backbone))
-    assert widths == [128, 256]
+    find_method(name).run(task, Options(backbone=backbone))
+    assert [(one.config.hidden, one.config.timestep) for one in trained] == [(hidden, timestep)]
+    assert find_method(name).large == ("-l" in name)
 
 
 def test_nnunet_gets_what_scribbles_leave_open_as_its_ignore_label(tmp_path: Path) -> None:
