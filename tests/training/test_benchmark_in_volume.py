@@ -164,7 +164,7 @@ def test_gains_compare_the_same_paint_seed_and_budget() -> None:
 
 def test_the_product_is_measured_in_the_networks_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cpu")
-    # A clock that gains a quarter of a second at each look: four products in a second.
+    # A clock that gains a quarter of a second at each look: three products fit in a second.
     ticks = count()
     monkeypatch.setattr(machine.time, "perf_counter", lambda: next(ticks) / 4)
     assert machine.product_rate(device, 1.0) == pytest.approx(3 * 2 * 1024**3 / 1e9)

@@ -166,6 +166,9 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     error = capsys.readouterr().err
     assert error.startswith("napari-diffseg-benchmark: error: ")
     assert error.count("\n") == 1
+    wrong = ["--volumes", str(tmp_path), "-o", str(tmp_path), "--protocols", "in-volume,sideways"]
+    assert main(["in-volume", *wrong]) == 1
+    assert "no protocol sideways: use in-volume, scribbles" in capsys.readouterr().err
     assert main(["methods"]) == 0
     assert "Swin UNETR" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:

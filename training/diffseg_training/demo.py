@@ -1,4 +1,4 @@
-"""``make demo``: the main job on the sample CT, headless, beside what it has to beat.
+"""``make demo``: the main job on the sample CT, headless, beside the baselines.
 
 Four slices that hold every organ count as painted; the rest of the labelled range is the test.
 Ours runs through the very command ``napari-diffseg segment``.

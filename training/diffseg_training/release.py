@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from diffseg_training import checkpoint
+from diffseg_training.benchmark.tables import markdown
 from diffseg_training.checkpoint import Header
 from diffseg_training.cost import network_cost
 from diffseg_training.generate import generate, write_figures
@@ -118,11 +119,9 @@ def _figures(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    names = list(rows[0])
-    cells = [["" if row[name] is None else str(row[name]) for name in names] for row in rows]
-    lines = [names, ["---"] * len(names), *cells]
-    return [f"| {' | '.join(line)} |" for line in lines]
+def _table(rows: list[dict[str, Any]]) -> str:
+    cells = [["" if value is None else str(value) for value in row.values()] for row in rows]
+    return markdown(list(rows[0]), cells)
 
 
 def _thinned(history: list[Any], most: int = 40) -> list[Any]:
@@ -189,7 +188,7 @@ def card_text(settings: ReleaseSettings, card: dict[str, Any], size: float) -> s
             "",
         ]
     if "few_shot" in card:
-        lines += ["## Few-shot figures", "", *_table(card["few_shot"]), ""]
+        lines += ["## Few-shot figures", "", _table(card["few_shot"])]
     if settings.samples:
         lines += [
             "## Generated slices",

@@ -1,4 +1,4 @@
-"""How fast this machine is right now, and how much memory a process has needed."""
+"""Speed of this machine at the moment, and memory that a process has needed."""
 
 from __future__ import annotations
 

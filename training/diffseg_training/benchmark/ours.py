@@ -36,7 +36,7 @@ def diffseg(
     ----------
     task
         What to learn from and what to segment. Slices of several volumes are stacked. Where
-        there are volumes to start from, a model is learnt from them first, with the same budget.
+        there are volumes to start from, a model is trained on them first, with the same budget.
     recipe, strategy, timestep
         See :class:`napari_diffseg.engine.finetune.TrainSettings`.
     hidden

@@ -70,7 +70,7 @@ def publish(source: Path, output: Path, name: str) -> Iterator[Path]:
         for budget in budgets:
             at = [row for row in own if row["budget"] in (None, budget)]
             parts += _tables(at, f", {budget:g} nominal seconds" if several else "")
-        for (amount, tests), some in tables.grouped(_tested(own), "amount", "tested").items():
+        for (tests, amount), some in tables.by_test(own, "amount").items():
             if _several(some):
                 parts += [f"### Dice against nominal seconds, {tests}, {amount}", ""]
                 parts += [tables.by_budget(some, title_of), ""]
@@ -129,7 +129,7 @@ def _amounts(rows: Sequence[Row], budget: float | None) -> set[int]:
 
 def _tables(rows: Sequence[Row], at: str) -> list[str]:
     parts = [f"### Dice in percent{at}", "", tables.by_amount(rows, title_of, "dice", 100), ""]
-    tests = tables.grouped(_tested(rows), "tested")
+    tests = tables.by_test(rows)
     if len(tests) > 1:
         for (tested,), own in tests.items():
             parts += [f"### Dice in percent, {tested}{at}", ""]
@@ -151,10 +151,6 @@ def _fewest(rows: Sequence[Row]) -> tuple[str, list[Row]]:
     done = tables.finished(rows)
     amount: str = min(done, key=lambda row: row["slices"])["amount"]
     return amount, [row for row in done if row["amount"] == amount]
-
-
-def _tested(rows: Sequence[Row]) -> list[Row]:
-    return [{**row, "tested": "+".join(row["test"])} for row in rows]
 
 
 def _preamble(rows: Sequence[Row], name: str) -> str:

@@ -38,14 +38,12 @@ def write_reports(folder: Path) -> Iterator[Path]:
     if across:
         papers = all(map(profiles.as_in_the_papers, across))
         yield write_text(folder / "papers.md", profiles.report(across, published=papers))
-    for (test, count), own in _split(tables.finished(inside)).items():
+    for (test, count), own in tables.by_test(tables.finished(inside), "slices").items():
         if any(row["budget"] is not None for row in own):
             path = folder / f"dice-seconds-{test}-{count}.png"
             figures.curve(own, "budget", path, title_of)
             yield path
-    for (test,), own in tables.grouped(
-        [{**row, "where": "+".join(row["test"])} for row in tables.finished(inside)], "where"
-    ).items():
+    for (test,), own in tables.by_test(tables.finished(inside)).items():
         if len({row["slices"] for row in own}) > 1:
             path = folder / f"dice-slices-{test}.png"
             figures.curve(own, "slices", path, title_of)
@@ -96,13 +94,6 @@ def write_panels(
             path = folder / f"panels-{scan}-{split}.png"
             figures.panels(scans[scan], labels, drawn, shown, path)
             yield path
-
-
-def _split(rows: list[tables.Row]) -> dict[tuple[str, int], list[tables.Row]]:
-    groups: dict[tuple[str, int], list[tables.Row]] = {}
-    for row in rows:
-        groups.setdefault(("+".join(row["test"]), row["slices"]), []).append(row)
-    return groups
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -71,7 +71,7 @@ class BenchmarkTask:
     device
         ``auto``, ``cpu`` or ``cuda``.
     start
-        Painted slices of other volumes, from which a model is learnt to start from.
+        Painted slices of other volumes, on which the starting model is trained.
     """
 
     labels: tuple[Label, ...]
