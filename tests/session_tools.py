@@ -56,7 +56,12 @@ def predicting(mask: NDArray[np.uint8]) -> Callable[..., Iterator[SlicePredictio
     """Stand in for the engine's ``predict``: this mask on every slice, 80 % sure."""
 
     def predict(
-        model: object, volume: object, painted: object, start: int, device: str
+        model: object,
+        volume: object,
+        painted: object,
+        start: int,
+        device: str,
+        registration: object,
     ) -> Iterator[SlicePrediction]:
         confidence = np.full(SHAPE[1:], 80, np.uint8)
         for z in sorted(range(SHAPE[0]), key=lambda z: abs(z - start)):

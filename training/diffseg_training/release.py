@@ -70,9 +70,8 @@ def release(source: Path, folder: Path, settings: ReleaseSettings) -> Path:
         size = part.stat().st_size / 1e6
         if size > settings.megabytes:
             raise PretrainError(f"{path}: {size:.1f} MB is over {settings.megabytes:g} MB")
-        part.chmod(0o644)
     if settings.samples:
-        released = load_backbone(path, verified=False)
+        released = load_backbone(path)
         wanted = SampleSettings(count=settings.samples, steps=settings.steps)
         done = [g.hu for g in generate(released, wanted) if g.hu is not None]
         for extra in write_figures(folder, np.concatenate(done), f"{settings.name}-samples"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from napari_diffseg.engine.annotations import TrainError
 from napari_diffseg.engine.metrics import mean_of
 from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.settings import TrainSettings
-from napari_diffseg.io.files import check_outputs
+from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.labels import Label, LabelMap, labels_for, load_names
 from napari_diffseg.io.volume import Volume, read_labels, read_volume, stem, write_mask
@@ -250,15 +249,12 @@ def _quality_table(session: Session) -> str:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write under a temporary name, read again, rename."""
+    """Write, read again, and only then give the file its name."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        if part.read_text(encoding="utf-8") != text:
-            raise SegmentError(f"{path}: reads back differently; check the disk")
-        os.replace(part, path)
+        with atomic_write(path) as part:
+            part.write_text(text, encoding="utf-8")
+            if part.read_text(encoding="utf-8") != text:
+                raise SegmentError(f"{path}: reads back differently; check the disk")
     except OSError as error:
         raise SegmentError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Painted slices: what the user says of the volume."""
+"""Painted slices: what the user says about the volume."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_diffseg.io.labels import Label
+from napari_diffseg.io.labels import Label, class_indices
 from napari_diffseg.network.losses import UNKNOWN
 
 BACKGROUND = 255
@@ -21,7 +21,7 @@ class TrainError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class PaintedSlice:
-    """What the user says of one slice.
+    """What the user says about one slice.
 
     Attributes
     ----------
@@ -38,8 +38,23 @@ class PaintedSlice:
     full: bool = True
 
 
+def class_maps(painted: Sequence[PaintedSlice], labels: Sequence[Label]) -> NDArray[np.uint8]:
+    """Painted masks as class indices ``(n, y, x)``; ``UNKNOWN`` where scribbles say nothing.
+
+    Examples
+    --------
+    >>> scribbles = PaintedSlice(4, np.array([[0, 3, BACKGROUND]], np.uint8), full=False)
+    >>> class_maps([scribbles], [Label(3, "liver", (230, 159, 0))]).tolist()
+    [[[255, 1, 0]]]
+    """
+    full = class_indices(labels)
+    partial = full.copy()
+    partial[0] = UNKNOWN
+    return np.stack([(full if slice_.full else partial)[slice_.mask] for slice_ in painted])
+
+
 def class_targets(painted: Sequence[PaintedSlice], labels: Sequence[Label]) -> NDArray[np.uint8]:
-    """Painted masks as class indices ``(n, y, x)`` with :data:`losses.UNKNOWN`.
+    """As :func:`class_maps`, for training.
 
     Raises
     ------
@@ -48,20 +63,12 @@ def class_targets(painted: Sequence[PaintedSlice], labels: Sequence[Label]) -> N
     """
     if not painted:
         raise TrainError("no slice is painted: paint a structure on at least one slice")
-    full = np.zeros(256, np.uint8)
-    known = {0, BACKGROUND}
-    for index, label in enumerate(labels, start=1):
-        full[label.id] = index
-        known.add(label.id)
-    partial = full.copy()
-    partial[0] = UNKNOWN
-    out = []
+    known = {0, BACKGROUND, *(label.id for label in labels)}
     for slice_ in painted:
         strangers = set(np.unique(slice_.mask).tolist()) - known
         if strangers:
             raise TrainError(f"slice {slice_.z} holds id {min(strangers)}, which has no label")
-        out.append((full if slice_.full else partial)[slice_.mask])
-    classes = np.stack(out)
+    classes = class_maps(painted, labels)
     if not ((classes > 0) & (classes != UNKNOWN)).any():
         raise TrainError("only background is painted: paint a structure on at least one slice")
     return classes

@@ -1,36 +1,25 @@
-"""Fine-tune a segmenter on painted slices, as a generator of progress."""
+"""Fine-tune a segmenter on the painted slices of one volume, as a generator of progress."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice, TrainError, class_targets
+from napari_diffseg.engine.annotations import PaintedSlice, TrainError, class_targets
 from napari_diffseg.engine.grid import SliceGrid
-from napari_diffseg.engine.progress import Progress
-from napari_diffseg.engine.recipe import TIMESTEP, app_recipe, columns
-from napari_diffseg.engine.registration import Motion
+from napari_diffseg.engine.progress import Budget, Progress
+from napari_diffseg.engine.recipe import TIMESTEP, app_recipe, grid_width
+from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
-from napari_diffseg.engine.training import Run, train_dense
+from napari_diffseg.engine.training import Training, train_dense
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone
 from napari_diffseg.network.device import pick_device, upload
 from napari_diffseg.network.segmenter import Segmenter, SegmenterConfig
-
-__all__ = [
-    "BACKGROUND",
-    "PaintedSlice",
-    "Progress",
-    "TrainError",
-    "TrainSettings",
-    "class_targets",
-    "finetune",
-]
 
 
 def finetune(
@@ -40,7 +29,7 @@ def finetune(
     start: Backbone | Segmenter,
     settings: TrainSettings,
     current: Callable[[], int] | None = None,
-    motion: Motion | None = None,
+    registration: Registration | None = None,
     finished: Callable[[], bool] | None = None,
     hidden: int = SegmenterConfig.hidden,
 ) -> Iterator[Progress]:
@@ -60,8 +49,8 @@ def finetune(
         Strategy, recipe and budget.
     current
         Returns the slice that the user looks at; it is predicted again now and then.
-    motion
-        The volume's motion from an earlier training, so that it is not computed again.
+    registration
+        The volume's registration from an earlier training, so that it is not computed again.
     finished
         Asked at every step; once true, training ends with what it has learnt so far.
     hidden
@@ -70,7 +59,8 @@ def finetune(
     Yields
     ------
     Progress
-        At least every half second of work; the last one holds the segmenter.
+        At least every half second of work; the last one holds the segmenter and, with the app's
+        recipe, the volume's registration.
 
     Raises
     ------
@@ -80,6 +70,7 @@ def finetune(
     """
     if settings.seconds is None and settings.iterations is None and finished is None:
         raise TrainError("no end is set: give a time budget, iterations, or a way to finish")
+    budget = Budget(settings.seconds if settings.iterations is None else None, finished)
     for slice_ in painted:
         if not 0 <= slice_.z < len(volume.hu):
             raise TrainError(
@@ -91,38 +82,49 @@ def finetune(
                 f"but the volume has {volume.hu.shape[1:]}"
             )
     classes = class_targets(painted, labels)
-    began = time.perf_counter()
     device = pick_device(settings.device)
     torch.manual_seed(settings.seed)
     paper = settings.recipe == "paper"
     timestep = 0 if paper else TIMESTEP
-    size = start.unet.config.image_size if paper else columns(start.unet, device)
+    width = start.unet.config.image_size if paper else grid_width(start.unet, device)
     config = SegmenterConfig(
         strategy=settings.strategy,
         head="paper" if paper else "levels",
         hidden=hidden,
         timestep=timestep if settings.timestep is None else settings.timestep,
-        columns=settings.grid or size,
+        columns=settings.grid or width,
     )
     segmenter = Segmenter.new(start, labels, config).placed(device)
     grid = SliceGrid.of(volume, config.columns, segmenter.grid_multiple, segmenter.intensity)
-    run = Run(
+    training = Training(
         volume=volume,
         painted=tuple(painted),
         grid=grid,
         segmenter=segmenter,
         images=upload(grid.image(np.stack([volume.hu[p.z] for p in painted])), device),
         targets=upload(grid.target(classes), device),
-        settings=settings,
         generator=torch.Generator().manual_seed(settings.seed),
-        began=began,
+        budget=budget,
         current=current,
-        finished=finished,
+        registration=None if paper else registration,
     )
-    yield run.progress("preparing", 0, None)
-    if paper:
-        yield from train_dense(run, "training", settings.iterations)
+    learnt = 0
+    for progress in _stages(training, settings):
+        learnt += progress.loss is not None
+        if budget.finishing and not learnt:
+            raise TrainError("nothing was learnt yet, so there is nothing to keep")
+        yield progress
+
+
+def _stages(training: Training, settings: TrainSettings) -> Iterator[Progress]:
+    yield training.report("preparing", 0, None)
+    if settings.recipe == "paper":
+        yield from train_dense(training, settings.iterations, paper=True)
     else:
-        yield from app_recipe(run, motion)
-    last = run.progress("trained", 1, 1)
-    yield replace(last, remaining=0.0, segmenter=segmenter.eval())
+        yield from app_recipe(training, settings.iterations)
+    yield replace(
+        training.report("trained", 1, 1),
+        remaining=0.0,
+        segmenter=training.segmenter.eval(),
+        registration=training.registration,
+    )

@@ -1,4 +1,4 @@
-"""Train a :class:`~napari_diffseg.network.segmenter.LevelHead` on sampled pixels of frozen maps."""
+"""Train a head on pixels sampled from the frozen maps of the decoder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_diffseg.engine.scribbles import COUNTED
+from napari_diffseg.engine.scribbles import PRIOR_EXPONENT
 from napari_diffseg.network.device import autocast, native_bf16
 from napari_diffseg.network.losses import UNKNOWN
 from napari_diffseg.network.segmenter import LevelHead
 
-_BATCH = 4096
-_RISE = 0.3
+_BATCH = 4096  # pixels a step
+_WARM_UP = 0.3  # share of the steps in which the learning rate rises
 _NEAR = 9  # grid pixels; half of the background is sampled this near to a structure
 
 
@@ -90,19 +90,19 @@ def _sample(target: Tensor, generator: torch.Generator, structure: int, backgrou
 
 
 def _one_cycle(done: float) -> float:
-    """Learning rate as a share of its peak (Smith and Topin 2019): up for 30 %, then down."""
-    if done < _RISE:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * done / _RISE)) / 2
-    return (1 + math.cos(math.pi * (done - _RISE) / (1 - _RISE))) / 2
+    """Learning rate as a share of its peak (one cycle, Smith and Topin 2019)."""
+    if done < _WARM_UP:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * done / _WARM_UP)) / 2
+    return (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))) / 2
 
 
-def fit(
+def fit_head(
     head: LevelHead,
     bank: PixelBank,
-    frequency: Tensor,
+    prior: Tensor,
     steps: int,
     generator: torch.Generator,
-    rate: float = 2e-3,
+    learning_rate: float = 2e-3,
     seconds: float = math.inf,
 ) -> Iterator[float]:
     """Train ``head`` on ``bank``; yields the loss of every step.
@@ -113,42 +113,46 @@ def fit(
         Trained in place, and left in evaluation mode.
     bank
         Sampled pixels.
-    frequency
-        Share of pixels of each class in the painted slices ``(classes,)``.
+    prior
+        Share of each class in the painted slices ``(classes,)``.
     steps
         Optimiser steps at most.
     generator
         Source of randomness, on the CPU.
-    rate
-        Peak learning rate of the one-cycle schedule, which ends with the steps or the time.
+    learning_rate
+        Peak of the one-cycle schedule, which ends with the steps or the time.
     seconds
         Time at most.
+
+    Notes
+    -----
+    Classes are sampled and weighted towards balance; logit adjustment (Menon et al., "Long-tail
+    learning via logit adjustment", ICLR 2021) puts a part of the class prior back.
     """
     device = head.project.weight.device
     features = torch.cat(bank.features)
     classes = torch.cat(bank.classes).to(device)
     weights = torch.cat(bank.weights).to(device)
-    count = torch.zeros(len(frequency), device=device).index_add_(0, classes, weights)
+    count = torch.zeros(len(prior), device=device).index_add_(0, classes, weights)
     present = count > 0
     balance = torch.where(present, count.sum() / count.clamp(min=1e-6), 0).sqrt()
     sample_weights = balance[classes] * weights
     sample_weights /= sample_weights.mean()
     seen = count * balance
-    # Between the frequency in the sample and that in the slices.
     head.shift = torch.where(
         present,
-        COUNTED * frequency.to(device).clamp(min=1e-6).log()
+        PRIOR_EXPONENT * prior.to(device).clamp(min=1e-6).log()
         - (seen / seen.sum()).clamp(1e-8).log(),
         -30.0,
     )
     sample = features[torch.randperm(len(features), generator=generator)[:_BATCH]].float()
     head.mean, head.deviation = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)
     low = native_bf16(device)
-    optimiser = torch.optim.AdamW(head.parameters(), rate, weight_decay=1e-2)
+    optimiser = torch.optim.AdamW(head.parameters(), learning_rate, weight_decay=1e-2)
     head.train()
     began, step, done = time.perf_counter(), 0, 0.0
     while done < 1:
-        optimiser.param_groups[0]["lr"] = rate * _one_cycle(done)
+        optimiser.param_groups[0]["lr"] = learning_rate * _one_cycle(done)
         chosen = torch.randint(len(features), (_BATCH,), generator=generator).to(device)
         with autocast(device):
             logits = head.pixels(features[chosen] if low else features[chosen].float())

@@ -8,18 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from napari_diffseg.engine.annotations import PaintedSlice
+from napari_diffseg.engine.annotations import PaintedSlice, class_maps
 from napari_diffseg.engine.grid import SliceGrid
-from napari_diffseg.engine.propagation import Prior
-from napari_diffseg.engine.random_walker import refined
-from napari_diffseg.engine.registration import soft_tissue
-from napari_diffseg.engine.scribbles import completed, frequency
+from napari_diffseg.engine.propagation import PropagatedLabels
+from napari_diffseg.engine.random_walker import refine_outlines
+from napari_diffseg.engine.registration import Registration, soft_tissue
+from napari_diffseg.engine.scribbles import class_prior, complete_scribbles
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.device import autocast, pick_device, upload
-from napari_diffseg.network.losses import UNKNOWN
 from napari_diffseg.network.segmenter import Segmenter
+
+_BATCH = 4
+_SINGLE_SLICE_WEIGHT = 0.5  # of a head that learnt from one painted slice
+_MIN_PROPAGATED = 1e-3  # probability of a propagated label, at least
+_MIN_LOG_HEAD = -8.0  # log probability of a class in the head's opinion, at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,96 +46,93 @@ class SlicePrediction:
     confidence: NDArray[np.uint8]
 
 
-_BATCH = 4
-_ALONE = 0.5  # weight of what the head says, learnt from a single painted slice
-
-
 def outwards(start: int, count: int) -> list[int]:
-    """Slice indices ordered by distance from ``start``."""
+    """Slice indices ordered by distance from ``start``.
+
+    Examples
+    --------
+    >>> outwards(1, 4)
+    [1, 0, 2, 3]
+    """
     return sorted(range(count), key=lambda z: (abs(z - start), z))
 
 
-def prior_of(
-    segmenter: Segmenter, grid: SliceGrid, volume: Volume, painted: Sequence[PaintedSlice]
-) -> Prior | None:
-    """Make the prior that painted slices give, or ``None`` if there are none.
+def propagate_labels(
+    segmenter: Segmenter,
+    grid: SliceGrid,
+    volume: Volume,
+    painted: Sequence[PaintedSlice],
+    registration: Registration | None,
+) -> PropagatedLabels | None:
+    """Propagate painted labels; ``None`` without paint or without a registration of this volume.
 
     Scribbled slices are completed by the segmenter, which has to be trained by then.
     """
-    if segmenter.motion is None or not painted:
+    if registration is None or not painted or not registration.fits(volume, grid):
         return None
-    classes = np.zeros(256, np.uint8)
-    for index, label in enumerate(segmenter.labels, start=1):
-        classes[label.id] = index
-    partial = classes.copy()
-    partial[0] = UNKNOWN
-    targets = grid.target(np.stack([(classes if s.full else partial)[s.mask] for s in painted]))
+    classes = len(segmenter.labels) + 1
+    targets = grid.target(class_maps(painted, segmenter.labels))  # (n, rows, columns)
     sources = {slice_.z: target for slice_, target in zip(painted, targets, strict=True)}
     full = torch.tensor([slice_.full for slice_ in painted])
-    common = frequency(targets, full, len(segmenter.labels) + 1)
+    prior = class_prior(targets, full, classes)
 
-    def complete(z: int) -> torch.Tensor:
-        return completed(segmenter, grid, volume, z, sources[z], common)
+    def complete(z: int) -> Tensor:
+        return complete_scribbles(segmenter, grid, volume, z, sources[z], prior)
 
-    return Prior(segmenter.motion, sources, len(segmenter.labels) + 1, complete)
+    return PropagatedLabels(registration, sources, classes, complete)
 
 
 def posterior(
-    logits: torch.Tensor, prior: Prior | None, z: int, image: torch.Tensor | None
-) -> torch.Tensor:
-    """Class probabilities ``(K, rows, columns)`` from head, painted slices and edges.
+    logits: Tensor, propagated: PropagatedLabels | None, z: int, image: Tensor | None
+) -> Tensor:
+    """Class probabilities ``(K, rows, columns)`` from head, propagated labels and edges.
 
-    Head and painted slices count alike; a head that learnt from a single slice counts half.
+    Propagated labels are the prior and the head is the likelihood: their product, normalised. A
+    head that learnt from a single slice counts half.
 
     Parameters
     ----------
     logits
         Of one slice, ``(K, rows, columns)``.
-    prior
-        What travelled from painted slices, or ``None``.
+    propagated
+        Labels propagated from painted slices, or ``None``.
     z
         Slice index.
     image
         The slice on the soft-tissue window ``(rows, columns)``, whose edges the outlines shall
         follow, or ``None``.
     """
-    own = logits.float().log_softmax(dim=0)
-    if prior is None:
-        return own.exp() if image is None else refined(own.exp(), image)
-    travelled = prior.at(z).to(own.device)
-    if prior.completes(z):
-        return travelled  # the network's opinion is in it already
-    travelled = travelled.clamp(min=1e-3)
-    weight = _ALONE if len(prior.sources) == 1 else 1.0
-    joint = (travelled.log() + weight * own.clamp(min=-8)).softmax(dim=0)
-    if image is None or z in prior.sources:  # what is painted has its outlines
+    head = logits.float().log_softmax(dim=0)
+    if propagated is None:
+        return head.exp() if image is None else refine_outlines(head.exp(), image)
+    labels = propagated.at(z).to(head.device)
+    if propagated.completes(z):
+        return labels  # the head's opinion is in it already
+    weight = _SINGLE_SLICE_WEIGHT if len(propagated.sources) == 1 else 1.0
+    log_prior = labels.clamp(min=_MIN_PROPAGATED).log()
+    joint = (log_prior + weight * head.clamp(min=_MIN_LOG_HEAD)).softmax(dim=0)
+    if image is None or z in propagated.sources:  # a painted slice has its outlines
         return joint
-    return refined(joint, image)
+    return refine_outlines(joint, image)
 
 
 def native_prediction(
-    grid: SliceGrid, labels: Sequence[Label], z: int, probabilities: torch.Tensor
+    grid: SliceGrid, labels: Sequence[Label], z: int, probabilities: Tensor
 ) -> SlicePrediction:
     """Bring class probabilities ``(K, rows, columns)`` back to slice ``z`` of the volume."""
     ids = np.array([0, *(label.id for label in labels)], np.uint8)
-    classes, certain = grid.native(probabilities)
-    return SlicePrediction(z, ids[classes], np.rint(certain * 100).astype(np.uint8))
+    classes, confidence = grid.native(probabilities)
+    return SlicePrediction(z, ids[classes], np.rint(confidence * 100).astype(np.uint8))
 
 
-def predict_slice(
-    segmenter: Segmenter, grid: SliceGrid, volume: Volume, prior: Prior | None, z: int
-) -> SlicePrediction:
-    """Predict one slice on the segmenter's own device."""
-    return next(_predict(segmenter, grid, volume, prior, [z]))
-
-
-def _predict(
+def predict_slices(
     segmenter: Segmenter,
     grid: SliceGrid,
     volume: Volume,
-    prior: Prior | None,
+    propagated: PropagatedLabels | None,
     order: Sequence[int],
 ) -> Iterator[SlicePrediction]:
+    """Predict slices in this order, in batches, on the segmenter's own device."""
     device = next(segmenter.parameters()).device
     training = segmenter.training
     for first in range(0, len(order), _BATCH):
@@ -138,20 +140,21 @@ def _predict(
         segmenter.eval()
         try:
             with torch.inference_mode(), autocast(device):
-                logits = segmenter(upload(grid.image(volume.hu[batch]), device))
+                logits = segmenter(upload(grid.image(volume.hu[batch]), device))  # (B, K, H, W)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
             for z in batch:
-                yield from _predict(segmenter, grid, volume, prior, [z])
+                yield from predict_slices(segmenter, grid, volume, propagated, [z])
             continue
         finally:
             segmenter.train(training)
-        soft: Sequence[torch.Tensor | None] = [None] * len(batch)
+        images: Sequence[Tensor | None] = [None] * len(batch)
         if segmenter.config.head == "levels":  # the papers' recipe leaves outlines alone
-            soft = list(upload(soft_tissue(grid, volume.hu[batch]), device))
-        for z, one, image in zip(batch, logits, soft, strict=True):
-            yield native_prediction(grid, segmenter.labels, z, posterior(one, prior, z, image))
+            images = list(upload(soft_tissue(grid, volume.hu[batch]), device))
+        for z, one, image in zip(batch, logits, images, strict=True):
+            probabilities = posterior(one, propagated, z, image)
+            yield native_prediction(grid, segmenter.labels, z, probabilities)
 
 
 def predict(
@@ -160,6 +163,7 @@ def predict(
     painted: Sequence[PaintedSlice] = (),
     start: int = 0,
     device: str = "auto",
+    registration: Registration | None = None,
 ) -> Iterator[SlicePrediction]:
     """Predict all slices, ``start`` first, then outwards; one yield a slice.
 
@@ -170,12 +174,14 @@ def predict(
     volume
         The CT.
     painted
-        Painted slices of this very volume; what they tell of their neighbours is used where the
-        segmenter was trained on this volume.
+        Painted slices of this very volume; their labels are propagated where its registration
+        is given.
     start
         Slice to begin with.
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    registration
+        Of this volume, as the last progress of a training holds it.
 
     Yields
     ------
@@ -186,9 +192,7 @@ def predict(
     grid = SliceGrid.of(
         volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
     )
-    prior = None
-    if segmenter.motion is not None and segmenter.motion.fits(volume, grid):
-        prior = prior_of(segmenter, grid, volume, painted)
+    propagated = propagate_labels(segmenter, grid, volume, painted, registration)
     order = outwards(start, len(volume.hu))
-    yield from _predict(segmenter, grid, volume, prior, order[:1])
-    yield from _predict(segmenter, grid, volume, prior, order[1:])
+    yield from predict_slices(segmenter, grid, volume, propagated, order[:1])
+    yield from predict_slices(segmenter, grid, volume, propagated, order[1:])

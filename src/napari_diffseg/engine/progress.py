@@ -1,10 +1,14 @@
-"""What a long task tells while it runs."""
+"""What a long task reports, and the time it may take."""
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from napari_diffseg.engine.predict import SlicePrediction
+from napari_diffseg.engine.registration import Registration
 from napari_diffseg.network.segmenter import Segmenter
 
 
@@ -28,6 +32,8 @@ class Progress:
         A fresh prediction of the current slice, now and then.
     segmenter
         The trained model, on the last one only.
+    registration
+        The registration of the volume's slices, on the last one only and where there is one.
     """
 
     stage: str
@@ -39,3 +45,36 @@ class Progress:
     note: str = ""
     preview: SlicePrediction | None = None
     segmenter: Segmenter | None = None
+    registration: Registration | None = None
+
+
+class Budget:
+    """The time of a task: a number of seconds from now, or until it is finished by hand.
+
+    Parameters
+    ----------
+    seconds
+        ``None`` sets no limit.
+    finished
+        Asked at every step; once true, no time is left.
+    """
+
+    def __init__(self, seconds: float | None, finished: Callable[[], bool] | None = None) -> None:
+        self._seconds = math.inf if seconds is None else seconds
+        self._finished = finished
+        self._began = time.perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._began
+
+    @property
+    def finishing(self) -> bool:
+        """Whether the task is to finish now."""
+        return self._finished is not None and self._finished()
+
+    @property
+    def left(self) -> float:
+        """Seconds left; infinite without a limit, none once the task is to finish."""
+        return 0.0 if self.finishing else self._seconds - self.elapsed

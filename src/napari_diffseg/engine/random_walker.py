@@ -1,4 +1,8 @@
-"""Random walks on a slice, from what is known and to what is believed, along its edges."""
+"""Random walker with a prior on one slice: labels extend to the edges of the image.
+
+scikit-image's ``random_walker`` takes seeds and no prior, and copies every channel to the CPU in
+float64; here the prior is most of what is known, and a slice must take milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,20 @@ from torch import Tensor
 
 from napari_diffseg.network.losses import UNKNOWN
 
-_ROUNDS = 200  # of conjugate gradients
-_LIKELY = 0.02  # classes that are less likely everywhere do not walk
-_SURE = 0.98  # nor does anyone walk where all are surer than this
+_MAX_ITERATIONS = 200  # of conjugate gradients
+_MIN_PROBABILITY = 0.02  # classes that are nowhere likelier are left out
+_MAX_CONFIDENCE = 0.98  # where the prior is surer than this, nothing is solved
 _MARGIN = 4  # pixels around the others
+_OUTLINE_BETA = 0.04**-2  # a step of 9 HU of soft tissue has the weight 1/e
+_OUTLINE_PRIOR_WEIGHT = 0.1
 
 
-def refined(opinion: Tensor, image: Tensor) -> Tensor:
+def refine_outlines(prior: Tensor, image: Tensor) -> Tensor:
     """Class probabilities whose outlines follow the edges of the image.
 
     Parameters
     ----------
-    opinion
+    prior
         Class probabilities ``(classes, rows, columns)``.
     image
         The slice on the soft-tissue window ``(rows, columns)``.
@@ -27,66 +33,72 @@ def refined(opinion: Tensor, image: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        As ``opinion``: each pixel hears its neighbours, and those across an edge hardly.
+        As ``prior``: averaged over neighbours, but hardly across an edge. Solved only in the box
+        around unsure pixels.
     """
-    rows, columns = (opinion.amax(dim=0) < _SURE).nonzero(as_tuple=True)
+    rows, columns = (prior.amax(dim=0) < _MAX_CONFIDENCE).nonzero(as_tuple=True)
     if not len(rows):
-        return opinion
+        return prior
     box = tuple(
         slice(max(int(at.min()) - _MARGIN, 0), int(at.max()) + _MARGIN + 1)
         for at in (rows, columns)
     )
-    part = opinion[:, *box]
-    likely = part.amax(dim=(1, 2)) > _LIKELY
-    unknown = torch.full_like(image[box], UNKNOWN, dtype=torch.int64)
-    walks = torch.zeros_like(part)
-    # 9 HU of soft tissue; a pixel's own opinion counts a tenth of one neighbour's.
-    walks[likely] = walked(part[likely], unknown, image[box], pull=0.1, edge=0.04, close=1e-2)
-    found = opinion.clone()
-    found[:, *box] = walks
-    return found
+    part = prior[:, *box]
+    likely = part.amax(dim=(1, 2)) > _MIN_PROBABILITY
+    seeds = torch.full_like(image[box], UNKNOWN, dtype=torch.int64)
+    solved = torch.zeros_like(part)
+    solved[likely] = random_walker(
+        part[likely], seeds, image[box], _OUTLINE_BETA, _OUTLINE_PRIOR_WEIGHT, tolerance=1e-2
+    )
+    refined = prior.clone()
+    refined[:, *box] = solved
+    return refined
 
 
-def walked(
-    opinion: Tensor, known: Tensor, image: Tensor, pull: float, edge: float, close: float = 1e-3
+def random_walker(
+    prior: Tensor,
+    seeds: Tensor,
+    image: Tensor,
+    beta: float,
+    prior_weight: float,
+    tolerance: float = 1e-3,
 ) -> Tensor:
-    """Random walks from the known pixels, drawn to an opinion on the way.
+    """Probability that a random walker from each pixel first arrives at each class.
 
     Parameters
     ----------
-    opinion
+    prior
         Class probabilities ``(classes, rows, columns)``.
-    known
-        Class indices ``(rows, columns)``, ``UNKNOWN`` where not known.
+    seeds
+        Class indices ``(rows, columns)``, ``UNKNOWN`` where there is no seed.
     image
         The slice on the soft-tissue window ``(rows, columns)``.
-    pull
-        Weight of the opinion of a pixel against one neighbour's.
-    edge
-        Difference between neighbours, in values of the image, that stops a walker.
-    close
+    beta
+        Neighbours that differ by d are joined by the weight exp(-beta d²).
+    prior_weight
+        Weight of a pixel's prior against one equal neighbour.
+    tolerance
         Relative residual at which the conjugate gradients end.
 
     Returns
     -------
     Tensor
-        Probability of each class at which a walker from each pixel arrives
-        ``(classes, rows, columns)``; 1 at known pixels.
+        Class probabilities ``(classes, rows, columns)``; 1 at the seeds.
 
     Notes
     -----
-    Grady, "Multilabel random walker image segmentation using prior models", CVPR 2005, eq. 12,
+    Grady, "Multilabel random walker image segmentation using prior models", CVPR 2005, Eq. 12,
     solved by conjugate gradients with the diagonal as preconditioner.
     """
     image = image.clamp(-0.9, 0.9)
-    across = torch.exp(-(((image[:, 1:] - image[:, :-1]) / edge) ** 2)) + 1e-6
-    down = torch.exp(-(((image[1:] - image[:-1]) / edge) ** 2)) + 1e-6
-    diagonal = pull + F.pad(across, (1, 0)) + F.pad(across, (0, 1))
+    across = torch.exp(-beta * (image[:, 1:] - image[:, :-1]) ** 2) + 1e-6
+    down = torch.exp(-beta * (image[1:] - image[:-1]) ** 2) + 1e-6
+    diagonal = prior_weight + F.pad(across, (1, 0)) + F.pad(across, (0, 1))
     diagonal += F.pad(down, (0, 0, 1, 0)) + F.pad(down, (0, 0, 0, 1))
-    free = known == UNKNOWN
-    fixed = F.one_hot(known.masked_fill(free, 0), len(opinion)).movedim(-1, 0).float() * ~free
+    free = seeds == UNKNOWN
+    fixed = F.one_hot(seeds.masked_fill(free, 0), len(prior)).movedim(-1, 0).float() * ~free
 
-    def applied(x: Tensor) -> Tensor:
+    def laplacian(x: Tensor) -> Tensor:
         total = diagonal * x
         total[..., 1:].addcmul_(across, x[..., :-1], value=-1)
         total[..., :-1].addcmul_(across, x[..., 1:], value=-1)
@@ -94,25 +106,25 @@ def walked(
         total[:, :-1].addcmul_(down, x[:, 1:], value=-1)
         return total.mul_(free)
 
-    def product(a: Tensor, b: Tensor) -> Tensor:
-        found: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))[:, None, None]
-        return found
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        product: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))[:, None, None]
+        return product
 
-    right = (pull * opinion).mul_(free) - applied(fixed)
-    x = opinion * free
-    residual = right - applied(x)
+    right = (prior_weight * prior).mul_(free) - laplacian(fixed)
+    x = prior * free
+    residual = right - laplacian(x)
     direction = residual / diagonal
-    height = product(residual, direction)
-    enough = close * right.norm()
-    for _ in range(_ROUNDS):
+    height = dot(residual, direction)
+    enough = tolerance * right.norm()
+    for _ in range(_MAX_ITERATIONS):
         if residual.norm() <= enough:
             break
-        image_of = applied(direction)
-        step = height / product(direction, image_of).clamp(min=1e-20)
+        image_of = laplacian(direction)
+        step = height / dot(direction, image_of).clamp(min=1e-20)
         x.addcmul_(step, direction)
         residual.addcmul_(step, image_of, value=-1)
         scaled = residual / diagonal
-        before, height = height, product(residual, scaled)
+        before, height = height, dot(residual, scaled)
         direction = torch.addcmul(scaled, height / before.clamp(min=1e-20), direction)
     arrived = (x + fixed).clamp(min=0)
     return arrived / arrived.sum(dim=0).clamp(min=1e-6)

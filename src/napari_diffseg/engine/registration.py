@@ -1,8 +1,4 @@
-"""How the anatomy moves from slice to slice, and what that tells of unpainted slices.
-
-Neighbouring slices look alike. Registering each to the next lets painted labels travel along the
-volume; a head that knows what the structures look like then corrects what has travelled too far.
-"""
+"""Registration of neighbouring slices: where each point of a slice lies in the next one."""
 
 from __future__ import annotations
 
@@ -22,14 +18,14 @@ from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Intensity
 
 SOFT_TISSUE = Intensity((-1024.0, -160.0, 240.0, 1500.0), (-1.0, -0.9, 0.9, 1.0))
-"""Soft tissue fills most of the range: its edges are what the labels follow."""
+"""Soft tissue fills most of the range: the labels follow its edges."""
 
 _ITERATIONS = 15
 _SMOOTHING = 0.7  # pixels; measured better than 1.0, 1.5 and 2.0 on two CTs
 
 
 @dataclass(frozen=True, eq=False)
-class Motion:
+class Registration:
     """Displacements between neighbouring slices, in grid pixels.
 
     Attributes
@@ -54,8 +50,8 @@ def soft_tissue(grid: SliceGrid, hu: NDArray[np.int16]) -> Tensor:
     return replace(grid, intensity=SOFT_TISSUE).image(hu)[:, 0]
 
 
-def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Motion]:
-    """Register every slice to its neighbours (symmetric demons, Vercauteren et al. 2009).
+def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Registration]:
+    """Register every slice to its neighbours.
 
     Yields
     ------
@@ -64,8 +60,13 @@ def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Motion]:
 
     Returns
     -------
-    Motion
+    Registration
         The displacements.
+
+    Notes
+    -----
+    Symmetric demons: Vercauteren et al., "Diffeomorphic demons", NeuroImage 45 (2009), as
+    implemented by SimpleITK.
     """
 
     def image(z: int) -> sitk.Image:
@@ -76,7 +77,7 @@ def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Motion]:
         demons.SetNumberOfIterations(_ITERATIONS)
         demons.SetStandardDeviations(_SMOOTHING)
         demons.SetNumberOfThreads(1)
-        field = sitk.GetArrayFromImage(demons.Execute(fixed, moving))
+        field = sitk.GetArrayFromImage(demons.Execute(fixed, moving))  # (rows, columns, 2)
         moved: NDArray[np.float16] = np.moveaxis(field[..., ::-1], -1, 0).astype(np.float16)
         return moved
 
@@ -94,4 +95,4 @@ def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Motion]:
             yield z + 1
     finally:
         pool.shutdown(cancel_futures=True)
-    return Motion(up, down)
+    return Registration(up, down)

@@ -1,100 +1,50 @@
-"""One training run: its inputs, its clock, and the plain loop over whole slices."""
+"""One training: its state, its previews, and the loop over whole slices."""
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from napari_diffseg.engine.annotations import PaintedSlice, TrainError
+from napari_diffseg.engine.annotations import PaintedSlice
 from napari_diffseg.engine.augment import augment
 from napari_diffseg.engine.grid import SliceGrid
-from napari_diffseg.engine.predict import SlicePrediction, native_prediction, predict_slice
-from napari_diffseg.engine.progress import Progress
-from napari_diffseg.engine.propagation import Prior
-from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.engine.predict import SlicePrediction, native_prediction, predict_slices
+from napari_diffseg.engine.progress import Budget, Progress
+from napari_diffseg.engine.propagation import PropagatedLabels
+from napari_diffseg.engine.registration import Registration
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.device import autocast
 from napari_diffseg.network.losses import app_loss, paper_loss
 from napari_diffseg.network.segmenter import Segmenter
 
-_BATCH = 4  # PAPER row 11
 _PREVIEW_EVERY = 2.0  # s
 
 
 @dataclass
-class Run:
-    """What the stages of a training share.
-
-    Attributes
-    ----------
-    volume, painted, grid, segmenter, settings
-        As given to :func:`~napari_diffseg.engine.finetune.finetune`, and made from it.
-    images
-        Painted slices on the grid ``(n, 1, rows, columns)``.
-    targets
-        Their class indices ``(n, rows, columns)``.
-    generator
-        Source of randomness, on the CPU.
-    began
-        ``time.perf_counter()`` at the start.
-    current
-        Returns the slice to preview.
-    finished
-        Returns whether training should end with what it has learnt.
-    prior
-        What the painted slices tell of the others, once known.
-    learnt
-        Whether the head has learnt enough to be shown; until then the prior is.
-    note
-        What the next progress tells the user.
-    batch
-        Slices a step; halved when the device runs out of memory.
-    steps
-        Optimiser steps done.
-    """
+class Training:
+    """What the stages of a training share."""
 
     volume: Volume
     painted: tuple[PaintedSlice, ...]
     grid: SliceGrid
     segmenter: Segmenter
-    images: Tensor
-    targets: Tensor
-    settings: TrainSettings
-    generator: torch.Generator
-    began: float
-    current: Callable[[], int] | None = None
-    finished: Callable[[], bool] | None = None
-    prior: Prior | None = None
-    learnt: bool = False
-    batch: int = _BATCH
-    steps: int = 0
-    note: str = ""
-    _previewed: float = 0.0
+    images: Tensor  # (n, 1, rows, columns), the painted slices on the grid
+    targets: Tensor  # (n, rows, columns), their class indices
+    generator: torch.Generator  # on the CPU
+    budget: Budget
+    current: Callable[[], int] | None = None  # gives the slice to preview
+    registration: Registration | None = None
+    propagated: PropagatedLabels | None = None
+    learnt: bool = False  # whether the head can be shown; until then propagated labels are
+    batch: int = 4  # slices a step, as in arXiv 2402.15216v2
+    _note: str = ""
+    _previewed: float = field(default=0.0, repr=False)
 
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the start."""
-        return time.perf_counter() - self.began
-
-    @property
-    def finishing(self) -> bool:
-        """Whether training was asked to end with what it has learnt."""
-        return self.finished is not None and self.finished()
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left: infinite without a time budget, none once it is finished."""
-        if self.finishing:
-            return 0.0
-        if self.settings.iterations is not None or self.settings.seconds is None:
-            return float("inf")
-        return self.settings.seconds - self.elapsed
-
-    def progress(
+    def report(
         self,
         stage: str,
         step: int,
@@ -102,108 +52,80 @@ class Run:
         loss: float | None = None,
         preview: bool = False,
     ) -> Progress:
-        """Report a step; with ``preview``, the current slice is predicted when it is due.
+        """Report a step; with ``preview``, the current slice is predicted when it is due."""
+        remaining = max(self.budget.left, 0.0)
+        left = None if math.isinf(remaining) else remaining
+        shown = self._preview() if preview and not self.budget.finishing else None
+        note, self._note = self._note, ""
+        return Progress(stage, step, steps, self.budget.elapsed, left, loss, note, shown)
 
-        Raises
-        ------
-        TrainError
-            If training is to end and nothing has been learnt.
-        """
-        self.steps += loss is not None
-        if self.finishing and not self.steps:
-            raise TrainError("nothing was learnt yet, so there is nothing to keep")
-        remaining: float | None = max(self.left, 0.0)
-        if remaining == float("inf"):
-            remaining = None
-        shown = self._preview() if preview and not self.finishing else None
-        note, self.note = self.note, ""
-        return Progress(stage, step, steps, self.elapsed, remaining, loss, note, shown)
-
-    def shrink(self) -> None:
-        """Halve the batch after the device ran out of memory; the next progress says so."""
+    def halve_batch(self) -> None:
+        """Go on with half the batch after the device ran out of memory; the next report says so."""
         self.batch = max(1, self.batch // 2)
-        self.note = f"The device ran out of memory: {self.batch} slices at a time from here."
+        self._note = f"The device ran out of memory: {self.batch} slices at a time from here."
         torch.cuda.empty_cache()
 
     def _preview(self) -> SlicePrediction | None:
-        if self.current is None or self.elapsed - self._previewed < _PREVIEW_EVERY:
+        if self.current is None or self.budget.elapsed - self._previewed < _PREVIEW_EVERY:
             return None
         z = self.current()
         if self.learnt:
-            shown = predict_slice(self.segmenter, self.grid, self.volume, self.prior, z)
-        elif self.prior is not None:
-            shown = native_prediction(self.grid, self.segmenter.labels, z, self.prior.at(z))
+            (shown,) = predict_slices(self.segmenter, self.grid, self.volume, self.propagated, [z])
+        elif self.propagated is not None:
+            shown = native_prediction(self.grid, self.segmenter.labels, z, self.propagated.at(z))
         else:
             return None
-        self._previewed = self.elapsed
+        self._previewed = self.budget.elapsed
         return shown
 
 
-def train_dense(run: Run, stage: str, iterations: int | None) -> Iterator[Progress]:
-    """Train whole slices until the iterations are done or the time is up.
+def train_dense(training: Training, iterations: int | None, paper: bool) -> Iterator[Progress]:
+    """Train on whole painted slices until the iterations are done or the time is up.
 
-    Adam with coupled L2, 1e-4 (head: learning rate ten times higher, weight decay 1e-3), batch 4
-    (PAPER rows 10 and 11); the papers' loss and plain slices with the ``paper`` recipe, class
-    averaged Dice and changed slices otherwise. What the app's recipe has already taught the head
-    is spared: all at 1e-4, falling to nothing with the time or the iterations.
+    Parameters
+    ----------
+    training
+        Its segmenter is trained in place; what the strategy leaves alone is frozen.
+    iterations
+        Optimiser steps; ``None`` lets the budget decide.
+    paper
+        Use the papers' loss on plain slices; otherwise the class-averaged loss on augmented ones.
+
+    Notes
+    -----
+    As arXiv 2402.15216v2 fine-tunes: Adam with coupled L2, learning rate and weight decay 1e-4, for
+    the head ten times as much.
     """
-    paper = run.settings.recipe == "paper"
-    taught = run.learnt
-    segmenter = run.segmenter.requires_grad_(False)
-    groups = []
-    for module in segmenter.trainable():
-        if module is segmenter:  # scratch
-            parts = [(segmenter.unet, False), (segmenter.head, True)]
-        else:
-            parts = [(module, module is segmenter.head)]
-        for part, head in parts:
-            groups.append(
-                {
-                    "params": list(part.requires_grad_(True).parameters()),
-                    "lr": 1e-3 if head and not taught else 1e-4,
-                    "weight_decay": 1e-3 if head else 1e-4,
-                }
-            )
-    optimiser = torch.optim.Adam(groups)
-    run.learnt = True
-    step, began, budget = 0, run.elapsed, run.left
-    while run.left > 0 and (iterations is None or step < iterations):
-        if taught:
-            done = step / iterations if iterations else (run.elapsed - began) / budget
-            for group in optimiser.param_groups:
-                group["lr"] = 1e-4 * (1 - done)
-        chosen = torch.randint(len(run.images), (run.batch,), generator=run.generator)
-        images, targets = run.images[chosen], run.targets[chosen]
+    segmenter = training.segmenter.requires_grad_(False)
+    optimiser = torch.optim.Adam(
+        {
+            "params": list(module.requires_grad_(True).parameters()),
+            "lr": 1e-3 if module is segmenter.head else 1e-4,
+            "weight_decay": 1e-3 if module is segmenter.head else 1e-4,
+        }
+        for module in segmenter.trainable()
+    )
+    scratch = segmenter.config.strategy == "scratch"
+    training.learnt, step = True, 0
+    while training.budget.left > 0 and step != iterations:
+        n = torch.randint(len(training.images), (training.batch,), generator=training.generator)
+        images, targets = training.images[n], training.targets[n]  # (B, 1, H, W), (B, H, W)
         if not paper:
-            images, targets = augment(images, targets, run.generator)
+            images, targets = augment(images, targets, training.generator)
+        segmenter.train()
         try:
-            loss = _step(segmenter, optimiser, images, targets, paper, taught)
+            with autocast(images.device):
+                with torch.set_grad_enabled(scratch):
+                    features = segmenter.encode(images)
+                logits = segmenter.decode(features)  # (B, K, H, W)
+            loss = (paper_loss if paper else app_loss)(logits.float(), targets)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
         except torch.OutOfMemoryError:
-            if run.batch == 1:
+            if training.batch == 1:
                 raise
-            run.shrink()
+            training.halve_batch()
             continue
         step += 1
-        yield run.progress(stage, step, iterations, loss, preview=True)
-
-
-def _step(
-    segmenter: Segmenter,
-    optimiser: torch.optim.Optimizer,
-    images: Tensor,
-    targets: Tensor,
-    paper: bool,
-    taught: bool,
-) -> float:
-    segmenter.train()
-    # The head's statistics are those of sampled pixels: whole slices, mostly air, would spoil them.
-    segmenter.head.train(not taught)
-    with autocast(images.device):
-        with torch.set_grad_enabled(segmenter.config.strategy == "scratch"):
-            features = segmenter.encode(images)
-        logits = segmenter.decode(features)
-    loss = (paper_loss if paper else app_loss)(logits.float(), targets)
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    return float(loss.detach())
+        yield training.report("training", step, iterations, float(loss.detach()), preview=True)

@@ -1,10 +1,11 @@
-"""What a written file must never replace."""
+"""Writing files: whole or not at all, and never over what is read."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,31 +13,50 @@ from pathlib import Path
 from napari_diffseg.io.geometry import VolumeError
 
 _HEADER_BYTES = 1 << 16
+"""A header that is searched for its data files is at most this long."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Write a file so that it is never half there.
+    """Write a file whole or not at all.
 
     Parameters
     ----------
     path
-        The file. What stands there stays until the new content is safely on the disk.
+        The file. One that is there is replaced in one step, and stays as it is on any error.
 
     Yields
     ------
-    Path
-        A temporary file in the same folder, with the same ending, to be written; it takes the
-        name of `path` when the block ends, and is removed when the block raises.
+    Where to write it: the same name in a hidden ``.part`` folder beside it. When the block ends,
+    the file is flushed to the disk and takes its place with the permissions that the umask grants;
+    so do data files that a header's writer put beside it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; nothing is left behind.
+
+    Examples
+    --------
+    >>> folder = getfixture("tmp_path")
+    >>> with atomic_write(folder / "report.json") as part:
+    ...     print(part.name, part.write_text("{}"))
+    report.json 2
+    >>> [file.name for file in folder.iterdir()]
+    ['report.json']
     """
-    part = path.with_name(f".part{os.getpid()}-{path.name}")
-    try:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".part") as folder:
+        part = Path(folder, path.name)
+        part.touch()
+        mode = part.stat().st_mode  # what the umask grants; some libraries give the owner only
+        part.unlink()
         yield part
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        # The header of a pair last: it must never name data that is not there yet.
+        for file in (*(other for other in part.parent.iterdir() if other != part), part):
+            file.chmod(mode)
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            os.replace(file, path.with_name(file.name))
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -> None:

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_diffseg.engine.registration import Motion
 from napari_diffseg.io.labels import Label
 from napari_diffseg.network.backbone import (
     Backbone,
@@ -34,7 +33,7 @@ class SegmenterError(ValueError):
 
 
 class PaperHead(nn.Module):
-    """Two conv-BN-ReLU and one conv on the last decoder map (A sec. "transfer", row 7)."""
+    """Two conv-BN-ReLU and one conv on the last decoder map (arXiv 2402.15216v2)."""
 
     def __init__(self, channels: tuple[int, ...], hidden: int, classes: int) -> None:
         super().__init__()
@@ -145,7 +144,8 @@ class SegmenterConfig:
     hidden
         Hidden width of the head.
     timestep
-        Fixed timestep at which the U-Net sees the clean image (PAPER row 7).
+        Fixed timestep at which the U-Net sees the clean image (arXiv
+        2402.15216v2, Table 2).
     columns
         Model grid points along the wider side of the body box.
     """
@@ -170,12 +170,6 @@ class Segmenter(nn.Module):
         The structures; class ``k`` of the output is ``labels[k - 1]``, class 0 background.
     config
         Strategy, head and grid.
-
-    Attributes
-    ----------
-    motion
-        How the anatomy moves from slice to slice in the volume that it was trained on, so that
-        painted slices can tell of their neighbours; it is not saved.
     """
 
     def __init__(
@@ -186,7 +180,6 @@ class Segmenter(nn.Module):
         self.labels = tuple(labels)
         head = _HEADS[config.head]
         self.head = head(unet.decoder_channels, config.hidden, len(self.labels) + 1)
-        self.motion: Motion | None = None
 
     @classmethod
     def new(
@@ -224,11 +217,10 @@ class Segmenter(nn.Module):
 
     def trainable(self) -> list[nn.Module]:
         """The modules that the strategy trains."""
-        if self.config.strategy == "scratch":
-            return [self]
         if self.config.strategy == "linear":
             return [self.head]
-        return [self.unet.decoder, self.head]
+        body = self.unet if self.config.strategy == "scratch" else self.unet.decoder
+        return [body, self.head]
 
     def encode(self, x: Tensor) -> Features:
         """Encoder features of images ``(B, 1, H, W)``."""

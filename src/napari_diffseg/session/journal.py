@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from napari_diffseg.io.files import atomic_write
 from napari_diffseg.io.volume import Volume
 
 _MARKER = b"\xd1DSJ"
@@ -115,21 +116,18 @@ class Journal:
         self.rewrite(records)
 
     def rewrite(self, records: Iterable[Record]) -> None:
-        """Replace the file by one with these records only (temporary name, then renamed)."""
-        temporary = self.path.with_suffix(".part")
+        """Replace the file by one with these records only, whole or not at all."""
         with self._lock:
-            with temporary.open("wb") as stream:
-                for record in records:
-                    stream.write(encode(record))
-                stream.flush()
-                os.fsync(stream.fileno())
             if self._stream is not None:
                 self._stream.close()  # Windows replaces no open file
+                self._stream = None
             try:
-                os.replace(temporary, self.path)
+                with atomic_write(self.path) as part:
+                    part.write_bytes(b"".join(map(encode, records)))
             finally:
-                self._stream = self.path.open("ab")
-            self._limit = self._stream.tell() + COMPACT_BYTES
+                if self.path.exists():
+                    self._stream = self.path.open("ab")
+            self._limit = self.path.stat().st_size + COMPACT_BYTES
 
     def append(self, record: Record) -> None:
         """Write one record; the system has it when this returns, the disk within a second."""

@@ -20,6 +20,7 @@ from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.predict import SlicePrediction, predict
 from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
@@ -143,7 +144,7 @@ class Learning(Annotation):
             base,
             settings,
             lambda: self.current,
-            self._rounds.motion,
+            self._rounds.registration,
             self._finish.is_set,
         )
         with closable(engine) as steps:
@@ -166,21 +167,22 @@ class Learning(Annotation):
                         losses=tuple(curve.points),
                         quality=self.quality if self._judged == (revision, settings) else {},
                     )
-                    self._commit(made, progress.segmenter)
+                    self._commit(made, progress.segmenter, progress.registration)
                 yield progress
 
-    def _commit(self, made: Round, segmenter: Segmenter) -> None:
+    def _commit(
+        self, made: Round, segmenter: Segmenter, registration: Registration | None = None
+    ) -> None:
         with self._lock:
             self._open_journal()
         with saving():  # outside the lock: a large model must not hold up the painter
-            self._rounds.commit(made, segmenter)
+            self._rounds.commit(made, segmenter, registration)
         if self._root is not None and self.folder is not None:
             make_room(self._root, self.folder)
         with self._lock:
             self._use(made, segmenter)
 
     def _use(self, made: Round, segmenter: Segmenter) -> None:
-        segmenter.motion = segmenter.motion or self._rounds.motion
         self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
         self._log(Record({"op": "round", "number": made.number}))
 
@@ -207,7 +209,10 @@ class Learning(Annotation):
         device = made.settings.device if made.settings is not None else "auto"
         done: list[int] = []
         try:
-            with closable(predict(segmenter, self.volume, painted, start, device)) as slices:
+            registration = self._rounds.registration
+            with closable(
+                predict(segmenter, self.volume, painted, start, device, registration)
+            ) as slices:
                 for found in slices:
                     with self._lock:
                         if found.z in self.edited:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -16,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_diffseg.engine import metrics
-from napari_diffseg.engine.registration import Motion
+from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.files import atomic_write
 from napari_diffseg.network.segmenter import Segmenter, SegmenterError
 from napari_diffseg.session.journal import SessionError
 
@@ -131,14 +131,14 @@ class Rounds:
         The session's folder, or ``None``.
     all
         Ascending by number.
-    motion
-        The volume's motion between slices, which every model of it can use.
+    registration
+        Of the volume's slices, which every model of it can use.
     """
 
     def __init__(self) -> None:
         self.folder: Path | None = None
         self.all: tuple[Round, ...] = ()
-        self.motion: Motion | None = None
+        self.registration: Registration | None = None
         self._models: dict[int, Segmenter] = {}
         self._predictions: dict[int, bytes] = {}
 
@@ -169,31 +169,32 @@ class Rounds:
         self.all = tuple(found)
         try:
             with np.load(self.folder / _MOTION, allow_pickle=False) as arrays:
-                self.motion = Motion(arrays["up"], arrays["down"])
+                self.registration = Registration(arrays["up"], arrays["down"])
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             wrong.append("how the slices resemble each other is lost until the next training")
         return wrong
 
-    def commit(self, round_: Round, segmenter: Segmenter) -> None:
+    def commit(
+        self, round_: Round, segmenter: Segmenter, registration: Registration | None = None
+    ) -> None:
         """Add a round; its JSON is written last, so a round with JSON is whole."""
         if self.folder is None:
             self._models[round_.number] = segmenter
         else:
-            if segmenter.motion is not None and segmenter.motion is not self.motion:
-                buffer = io.BytesIO()
-                np.savez(buffer, up=segmenter.motion.up, down=segmenter.motion.down)
-                _write(self.folder / _MOTION, buffer.getvalue())
+            if registration is not None and registration is not self.registration:
+                with atomic_write(self.folder / _MOTION) as part:
+                    np.savez(part, up=registration.up, down=registration.down)
             segmenter.save(self._file(round_.number, ".safetensors"))
-        self.motion = segmenter.motion or self.motion
+        self.registration = registration or self.registration
         self.put(round_)
 
     def put(self, round_: Round) -> None:
         """Write a round's description, in the place of one with the same number."""
         if self.folder is not None:
-            text = json.dumps(asdict(round_), indent=1)
-            _write(self._file(round_.number, ".json"), text.encode())
+            with atomic_write(self._file(round_.number, ".json")) as part:
+                part.write_text(json.dumps(asdict(round_), indent=1))
         others = [other for other in self.all if other.number != round_.number]
         self.all = tuple(sorted([*others, round_], key=lambda r: r.number))
 
@@ -216,13 +217,11 @@ class Rounds:
         if not path.exists():
             raise SessionError(f"the model of round {number} was deleted to make room; train again")
         try:
-            segmenter = Segmenter.load(path)
+            return Segmenter.load(path)
         except SegmenterError as error:
             raise SessionError(
                 f"the model of round {number} is damaged; train again ({error})"
             ) from error
-        segmenter.motion = self.motion
-        return segmenter
 
     def store_prediction(self, number: int, prediction: Stored) -> None:
         """Keep what a round's model predicted."""
@@ -236,7 +235,8 @@ class Rounds:
         if self.folder is None:
             self._predictions[number] = buffer.getvalue()
         else:
-            _write(self._file(number, ".npz"), buffer.getvalue())
+            with atomic_write(self._file(number, ".npz")) as part:
+                part.write_bytes(buffer.getvalue())
 
     def prediction(self, number: int) -> Stored | None:
         """Return what a round's model predicted, or ``None`` when nothing was stored."""
@@ -269,12 +269,3 @@ class Rounds:
         changed[pair[0].slices[in_a]] = (first != second).sum(axis=(1, 2))
         dice = metrics.dice(first, second, ids)
         return Comparison({key: value for key, value in dice.items() if value == value}, changed)
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)

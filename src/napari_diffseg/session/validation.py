@@ -102,16 +102,17 @@ def leave_one_out(
         folds = [folds[i] for i in np.linspace(0, len(folds) - 1, MAX_FOLDS).round().astype(int)]
     share = None if settings.seconds is None else settings.seconds / len(folds)
     began = time.perf_counter()
-    references, predictions, motion = [], [], None
+    references, predictions, registration = [], [], None
     for done, z in enumerate(folds):
         rest = [slice_ for slice_ in painted if slice_.z != z]
         known = [label for label in labels if any(label.id in on[s.z] for s in rest)]
         own = replace(settings, seconds=share)
-        steps = finetune(volume, rest, known, backbone, own, motion=motion)
+        steps = finetune(volume, rest, known, backbone, own, registration=registration)
         segmenter = None
         with closable(steps) as fold:
             for progress in fold:
                 segmenter = progress.segmenter
+                registration = progress.registration or registration
                 elapsed = time.perf_counter() - began
                 remaining = None
                 if progress.remaining is not None:
@@ -120,8 +121,7 @@ def leave_one_out(
                 note = f"without slice {z} ({done + 1} of {len(folds)})"
                 yield Progress("validating", done, len(folds), elapsed, remaining, None, note)
         assert segmenter is not None
-        motion = segmenter.motion
-        with closable(predict(segmenter, volume, rest, z, settings.device)) as found:
+        with closable(predict(segmenter, volume, rest, z, settings.device, registration)) as found:
             predictions.append(next(found).mask)
         references.append(next(slice_.mask for slice_ in painted if slice_.z == z))
     quality = metrics.dice(np.stack(predictions), np.stack(references), ids)

@@ -33,7 +33,7 @@ from napari_diffseg.engine.annotations import PaintedSlice
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.grid import SliceGrid
 from napari_diffseg.engine.metrics import dice, mean_of
-from napari_diffseg.engine.predict import predict_slice
+from napari_diffseg.engine.predict import predict_slices
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.geometry import Geometry
 from napari_diffseg.io.labels import Label
@@ -197,7 +197,7 @@ def _test(segmenter: Segmenter, scan: Scan, zs: list[int], labels: list[Label]) 
     """Mean Dice over the labels on slices `zs`."""
     columns, multiple = segmenter.config.columns, segmenter.grid_multiple
     grid = SliceGrid.of(scan.volume, columns, multiple, segmenter.intensity)
-    mask = np.stack([predict_slice(segmenter, grid, scan.volume, None, z).mask for z in zs])
+    mask = np.stack([one.mask for one in predict_slices(segmenter, grid, scan.volume, None, zs)])
     return mean_of(dice(mask, scan.reference[zs], [label.id for label in labels]).values())
 
 

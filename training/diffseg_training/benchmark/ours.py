@@ -13,6 +13,7 @@ import numpy as np
 from diffseg_training.benchmark.tasks import BenchmarkTask, Example, Outcome, stacked
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.labels import Label
 from napari_diffseg.network.backbone import Backbone, load_backbone
@@ -60,17 +61,22 @@ def diffseg(
     loaded = load_backbone(backbone)
     start: Backbone | Segmenter = loaded
     if task.start:
-        start = _saved_and_loaded(
-            _fit(stacked(task.start), task.labels, loaded, settings, hidden)[0]
-        )
+        last, _ = _fit(stacked(task.start), task.labels, loaded, settings, hidden)
+        assert last.segmenter is not None
+        start = _saved_and_loaded(last.segmenter)
     example = stacked(task.train)
-    segmenter, stages = _fit(example, task.labels, start, settings, hidden)
+    last, stages = _fit(example, task.labels, start, settings, hidden)
+    assert last.segmenter is not None
     masks, confidence = [], []
     for volume in task.test:
         # Labels are propagated from painted slices to their own volume only.
-        painted = example.painted if volume is example.volume else ()
+        own = volume is example.volume
+        painted, registration = (example.painted, last.registration) if own else ((), None)
         mask, percent = (np.zeros(volume.hu.shape, np.uint8) for _ in range(2))
-        for one in predict(segmenter, volume, painted, device=task.device):
+        found = predict(
+            last.segmenter, volume, painted, device=task.device, registration=registration
+        )
+        for one in found:
             mask[one.z], percent[one.z] = one.mask, one.confidence
         masks.append(mask)
         confidence.append(percent)
@@ -90,20 +96,19 @@ def _fit(
     start: Backbone | Segmenter,
     settings: TrainSettings,
     hidden: int,
-) -> tuple[Segmenter, Stages]:
+) -> tuple[Progress, Stages]:
     """Train, and count seconds and optimiser steps of each stage."""
     stages: Stages = {}
-    segmenter: Segmenter | None = None
-    last = time.perf_counter()
+    progress, last = None, time.perf_counter()
     for progress in finetune(
         example.volume, example.painted, labels, start, settings, hidden=hidden
     ):
         stage = stages.setdefault(progress.stage, {"seconds": 0.0, "steps": 0})
         stage["seconds"] += time.perf_counter() - last
         stage["steps"] += progress.loss is not None
-        segmenter, last = progress.segmenter, time.perf_counter()
-    assert segmenter is not None
-    return segmenter, stages
+        last = time.perf_counter()
+    assert progress is not None
+    return progress, stages
 
 
 def _saved_and_loaded(segmenter: Segmenter) -> Segmenter:

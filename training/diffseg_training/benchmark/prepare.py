@@ -283,8 +283,8 @@ def transverse_slices(path: Path) -> int:
 
 
 def _link(source: Path, target: Path) -> None:
-    with atomic_write(target) as part:
-        try:
-            os.link(source, part)
-        except OSError:
+    try:
+        os.link(source, target)
+    except OSError:
+        with atomic_write(target) as part:
             shutil.copyfile(source, part)

@@ -26,11 +26,11 @@ from napari_diffseg.engine.annotations import PaintedSlice
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.grid import SliceGrid
 from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.geometry import Geometry
 from napari_diffseg.io.volume import Volume, read_labels, read_volume
 from napari_diffseg.network.backbone import load_backbone
-from napari_diffseg.network.segmenter import Segmenter
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -77,19 +77,21 @@ def _run(arguments: argparse.Namespace) -> int:
     product = product_rate(torch.device("cpu"))
     began = time.perf_counter()
     stages: dict[str, float] = {}
-    segmenter: Segmenter | None = None
-    for progress in finetune(
+    last: Progress | None = None
+    for last in finetune(
         volume, painted, labels, load_backbone(), TrainSettings(seconds=arguments.seconds)
     ):
         now = time.perf_counter() - began
-        stages[progress.stage] = stages.get(progress.stage, 0.0) + now - sum(stages.values())
-        segmenter = progress.segmenter
+        stages[last.stage] = stages.get(last.stage, 0.0) + now - sum(stages.values())
+    assert last is not None
+    segmenter = last.segmenter
     assert segmenter is not None
     trained = peak_memory()
 
     began = time.perf_counter()
     first = 0.0
-    for _ in predict(segmenter, volume, painted, start=arguments.slices // 2):
+    middle = arguments.slices // 2
+    for _ in predict(segmenter, volume, painted, middle, registration=last.registration):
         first = first or time.perf_counter() - began
     seconds = time.perf_counter() - began
     columns, multiple = segmenter.config.columns, segmenter.grid_multiple

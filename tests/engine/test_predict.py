@@ -13,21 +13,35 @@ from engine_tools import DISC, SHAPE, SPOT, dice, disc_volume, lively, paint, ti
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.predict import SlicePrediction, posterior, predict
-from napari_diffseg.engine.propagation import Prior
-from napari_diffseg.engine.registration import Motion
+from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.propagation import PropagatedLabels
+from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.network.segmenter import Segmenter, SegmenterConfig
 
 _VOLUME, _TRUTH = disc_volume()
+_BySlice = dict[int, SlicePrediction]
 
 
 @pytest.fixture(scope="module")
-def trained() -> Segmenter:
+def last() -> Progress:
     settings = TrainSettings("linear", iterations=60, device="cpu", grid=40)
     painted = paint(_TRUTH, 1, 6)
     *_, last = finetune(_VOLUME, painted, (DISC, SPOT), tiny_backbone(), settings)
+    return last
+
+
+@pytest.fixture
+def trained(last: Progress) -> Segmenter:
     assert last.segmenter is not None
     return last.segmenter
+
+
+def _predicted(last: Progress, painted: tuple[PaintedSlice, ...], start: int = 0) -> _BySlice:
+    assert last.segmenter is not None
+    return _by_slice(
+        list(predict(last.segmenter, _VOLUME, painted, start, "cpu", last.registration))
+    )
 
 
 @pytest.fixture
@@ -39,7 +53,7 @@ def untrained() -> Segmenter:
     return made
 
 
-def _by_slice(predictions: list[SlicePrediction]) -> dict[int, SlicePrediction]:
+def _by_slice(predictions: list[SlicePrediction]) -> _BySlice:
     return {one.z: one for one in predictions}
 
 
@@ -52,8 +66,8 @@ def test_start_comes_first_and_the_others_outwards(untrained: Segmenter, start: 
     assert distance == sorted(distance)
 
 
-def test_masks_and_confidence_are_native_and_in_percent(trained: Segmenter) -> None:
-    found = list(predict(trained, _VOLUME, paint(_TRUTH, 1, 6), device="cpu"))
+def test_masks_and_confidence_are_native_and_in_percent(last: Progress) -> None:
+    found = list(_predicted(last, paint(_TRUTH, 1, 6)).values())
     for one in found:
         assert one.mask.shape == one.confidence.shape == SHAPE[1:]
         assert one.mask.dtype == one.confidence.dtype == np.uint8
@@ -64,11 +78,11 @@ def test_masks_and_confidence_are_native_and_in_percent(trained: Segmenter) -> N
     assert confidence.min() < 90 < confidence.max()
 
 
-def test_painted_slices_shape_their_neighbours(trained: Segmenter) -> None:
+def test_painted_slices_shape_their_neighbours(last: Progress) -> None:
     """Another disc, painted elsewhere, is found where it was painted."""
     elsewhere = np.roll(_TRUTH, 9, axis=2)
-    as_is = _by_slice(list(predict(trained, _VOLUME, paint(_TRUTH, 1, 6), device="cpu")))
-    told = _by_slice(list(predict(trained, _VOLUME, paint(elsewhere, 1, 6), device="cpu")))
+    as_is = _predicted(last, paint(_TRUTH, 1, 6))
+    told = _predicted(last, paint(elsewhere, 1, 6))
     for z in (1, 6):
         assert dice(as_is[z].mask, _TRUTH[z], DISC.id) > 0.85
         assert dice(told[z].mask, elsewhere[z], DISC.id) > dice(
@@ -82,20 +96,18 @@ def test_what_was_learnt_from_a_single_slice_counts_half(
     sources: tuple[int, ...], expected: int
 ) -> None:
     still = np.zeros((9, 2, 8, 8), np.float16)
-    prior = Prior(
-        Motion(still, still), {z: torch.ones(8, 8, dtype=torch.int64) for z in sources}, 2
+    propagated = PropagatedLabels(
+        Registration(still, still), {z: torch.ones(8, 8, dtype=torch.int64) for z in sources}, 2
     )
     denial = torch.stack([torch.full((8, 8), 5.0), torch.zeros(8, 8)])
-    assert (posterior(denial, prior, 4, None).argmax(dim=0) == expected).all()
+    assert (posterior(denial, propagated, 4, None).argmax(dim=0) == expected).all()
 
 
-def test_scribbles_tell_of_their_neighbours(trained: Segmenter) -> None:
+def test_scribbles_shape_their_neighbours(last: Progress) -> None:
     """A disc scribbled elsewhere is not found where the model alone would see one."""
     mask = np.where(_TRUTH[3] > 0, BACKGROUND, 0).astype(np.uint8)
-    told = _by_slice(
-        list(predict(trained, _VOLUME, [PaintedSlice(3, mask, full=False)], device="cpu"))
-    )
-    untold = _by_slice(list(predict(trained, _VOLUME, (), device="cpu")))
+    told = _predicted(last, (PaintedSlice(3, mask, full=False),))
+    untold = _predicted(last, ())
     assert not (told[3].mask[mask == BACKGROUND]).any()
     for z in (2, 4):
         assert (untold[z].mask > 0).sum() > 50
@@ -122,10 +134,10 @@ def test_saved_model_predicts_a_volume_of_another_shape(trained: Segmenter, tmp_
     assert found[0].mask.shape == (56, 64)
 
 
-def test_prediction_is_the_same_twice_and_whatever_the_start(trained: Segmenter) -> None:
+def test_prediction_is_the_same_twice_and_whatever_the_start(last: Progress) -> None:
     painted = paint(_TRUTH, 1, 6)
-    first = _by_slice(list(predict(trained, _VOLUME, painted, start=0, device="cpu")))
-    second = _by_slice(list(predict(trained, _VOLUME, painted, start=5, device="cpu")))
+    first = _predicted(last, painted)
+    second = _predicted(last, painted, start=5)
     for z in range(SHAPE[0]):
         assert (first[z].mask != second[z].mask).mean() < 0.002  # batches differ in rounding
         assert np.abs(first[z].confidence.astype(int) - second[z].confidence).max() <= 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 from engine_tools import DISC, SPOT, disc_volume, paint, tiny_backbone
@@ -15,7 +13,7 @@ from napari_diffseg.engine.settings import TrainSettings
 
 _VOLUME, _TRUTH = disc_volume((30, 48, 40), drift=0.1)
 _LABELS = (DISC, SPOT)
-_ENDLESS = TrainSettings("decoder", seconds=None, device="cpu")
+_ENDLESS = TrainSettings("linear", seconds=None, device="cpu")
 
 
 def _finished_at(stage: str, settings: TrainSettings, steps: int = 2) -> list[Progress]:
@@ -36,14 +34,13 @@ def _finished_at(stage: str, settings: TrainSettings, steps: int = 2) -> list[Pr
     ("stage", "recipe"),
     [
         ("learning", "app"),
-        ("spreading", "app"),
-        ("learning 3 slices around", "app"),
-        ("fine-tuning", "app"),
+        ("pseudo-labelling", "app"),
+        ("self-training 3 slices around", "app"),
         ("training", "paper"),
     ],
 )
 def test_finishing_ends_any_stage_at_once_with_a_model(stage: str, recipe: str) -> None:
-    settings = TrainSettings("decoder", recipe, seconds=None, device="cpu")  # type: ignore[arg-type]
+    settings = TrainSettings("linear", recipe, seconds=None, device="cpu")  # type: ignore[arg-type]
     seen = _finished_at(stage, settings)
     assert sum(one.stage == stage for one in seen) == 2
     assert seen[-2].stage == stage
@@ -51,12 +48,12 @@ def test_finishing_ends_any_stage_at_once_with_a_model(stage: str, recipe: str) 
     assert last.segmenter is not None
     assert not last.segmenter.training
     assert (last.stage, last.remaining) == ("trained", 0)
-    assert not any("give more" in one.note for one in seen)  # the user's wish is no short budget
+    assert not any(one.note for one in seen)
     with torch.inference_mode():
         assert torch.isfinite(last.segmenter(torch.zeros(1, 1, 32, 32))).all()
 
 
-@pytest.mark.parametrize("stage", ["preparing", "comparing slices", "looking"])
+@pytest.mark.parametrize("stage", ["preparing", "registering slices", "extracting features"])
 def test_finishing_before_anything_is_learnt_keeps_nothing(stage: str) -> None:
     with pytest.raises(TrainError, match="nothing was learnt yet"):
         _finished_at(stage, _ENDLESS, steps=1)
@@ -69,7 +66,6 @@ def test_a_training_without_an_end_needs_a_way_to_finish() -> None:
 
 
 def test_finishing_beats_the_budget() -> None:
-    began = time.perf_counter()
     seen = _finished_at("learning", TrainSettings(seconds=600.0, device="cpu"))
-    assert time.perf_counter() - began < 60
     assert seen[-1].segmenter is not None
+    assert sum(one.loss is not None for one in seen) == 2  # of 400 in 600 s

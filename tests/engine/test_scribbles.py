@@ -10,7 +10,7 @@ from engine_tools import DISC, SHAPE, SPOT, dice, disc_volume, tiny_backbone
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.predict import predict
-from napari_diffseg.engine.scribbles import frequency
+from napari_diffseg.engine.scribbles import class_prior
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.network.losses import UNKNOWN
 
@@ -18,13 +18,13 @@ from napari_diffseg.network.losses import UNKNOWN
 def test_slices_in_full_alone_say_how_common_a_class_is() -> None:
     targets = torch.full((2, 4, 5), UNKNOWN)
     targets[0, 0], targets[1, :2], targets[1, 2:] = 2, 0, 1
-    shares = frequency(targets, torch.tensor([False, True]), 3)
+    shares = class_prior(targets, torch.tensor([False, True]), 3)
     assert shares.tolist() == pytest.approx([0.5, 0.5, 0.0])
-    shares = frequency(targets, torch.tensor([False, False]), 3)
+    shares = class_prior(targets, torch.tensor([False, False]), 3)
     assert shares.tolist() == pytest.approx([0.4, 0.4, 0.2])
 
 
-def test_labels_travel_from_scribbles() -> None:
+def test_labels_are_propagated_from_scribbles() -> None:
     volume, truth = disc_volume(drift=1.0)
     scribbled = []
     for z in (1, 6):
@@ -40,7 +40,8 @@ def test_labels_travel_from_scribbles() -> None:
 
     def found(painted: list[PaintedSlice]) -> np.ndarray:
         slices = sorted(
-            predict(last.segmenter, volume, painted, device="cpu"), key=lambda one: one.z
+            predict(last.segmenter, volume, painted, 0, "cpu", last.registration),
+            key=lambda one: one.z,
         )
         return np.stack([one.mask for one in slices])
 
