@@ -119,8 +119,8 @@ def test_ours_says_where_its_seconds_went_and_how_sure_it_is(
     )
     outcome = find_method("ours").run(task, Options(backbone=backbone))
     assert outcome.steps == sum(stage["steps"] for stage in outcome.stages.values()) == 8
-    assert outcome.stages["comparing slices"]["steps"] == 0  # pairs of slices are no steps
-    assert outcome.stages["comparing slices"]["seconds"] > 0
+    assert outcome.stages["registering slices"]["steps"] == 0  # pairs of slices are no steps
+    assert outcome.stages["registering slices"]["seconds"] > 0
     assert outcome.fit_seconds == pytest.approx(
         sum(stage["seconds"] for stage in outcome.stages.values())
     )

@@ -51,7 +51,7 @@ def test_speed_says_where_the_seconds_of_a_volume_go(data: Path, run: Run) -> No
     assert line["structures"] == 2
     assert 0 < line["first_slice_s"] <= line["predict_s"]
     assert 0 < line["trained_peak_gib"] <= line["peak_gib"]
-    assert {"comparing slices", "learning"} <= set(line["stages_s"])
+    assert {"registering slices", "learning"} <= set(line["stages_s"])
 
 
 def test_gain_is_measured_once_and_reported(
