@@ -63,7 +63,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="estimate the quality: leave out one painted slice at a time (trains once for each)",
     )
-    add_settings(parser, TrainSettings, exclusive=("seconds", "iterations"))
+    group = parser.add_argument_group("training")
+    add_settings(group, TrainSettings, exclusive=("seconds", "iterations"))
     parser.set_defaults(run=run, fail=parser.error)
 
 
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         One of the errors of the engine, of the files, or :class:`SegmentError`.
     """
     try:
-        settings = settings_from(args, TrainSettings)
+        settings = settings_from(args, TrainSettings())
     except TrainError as error:
         args.fail(str(error))
     _check_outputs(args)
