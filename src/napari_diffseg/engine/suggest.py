@@ -27,7 +27,13 @@ class Suggestion:
 
 
 def distance_to_painted(painted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Slices from each slice ``(z,)`` to the nearest painted one; infinite when none is."""
+    """Slices from each slice ``(z,)`` to the nearest painted one; infinite when none is.
+
+    Examples
+    --------
+    >>> distance_to_painted(np.array([False, True, False, False])).tolist()
+    [1.0, 0.0, 1.0, 2.0]
+    """
     z = np.arange(len(painted))
     marked = np.flatnonzero(painted)
     if not len(marked):
@@ -101,6 +107,11 @@ def suggest(
         Suggestions wanted; fewer are returned when fewer slices are unpainted.
     reach
         Slices after which a painted slice's help has fallen to 1/e.
+
+    Examples
+    --------
+    >>> [suggestion.z for suggestion in suggest(np.zeros(9, bool), n=3)]
+    [4, 1, 7]
     """
     count = len(painted)
     z = np.arange(count)

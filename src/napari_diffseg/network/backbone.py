@@ -58,7 +58,13 @@ class Intensity:
             raise ValueError("the knots of an intensity map must ascend")
 
     def to_model(self, hu: NDArray[Any]) -> NDArray[np.float32]:
-        """Map HU of any shape to [-1, 1]; values beyond the outer knots are clipped."""
+        """Map HU of any shape to [-1, 1]; values beyond the outer knots are clipped.
+
+        Examples
+        --------
+        >>> Intensity((-1000.0, 1000.0), (-1.0, 1.0)).to_model(np.array([-3000, 0, 500])).tolist()
+        [-1.0, 0.0, 0.5]
+        """
         mapped: NDArray[np.float32] = np.interp(hu, self.hu, self.value).astype(np.float32)
         return mapped
 
@@ -254,6 +260,11 @@ def load_backbone(which: str | Path | None = None) -> Backbone:
     ------
     BackboneError
         If it is not found, is damaged, or does not fit the network it describes.
+
+    Examples
+    --------
+    >>> load_backbone().schedule
+    'cosine'
     """
     entry = _resolve(which)
     verify(entry)
