@@ -1,6 +1,7 @@
-# make demo    the main job on the sample CT, without a screen -> demo-output/
-# make test    lint and tests (a virtual screen is used where there is no display)
+# make demo    the main job on the sample CT, headless -> demo-output/
+# make test    lint and tests (a virtual display is used where there is none)
 # make lint    ruff, mypy, import-linter
+# make figures the benchmark's pages and pictures, and the README's table, from their rows
 # make benchmark-env    .venv-benchmarks with the papers' rivals (several GB, half an hour)
 # make test-benchmarks  the tests that need them
 # make clean   remove the environment and everything that is generated
@@ -8,7 +9,7 @@
 # Each target sets up .venv first when pyproject.toml or constraints.txt changed since.
 # PYTHON=/path/to/python3.12 chooses the interpreter.
 
-.PHONY: demo test lint clean benchmark-env test-benchmarks
+.PHONY: demo figures test lint clean benchmark-env test-benchmarks
 .NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
@@ -17,6 +18,9 @@ STAMP_NEEDS := pyproject.toml constraints.txt tools/setup.sh
 
 demo: .venv/.ready-training
 	$(BIN)/python -m diffseg_training.demo
+
+figures: .venv/.ready-training
+	$(BIN)/napari-diffseg-benchmark figures
 
 test: lint
 	tools/with-display.sh $(BIN)/python -m pytest
@@ -45,4 +49,4 @@ test-benchmarks: .venv-benchmarks/.ready
 clean:
 	rm -rf .venv .venv-benchmarks build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis
-	find src training models tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src training models tests -name __pycache__ -type d -prune -exec rm -rf {} +

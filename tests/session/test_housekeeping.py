@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from session_tools import LIVER, QUICK, block, tiny_backbone, tiny_volume, trained
 
+from napari_diffseg.io import atomic_write
 from napari_diffseg.session import Session, SessionError, SliceState
 
 
@@ -32,6 +33,10 @@ def test_unused_sessions_give_up_what_can_be_made_again(
     states, paint = old.paint.states.copy(), old.paint.mask.copy()
     old.close()
     assert _models(old) == ["round-0001.safetensors"]
+    assert old.folder is not None
+    killed = atomic_write(old.folder / "round-0002.npz")  # never comes to its end
+    half = killed.__enter__()
+    half.write_bytes(b"half")
     newest = _session(tmp_path, 2)
     assert _models(old)  # there is room
 
@@ -40,6 +45,7 @@ def test_unused_sessions_give_up_what_can_be_made_again(
     assert _models(newest) == ["round-0001.safetensors", "round-0002.safetensors"]
     assert _models(open_) == ["round-0001.safetensors"]
     assert _models(old) == []
+    assert not half.exists()
     newest.close()
     open_.close()
 

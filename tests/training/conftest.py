@@ -11,7 +11,7 @@ import pytest
 from pretrain_tools import SOURCES, TINY, write_ct
 
 from diffseg_training.prepare import prepare
-from diffseg_training.settings import PrepareSettings, Recipe, Source, TrainSettings
+from diffseg_training.settings import PrepareSettings, PretrainSettings, Recipe, Source
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def store(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    settings = TrainSettings(
+    settings = PretrainSettings(
         iterations=6, batch=4, hu=(-1000.0, 1000.0), log_every=1, validate_every=3, threads=1,
         validation_slices=4, crop=(0.6, 1.1), clip=1.0, learning_rate=2e-3,
         final_learning_rate=2e-4, device="cpu",

@@ -69,7 +69,7 @@ def _follow(
 def training_child(
     recipe: Recipe, data: Path, out: Path, **environment: str
 ) -> Iterator[tuple[ForkServerProcess, Connection]]:
-    """Train in another process; yields it, and the line on which it tells step and loss."""
+    """Train in another process; yields it, and the line on which it sends step and loss."""
     # One server imports torch and MONAI once; every child is a copy of it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["diffseg_training.train"])

@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from diffseg_training.benchmark import nnunet, ours
-from diffseg_training.benchmark.ddpmseg import Describer, ddpm_seg
+from diffseg_training.benchmark.ddpmseg import PixelFeatures, ddpm_seg
 from diffseg_training.benchmark.forests import backbone_forest, handmade_forest
 from diffseg_training.benchmark.grids import square_grid, task_intensity, training_pairs
 from diffseg_training.benchmark.methods import METHODS, MethodError, Options, find_method
 from diffseg_training.benchmark.networks import NETWORKS, ImageNetInput, NetworkError
 from diffseg_training.benchmark.supervised import augmented, share_left, train_network
-from diffseg_training.benchmark.tasks import Budget, Example, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, Example, LearningBudget
 from napari_diffseg.engine.annotations import PaintedSlice
+from napari_diffseg.engine.predict import predict
 from napari_diffseg.io.geometry import Geometry
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
@@ -32,7 +33,7 @@ LABELS = (Label(3, "disc", (255, 0, 0)), Label(7, "square", (0, 0, 255)))
 SMOKED = ("attention-unet", "unetr", "swin-unetr")
 
 
-def _made(budget: Budget, full: bool = True) -> tuple[Task, np.ndarray]:
+def _made(budget: LearningBudget, full: bool = True) -> tuple[BenchmarkTask, np.ndarray]:
     """A body in air with a bright disc and a brighter square; slices 1 and 5 are painted."""
     y, x = np.mgrid[:40, :48]
     mask = np.zeros((7, 40, 48), np.uint8)
@@ -48,7 +49,7 @@ def _made(budget: Budget, full: bool = True) -> tuple[Task, np.ndarray]:
     geometry = Geometry.from_affine(np.diag([-2.0, -2.0, 3.0, 1.0]), (48, 40, 7))
     volume = Volume(hu.astype(np.int16), geometry, "made")
     painted = tuple(PaintedSlice(z, mask[z], full) for z in (1, 5))
-    return Task(LABELS, (Example(volume, painted),), (volume,), budget, 0, "cpu"), mask
+    return BenchmarkTask(LABELS, (Example(volume, painted),), (volume,), budget, 0, "cpu"), mask
 
 
 def _dice(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -70,7 +71,7 @@ def backbone(tmp_path: Path) -> Path:
 
 
 def test_the_forest_on_handmade_features_learns() -> None:
-    task, truth = _made(Budget())
+    task, truth = _made(LearningBudget())
     outcome = handmade_forest(task, side=48)
     assert outcome.masks[0].dtype == np.uint8
     assert set(np.unique(outcome.masks[0])) <= {0, 3, 7}
@@ -79,36 +80,36 @@ def test_the_forest_on_handmade_features_learns() -> None:
 
 
 def test_the_forest_on_a_backbone_learns(backbone: Path) -> None:
-    task, truth = _made(Budget())
+    task, truth = _made(LearningBudget())
     assert _dice(backbone_forest(task, backbone, side=48).masks[0], truth) > 0.7
 
 
 def test_ddpm_seg_learns_and_shares_its_steps(backbone: Path) -> None:
-    task, truth = _made(Budget(iterations=150))
+    task, truth = _made(LearningBudget(iterations=150))
     outcome = ddpm_seg(task, backbone, side=48, voters=2)
     assert outcome.steps == 300
     assert _dice(outcome.masks[0], truth) > 0.6
 
 
-def test_ddpm_seg_describes_the_same_pixel_alike_in_any_company(backbone: Path) -> None:
+def test_ddpm_seg_features_of_a_pixel_do_not_depend_on_other_pixels(backbone: Path) -> None:
     from napari_diffseg.network.backbone import load_backbone
 
-    describe = Describer(load_backbone(backbone), torch.device("cpu"), seed=0)
+    features = PixelFeatures(load_backbone(backbone), torch.device("cpu"), seed=0)
     image = torch.rand(1, 1, 32, 32)
     pixels = torch.cartesian_prod(torch.arange(32), torch.arange(32))
-    everything = torch.cat(list(describe(image, pixels)))
-    few = torch.cat(list(describe(image, pixels[[5, 700]])))
+    everything = torch.cat(list(features(image, pixels)))
+    few = torch.cat(list(features(image, pixels[[5, 700]])))
     torch.testing.assert_close(few, everything[[5, 700]])
     # The finest of the maps is read at pixel centres: no interpolation blurs it.
     assert everything.shape == (
         1024,
-        3 * sum(describe.unet.decoder_channels[b] for b in describe.blocks),
+        3 * sum(features.unet.decoder_channels[b] for b in features.blocks),
     )
 
 
 @pytest.mark.parametrize("name", SMOKED)
 def test_monai_rivals_run_two_steps(name: str) -> None:
-    task, _ = _made(Budget(iterations=2))
+    task, _ = _made(LearningBudget(iterations=2))
     outcome = train_network(task, name, side=64)
     assert outcome.steps == 2
     assert outcome.masks[0].shape == task.test[0].hu.shape
@@ -117,35 +118,40 @@ def test_monai_rivals_run_two_steps(name: str) -> None:
 
 def test_a_rival_learns() -> None:
     torch.manual_seed(0)
-    task, truth = _made(Budget(iterations=120))
+    task, truth = _made(LearningBudget(iterations=120))
     assert _dice(train_network(task, "attention-unet", side=32).masks[0], truth) > 0.5
 
 
 def test_our_recipes_run_on_the_same_task(backbone: Path) -> None:
-    task, _ = _made(Budget(iterations=2))
+    task, _ = _made(LearningBudget(iterations=2))
     for name in ("ours", "decoder@100", "decoder-m", "linear", "scratch"):
         outcome = find_method(name).run(task, Options(backbone=backbone))
         assert outcome.masks[0].shape == task.test[0].hu.shape
         assert "tiny" in outcome.note
 
 
-def test_size_m_has_the_wider_head(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    widths = []
-    real = ours.predict
+@pytest.mark.parametrize(
+    ("name", "hidden", "timestep"),
+    [("linear", 128, 0), ("linear-m", 256, 0), ("decoder-l@300", 256, 300), ("scratch", 128, 0)],
+)
+def test_names_choose_the_width_of_the_head_and_the_timestep(
+    name: str, hidden: int, timestep: int, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[Segmenter] = []
 
-    def seen(segmenter: Segmenter, *arguments: object, **more: object) -> Iterator[object]:
-        widths.append(segmenter.config.hidden)
-        yield from real(segmenter, *arguments, **more)
+    def follow(segmenter: Segmenter, *arguments: object, **more: object) -> Iterator[object]:
+        trained.append(segmenter)
+        return predict(segmenter, *arguments, **more)
 
-    monkeypatch.setattr(ours, "predict", seen)
-    task, _ = _made(Budget(iterations=1))
-    for name in ("linear", "linear-m"):
-        find_method(name).run(task, Options(backbone=backbone))
-    assert widths == [128, 256]
+    monkeypatch.setattr(ours, "predict", follow)
+    task, _ = _made(LearningBudget(iterations=1))
+    find_method(name).run(task, Options(backbone=backbone))
+    assert [(one.config.hidden, one.config.timestep) for one in trained] == [(hidden, timestep)]
+    assert find_method(name).large == ("-l" in name)
 
 
 def test_nnunet_gets_what_scribbles_leave_open_as_its_ignore_label(tmp_path: Path) -> None:
-    task, truth = _made(Budget(iterations=1), full=False)
+    task, truth = _made(LearningBudget(iterations=1), full=False)
     nnunet.write_raw(task, tmp_path)
     raw = tmp_path / "raw" / nnunet.DATASET
     about = json.loads((raw / "dataset.json").read_text())
@@ -175,11 +181,11 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         NETWORKS["unetplusplus"].build(3, 64, True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(nnunet.NnunetError, match="make benchmark-env"):
-        nnunet.nnunet_2d(_made(Budget(iterations=1))[0])
+        nnunet.nnunet_2d(_made(LearningBudget(iterations=1))[0])
 
 
 def test_nnunet_raw_data_has_one_case_a_painted_slice(tmp_path: Path) -> None:
-    task, truth = _made(Budget(iterations=1))
+    task, truth = _made(LearningBudget(iterations=1))
     nnunet.write_raw(task, tmp_path)
     raw = tmp_path / "raw" / nnunet.DATASET
     about = json.loads((raw / "dataset.json").read_text())
@@ -205,7 +211,7 @@ def test_augmentation_moves_image_and_classes_together() -> None:
 
 
 def test_scribbles_leave_the_rest_unknown() -> None:
-    task, _ = _made(Budget(), full=False)
+    task, _ = _made(LearningBudget(), full=False)
     intensity = task_intensity(task)
     assert intensity.hu[0] > 100
     _, classes = training_pairs(task, 32, intensity)
@@ -216,12 +222,12 @@ def test_scribbles_leave_the_rest_unknown() -> None:
 
 
 def test_budgets() -> None:
-    assert share_left(Budget(iterations=10), 4, 99.0) == pytest.approx(0.6)
-    assert share_left(Budget(seconds=10), 4, 4.0) == pytest.approx(0.6)
-    assert share_left(Budget(seconds=10), 4, 11.0) == 0
-    assert share_left(Budget(seconds=10), 0, 11.0) > 0
+    assert share_left(LearningBudget(iterations=10), 4, 99.0) == pytest.approx(0.6)
+    assert share_left(LearningBudget(seconds=10), 4, 4.0) == pytest.approx(0.6)
+    assert share_left(LearningBudget(seconds=10), 4, 11.0) == 0
+    assert share_left(LearningBudget(seconds=10), 0, 11.0) > 0
     with pytest.raises(ValueError, match="needs a budget"):
-        share_left(Budget(), 0, 0.0)
+        share_left(LearningBudget(), 0, 0.0)
 
 
 def test_imagenet_input_is_scaled_as_imagenet_is() -> None:

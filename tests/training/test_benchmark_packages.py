@@ -13,7 +13,7 @@ from diffseg_training.benchmark.methods import Options, find_method
 from diffseg_training.benchmark.networks import ENCODERS, IMAGENET_FOLDER, NETWORKS
 from diffseg_training.benchmark.profiles import OURS
 from diffseg_training.benchmark.supervised import train_network
-from diffseg_training.benchmark.tasks import Budget, Example, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, Example, LearningBudget
 from napari_diffseg.engine.annotations import PaintedSlice
 from napari_diffseg.io.geometry import Geometry
 from napari_diffseg.io.labels import Label
@@ -46,7 +46,7 @@ def _untrained(path: Path, times: int) -> Path:
 
 def _task(
     iterations: int, slices: int = 4, enlarged: int = 1, painted: tuple[int, ...] = (0, 3)
-) -> tuple[Task, np.ndarray]:
+) -> tuple[BenchmarkTask, np.ndarray]:
     y, x = np.mgrid[:64, :64]
     plane = np.where((y - 24) ** 2 + (x - 24) ** 2 < 90, 3, 0).astype(np.uint8)
     plane[36:52, 36:54] = 7
@@ -61,8 +61,8 @@ def _task(
     volume = Volume(hu.astype(np.int16), geometry, "made")
     paint = tuple(PaintedSlice(z, mask[z], True) for z in painted)
     labels = (Label(3, "disc", (255, 0, 0)), Label(7, "square", (0, 0, 255)))
-    budget = Budget(iterations=iterations)
-    return Task(labels, (Example(volume, paint),), (volume,), budget, 0, "cpu"), mask
+    budget = LearningBudget(iterations=iterations)
+    return BenchmarkTask(labels, (Example(volume, paint),), (volume,), budget, 0, "cpu"), mask
 
 
 @pytest.mark.parametrize("name", list(ENCODERS))
@@ -148,7 +148,7 @@ def test_our_rows_of_size_l_take_two_steps(name: str, unet_l: Path) -> None:
     assert outcome.masks[0].shape == (1, 64, 64)
 
 
-def _one_slice(task: Task) -> Task:
+def _one_slice(task: BenchmarkTask) -> BenchmarkTask:
     """Test on one slice of the volume, to save time."""
     (volume,) = task.test
     return replace(task, test=(Volume(volume.hu[:1], volume.geometry, "one slice"),))

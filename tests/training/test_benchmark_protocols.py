@@ -17,7 +17,14 @@ from diffseg_training.benchmark.protocols import (
     presence,
     split_patients,
 )
-from diffseg_training.benchmark.tasks import Budget, Example, Scan, make_task, score, stacked
+from diffseg_training.benchmark.tasks import (
+    Example,
+    LearningBudget,
+    Scan,
+    make_task,
+    score,
+    stacked,
+)
 from napari_diffseg.engine.annotations import PaintedSlice
 from napari_diffseg.io.geometry import Geometry
 from napari_diffseg.io.labels import Label
@@ -123,7 +130,7 @@ def test_a_task_holds_painted_slices_and_no_other_labels() -> None:
     scan = _scan()
     present = presence(scan.reference, [1, 4])
     split = in_volume("scan", present, 2)
-    task = make_task(split, {"scan": scan}, LABELS, Budget(seconds=1), seed=0)
+    task = make_task(split, {"scan": scan}, LABELS, LearningBudget(seconds=1), seed=0)
     assert task.test[0] is task.train[0].volume
     assert {one.z for one in task.train[0].painted} == set(split.train[0].slices)
     for one in task.train[0].painted:

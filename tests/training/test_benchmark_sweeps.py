@@ -17,18 +17,18 @@ from diffseg_training.benchmark.rows import RowSpec, compute
 from diffseg_training.benchmark.tables import area, by_amount
 
 
-def _arena(data: Path, out: Path, *more: str) -> int:
-    return main(["arena", "--volumes", str(data), "-o", str(out), "--budgets", "1", *more])
+def _in_volume(data: Path, out: Path, *more: str) -> int:
+    return main(["in-volume", "--volumes", str(data), "-o", str(out), "--budgets", "1", *more])
 
 
-def test_arena_writes_rows_tables_and_resumes(
+def test_in_volume_writes_rows_tables_and_resumes(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in data.glob("*/p1*"):
         path.unlink()  # one patient is enough here, and each row starts a process
     out = tmp_path / "out"
     some = ("--slices", "2", "--methods", "nearest-copy", "--masks", "--threads", "1")
-    assert _arena(data, out, *some) == 0
+    assert _in_volume(data, out, *some) == 0
     rows = sweeps.read_rows(out / "rows.jsonl")
     assert [row["test"] for row in rows] == [["p0"]]
     for row in rows:
@@ -39,12 +39,12 @@ def test_arena_writes_rows_tables_and_resumes(
         assert row["hardware"]["threads"] == 1
         assert len(row["split"]) == 12
         assert np.load(out / "masks" / f"{row['key']}.npz")[row["test"][0]].shape == (20, 32, 32)
-    assert "Nearest-slice copy" in (out / "arena.md").read_text()
+    assert "Nearest-slice copy" in (out / "in-volume.md").read_text()
     assert (out / "rows.csv").read_text().count("\n") == 2
     capsys.readouterr()
 
     # Asked again, nothing is run; a new method is.
-    assert _arena(data, out, *some) == 0
+    assert _in_volume(data, out, *some) == 0
     assert "1 rows, 1 of them done already" in capsys.readouterr().out
     assert len((out / "rows.jsonl").read_text().splitlines()) == 1
     assert main(["panels", str(out), "--volumes", str(data), "--slices", "9"]) == 0
@@ -166,10 +166,13 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     error = capsys.readouterr().err
     assert error.startswith("napari-diffseg-benchmark: error: ")
     assert error.count("\n") == 1
+    wrong = ["--volumes", str(tmp_path), "-o", str(tmp_path), "--protocols", "in-volume,sideways"]
+    assert main(["in-volume", *wrong]) == 1
+    assert "no protocol sideways: use in-volume, scribbles" in capsys.readouterr().err
     assert main(["methods"]) == 0
     assert "Swin UNETR" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
-        main(["arena", "--slices", "two"])
+        main(["in-volume", "--slices", "two"])
     assert stopped.value.code == 2
 
 
@@ -239,8 +242,8 @@ def test_a_page_has_a_table_for_each_budget_that_most_methods_had(
 def test_rates_are_measured_and_written(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from diffseg_training.benchmark.learning_rates import LearningRates
     from diffseg_training.benchmark.profiles import Sweep
-    from diffseg_training.benchmark.rates import Rates
 
     def run(spec: RowSpec, masks: object, limit: object) -> dict[str, object]:
         # The lower rate does better on one patient, the higher on the other.
@@ -252,7 +255,7 @@ def test_rates_are_measured_and_written(
     out = tmp_path / "rates"
     asked = ["rates", "--volumes", str(data), "--slices", "2", "--methods", "unetr,ours"]
     assert main([*asked, "-o", str(out)]) == 0
-    rates = Rates.read(out / "rates.json")
+    rates = LearningRates.read(out / "rates.json")
     assert set(rates.found) == {"p0", "p1"}
     assert set(rates.found["p0"]) == {"unetr"}  # ours has no rate to tune
     specs = Sweep("mini", (data,), methods=("unetr", "linear"), rates=rates).specs()

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from diffseg_training.data import Draws, Shard, intensity_table, model_image
-from diffseg_training.settings import TrainSettings
+from diffseg_training.settings import PretrainSettings
 from napari_diffseg.network.backbone import Intensity
 
-SETTINGS = TrainSettings(batch=8, accumulate=2, crop=(0.5, 1.2), seed=4)
+SETTINGS = PretrainSettings(batch=8, accumulate=2, crop=(0.5, 1.2), seed=4)
 INTENSITY = Intensity((-1000.0, 1000.0), (-1.0, 1.0))
 SLICES = list(np.random.default_rng(0).integers(-1000, 1000, (7, 16, 16)).astype(np.int16))
 

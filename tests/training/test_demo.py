@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffseg_training.demo import OUTPUTS, Given, Sample, demonstrate
+from diffseg_training.demo import OUTPUTS, LabelledScan, Sample, demonstrate
 from napari_diffseg.network.backbone import Backbone, Intensity, save_backbone
 from napari_diffseg.network.unet import UNet, UNetConfig
 
@@ -37,14 +37,14 @@ def sample(tmp_path: Path) -> Sample:
 
 
 def test_painted_slices_hold_every_organ_and_are_not_tested(sample: Sample):
-    given = Given.read(sample)
-    assert [label.name for label in given.labels] == ["liver", "kidney"]
-    assert set(np.unique(given.truth[list(given.painted)])) == {0, 1, 2}
-    assert sorted((*given.painted, *given.test)) == list(range(10))
-    assert given.scores(given.truth) == {1: 1.0, 2: 1.0}
-    wrong = given.truth.copy()
-    wrong[list(given.painted)] = 0
-    assert given.scores(wrong) == {1: 1.0, 2: 1.0}
+    scan = LabelledScan.read(sample)
+    assert [label.name for label in scan.labels] == ["liver", "kidney"]
+    assert set(np.unique(scan.truth[list(scan.painted)])) == {0, 1, 2}
+    assert sorted((*scan.painted, *scan.test)) == list(range(10))
+    assert scan.scores(scan.truth) == {1: 1.0, 2: 1.0}
+    wrong = scan.truth.copy()
+    wrong[list(scan.painted)] = 0
+    assert scan.scores(wrong) == {1: 1.0, 2: 1.0}
 
 
 def test_demo_prints_the_table_and_writes_its_files(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from diffseg_training.config import as_json, from_mapping
-from diffseg_training.settings import PretrainError, TrainSettings
+from diffseg_training.settings import PretrainError, PretrainSettings
 from napari_diffseg.network.backbone import (
     Backbone,
     BackboneError,
@@ -54,7 +54,7 @@ class Header:
     step: int
     seconds: float
     unet: UNetConfig
-    settings: TrainSettings
+    settings: PretrainSettings
     intensity: Intensity
     data: dict[str, Any] = field(default_factory=dict)
     history: dict[str, list[Any]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Header:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Header:
         """From :meth:`to_json`'s values."""
-        kinds = {"unet": UNetConfig, "settings": TrainSettings, "intensity": Intensity}
+        kinds = {"unet": UNetConfig, "settings": PretrainSettings, "intensity": Intensity}
         made: dict[str, Any] = {k: from_mapping(kind, values[k]) for k, kind in kinds.items()}
         return cls(**{**values, **made})
 
@@ -80,7 +80,7 @@ class Header:
 def save(
     path: Path, header: Header, net: nn.Module, ema: AveragedModel, optimiser: torch.optim.Adam
 ) -> None:
-    """Write a checkpoint to a temporary name, then rename it."""
+    """Write a checkpoint; the one that is there stays until the new one is whole."""
     tensors = {f"model.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     names: dict[Tensor, str] = {parameter: name for name, parameter in net.named_parameters()}

@@ -11,26 +11,33 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from diffseg_training import checkpoint
-from diffseg_training.config import add_options, load_recipe, overridden
+from diffseg_training.config import load_recipe
+from diffseg_training.extra import missing_extra
 from diffseg_training.settings import (
     ConvertSettings,
     EvaluateSettings,
     PrepareSettings,
     PretrainError,
+    PretrainSettings,
     ReleaseSettings,
     SampleSettings,
-    TrainSettings,
 )
+from napari_diffseg.cli.options import add_settings, settings_from
 from napari_diffseg.network.backbone import Backbone, Intensity, load_backbone, save_backbone
+
+PROGRAM = "napari-diffseg-pretrain"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
+    if lacking := missing_extra():
+        print(f"{PROGRAM}: error: {lacking}", file=sys.stderr)
+        return 1
     options = _parser().parse_args(argv)
     try:
         options.run(options)
     except (ValueError, OSError) as error:
-        print(f"napari-diffseg-pretrain: error: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -38,16 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="napari-diffseg-pretrain", description="Pre-train CT diffusion backbones."
-    )
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Pre-train CT diffusion backbones.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     one = commands.add_parser("prepare", help="turn volumes into a store of slices")
     one.add_argument("inputs", nargs="+", type=Path, help="files and folders of CT volumes")
     one.add_argument("--out", type=Path, required=True, help="folder for the store")
     one.add_argument("--config", default="", help="name of a shipped configuration, or a .toml")
-    add_options(one, PrepareSettings)
+    add_settings(one, PrepareSettings)
     one.set_defaults(run=_prepare)
 
     one = commands.add_parser("train", help="train, or resume, a backbone")
@@ -58,32 +63,32 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", type=int, metavar="STEPS",
         help="report cost and memory, take STEPS real steps on random images, and write nothing",
     )  # fmt: skip
-    add_options(one, TrainSettings, defaults=False)
+    add_settings(one, PretrainSettings, show_defaults=False)
     one.set_defaults(run=_train)
 
     one = commands.add_parser("sample", help="generate slices with a backbone")
     one.add_argument("backbone", help="name or file of a backbone, or a checkpoint")
     one.add_argument("--out", type=Path, required=True, help="folder for PNG grids and NIfTI")
-    add_options(one, SampleSettings)
+    add_settings(one, SampleSettings)
     one.set_defaults(run=_sample)
 
     one = commands.add_parser("evaluate", help="FID, sFID, precision, recall and F1 of slices")
     one.add_argument("real", type=Path, help="folder that prepare wrote, or a volume")
     one.add_argument("generated", type=Path, help="volume that sample wrote")
-    add_options(one, EvaluateSettings)
+    add_settings(one, EvaluateSettings)
     one.set_defaults(run=_evaluate)
 
     one = commands.add_parser("release", help="make a shipped backbone of a checkpoint")
     one.add_argument("checkpoint", type=Path, help="folder or file that train wrote")
     one.add_argument("--out", type=Path, required=True, help="folder of the registry")
-    add_options(one, ReleaseSettings)
+    add_settings(one, ReleaseSettings)
     one.set_defaults(run=_release)
 
     one = commands.add_parser("convert", help="read guided-diffusion weights into a backbone")
     one.add_argument("weights", type=Path, help="its state dict, .pt or .safetensors")
     one.add_argument("--config", required=True, help="configuration with the network's shape")
     one.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    add_options(one, ConvertSettings)
+    add_settings(one, ConvertSettings)
     one.set_defaults(run=_convert)
     return parser
 
@@ -93,7 +98,7 @@ def _prepare(options: argparse.Namespace) -> None:
     from diffseg_training.store import SliceStore
 
     recipe = load_recipe(options.config) if options.config else None
-    settings = overridden(recipe.prepare if recipe else PrepareSettings(), options)
+    settings = settings_from(options, recipe.prepare if recipe else PrepareSettings())
     sources = recipe.sources if recipe else ()
     skipped = 0
     for done in prepare(options.inputs, options.out, settings, sources):
@@ -117,7 +122,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.config)
-    recipe = replace(recipe, train=overridden(recipe.train, options))
+    recipe = replace(recipe, train=settings_from(options, recipe.train))
     if options.dry_run is not None:
         from diffseg_training.dryrun import dry_run
 
@@ -127,11 +132,11 @@ def _train(options: argparse.Namespace) -> None:
     if options.data is None or options.out is None:
         raise PretrainError("train needs --data and --out")
     from diffseg_training.progress import describe
-    from diffseg_training.train import Trainer
+    from diffseg_training.train import Pretrainer
 
     options.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, options.data, options.out)
-    # A polite end: save after the step that is running, so that nothing is lost.
+    trainer = Pretrainer(recipe, options.data, options.out)
+    # On a signal, save after the step that is running, so that nothing is lost.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: trainer.stop())
     if trainer.leads:
@@ -146,7 +151,7 @@ def _sample(options: argparse.Namespace) -> None:
 
     from diffseg_training.generate import generate, write_figures
 
-    settings = overridden(SampleSettings(), options)
+    settings = settings_from(options, SampleSettings())
     backbone = _backbone(options.backbone)
     finished = []
     for state in generate(backbone, settings):
@@ -173,7 +178,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from diffseg_training.features import features, load_slices, make_extractor
     from diffseg_training.quality import evaluate
 
-    settings = overridden(EvaluateSettings(), options)
+    settings = settings_from(options, EvaluateSettings())
     extractor = make_extractor(settings)
     sets = []
     for place in (options.real, options.generated):
@@ -191,7 +196,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _release(options: argparse.Namespace) -> None:
     from diffseg_training.release import release
 
-    settings = overridden(ReleaseSettings(), options)
+    settings = settings_from(options, ReleaseSettings())
     path = release(options.checkpoint, options.out, settings)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
@@ -199,7 +204,7 @@ def _release(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from diffseg_training.convert import convert, read_state_dict
 
-    settings = overridden(ConvertSettings(), options)
+    settings = settings_from(options, ConvertSettings())
     recipe = load_recipe(options.config)
     unet = convert(read_state_dict(options.weights), recipe.unet)
     try:

@@ -1,16 +1,13 @@
-"""Read settings from TOML, and offer them as command-line options.
+"""Read settings from TOML.
 
 The order of precedence is default, then configuration file, then command line.
 """
 
 from __future__ import annotations
 
-import argparse
-import inspect
-import re
 import tomllib
 import typing
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,9 +15,9 @@ from typing import Any, Literal, TypeVar
 from diffseg_training.settings import (
     PrepareSettings,
     PretrainError,
+    PretrainSettings,
     Recipe,
     Source,
-    TrainSettings,
 )
 from napari_diffseg.network.unet import UNetConfig
 
@@ -48,7 +45,7 @@ def load_recipe(which: str) -> Recipe:
             name=tables.pop("name", path.stem),
             unet=from_mapping(UNetConfig, tables.pop("unet", {})),
             prepare=from_mapping(PrepareSettings, tables.pop("prepare", {})),
-            train=from_mapping(TrainSettings, tables.pop("train", {})),
+            train=from_mapping(PretrainSettings, tables.pop("train", {})),
             sources=tuple(from_mapping(Source, t) for t in tables.pop("sources", [])),
             **dict.fromkeys(tables),
         )
@@ -90,54 +87,6 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise PretrainError(f"{name} = {value!r}: must be of type {hint.__name__}")
     return value
-
-
-def attribute_help(kind: type) -> dict[str, str]:
-    """Help of each field, from the ``Attributes`` section of the class's docstring."""
-    text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes\n----------\n")[2]
-    found = re.findall(r"^(\w+)\n((?:    .*\n?|\n(?=    ))+)", text, re.MULTILINE)
-    return {name: " ".join(body.split()).replace("``", "") for name, body in found}
-
-
-def add_options(parser: argparse.ArgumentParser, kind: type, defaults: bool = True) -> None:
-    """Offer every field of a settings dataclass as a ``--option``.
-
-    Parameters
-    ----------
-    parser
-        Where to add them. Options that are not given are absent from the parsed namespace.
-    kind
-        The dataclass.
-    defaults
-        Whether the help names the class's defaults (not so where a configuration file has them).
-    """
-    hints, helps = typing.get_type_hints(kind), attribute_help(kind)
-    for item in fields(kind):
-        hint, origin = hints[item.name], typing.get_origin(hints[item.name])
-        arguments = typing.get_args(hint)
-        default = item.default if item.default is not MISSING else None
-        shown = f" (default: {default})" if defaults and default not in (None, "", ()) else ""
-        text = (helps.get(item.name, "") + shown).replace("%", "%%")
-        options: dict[str, Any] = {"dest": item.name, "help": text, "default": argparse.SUPPRESS}
-        if hint is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif origin is Literal:
-            options["choices"] = arguments
-        elif origin is tuple:
-            options |= {"nargs": "*", "type": arguments[0], "metavar": item.name.upper()}
-        else:
-            options |= {"type": hint, "metavar": item.name.upper()}
-        parser.add_argument("--" + item.name.replace("_", "-"), **options)
-
-
-def overridden(settings: Settings, namespace: argparse.Namespace) -> Settings:
-    """Settings with the command line's options over them."""
-    given = {
-        item.name: tuple(value) if isinstance(value := vars(namespace)[item.name], list) else value
-        for item in fields(settings)  # type: ignore[arg-type]
-        if item.name in vars(namespace)
-    }
-    return replace(settings, **given)  # type: ignore[type-var]
 
 
 def as_json(settings: Any) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from diffseg_training.diffusion import STEPS
-from diffseg_training.settings import TrainSettings
+from diffseg_training.settings import PretrainSettings
 from napari_diffseg.network.backbone import Intensity
 
 
-class Example(NamedTuple):
+class Draw(NamedTuple):
     """One draw, or a batch of them.
 
     Attributes
@@ -40,7 +40,7 @@ class Example(NamedTuple):
     noise: Tensor
 
 
-class Draws(Dataset[Example]):
+class Draws(Dataset[Draw]):
     """The endless sequence of draws from a set of slices.
 
     Parameters
@@ -60,14 +60,14 @@ class Draws(Dataset[Example]):
         slices: Sequence[NDArray[np.int16]],
         intensity: Intensity,
         size: int,
-        settings: TrainSettings,
+        settings: PretrainSettings,
     ) -> None:
         self.slices = slices
         self.size = size
         self.settings = settings
         self.table = intensity_table(intensity)
 
-    def __getitem__(self, draw: int) -> Example:
+    def __getitem__(self, draw: int) -> Draw:
         epoch, place = divmod(draw, len(self.slices))
         rng = np.random.Generator(np.random.Philox(key=[self.settings.seed, draw]))
         plane = self.slices[int(_order(len(self.slices), self.settings.seed, epoch)[place])]
@@ -76,7 +76,7 @@ class Draws(Dataset[Example]):
             image = image.flip(-1)
         t = torch.tensor(_timestep(rng, self.settings.timestep_power))
         noise = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
-        return Example(image, t, noise)
+        return Draw(image, t, noise)
 
     def _cropped(self, plane: NDArray[np.int16], rng: np.random.Generator) -> NDArray[np.int16]:
         low, high = self.settings.crop
@@ -124,7 +124,7 @@ class Shard(Sampler[list[int]]):
     """
 
     def __init__(
-        self, settings: TrainSettings, first: int, last: int, rank: int = 0, world: int = 1
+        self, settings: PretrainSettings, first: int, last: int, rank: int = 0, world: int = 1
     ) -> None:
         self.settings, self.first, self.last = settings, first, last
         self.rank, self.world = rank, world

@@ -1,4 +1,4 @@
-"""``make demo``: the main job on the sample CT without a screen, beside what it has to beat.
+"""``make demo``: the main job on the sample CT, headless, beside the baselines.
 
 Four slices that hold every organ count as painted; the rest of the labelled range is the test.
 Ours runs through the very command ``napari-diffseg segment``.
@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffseg_training.benchmark.baselines import nearest_copy, random_walker, shape_interpolation
+from diffseg_training.benchmark.figures import pyplot
 from diffseg_training.benchmark.protocols import in_volume, presence
+from diffseg_training.extra import missing_extra
 from napari_diffseg.cli import main as napari_diffseg
 from napari_diffseg.cli.console import duration, figure, table
 from napari_diffseg.engine.metrics import dice, mean_of
@@ -45,7 +47,7 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class LabelledScan:
     """A labelled CT, and which of its slices are painted and which tested.
 
     Attributes
@@ -67,7 +69,7 @@ class Given:
     test: tuple[int, ...]
 
     @classmethod
-    def read(cls, sample: Sample) -> Given:
+    def read(cls, sample: Sample) -> LabelledScan:
         """Read the files and choose the slices."""
         volume = read_volume(sample.volume)
         found = read_labels(sample.labels, volume.geometry)
@@ -104,21 +106,21 @@ def demonstrate(sample: Sample, folder: Path, options: Sequence[str]) -> dict[st
         If the files are unusable, or a training failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    given = Given.read(sample)
+    scan = LabelledScan.read(sample)
     print(
-        f"{len(given.volume.hu)} slices, {len(given.labels)} organs; painted: slices "
-        f"{', '.join(map(str, given.painted))}; tested: the other {len(given.test)} of the "
+        f"{len(scan.volume.hu)} slices, {len(scan.labels)} organs; painted: slices "
+        f"{', '.join(map(str, scan.painted))}; tested: the other {len(scan.test)} of the "
         "labelled range",
         flush=True,
     )
-    painted = {z: given.truth[z] for z in given.painted}
+    painted = {z: scan.truth[z] for z in scan.painted}
     report = ("--report", str(folder / "report.json"))
     methods: dict[str, Callable[[], Mask]] = {
-        OURS: lambda: _segment(sample, given, folder / "mask.nii.gz", (*options, *report)),
-        "nearest copy": lambda: nearest_copy(given.volume, painted),
-        "interpolation": lambda: shape_interpolation(given.volume, painted),
-        "random walker": lambda: random_walker(given.volume, painted),
-        "scratch": lambda: _scratch(sample, given, options),
+        OURS: lambda: _segment(sample, scan, folder / "mask.nii.gz", (*options, *report)),
+        "nearest copy": lambda: nearest_copy(scan.volume, painted),
+        "interpolation": lambda: shape_interpolation(scan.volume, painted),
+        "random walker": lambda: random_walker(scan.volume, painted),
+        "scratch": lambda: _scratch(sample, scan, options),
     }
     scores: dict[str, dict[int, float]] = {}
     seconds: dict[str, float] = {}
@@ -127,13 +129,12 @@ def demonstrate(sample: Sample, folder: Path, options: Sequence[str]) -> dict[st
         began = time.perf_counter()
         mask = method()
         seconds[name] = time.perf_counter() - began
-        scores[name] = given.scores(mask)
+        scores[name] = scan.scores(mask)
         if name == OURS:
-            draw(given, mask, folder / "overlay.png")
+            draw(scan, mask, folder / "overlay.png")
     means = {name: mean_of(values.values()) for name, values in scores.items()}
     rows = [
-        (label.name, *(figure(scores[name][label.id]) for name in methods))
-        for label in given.labels
+        (label.name, *(figure(scores[name][label.id]) for name in methods)) for label in scan.labels
     ]
     rows.append(("mean", *(figure(means[name]) for name in methods)))
     rows.append(("time", *(duration(seconds[name]) for name in methods)))
@@ -146,12 +147,12 @@ def demonstrate(sample: Sample, folder: Path, options: Sequence[str]) -> dict[st
 OUTPUTS = ("mask.nii.gz", "report.json", "overlay.png")
 
 
-def _segment(sample: Sample, given: Given, output: Path, options: Sequence[str]) -> Mask:
+def _segment(sample: Sample, scan: LabelledScan, output: Path, options: Sequence[str]) -> Mask:
     """Run ``napari-diffseg segment`` and read what it wrote."""
     code = napari_diffseg(
         [
             *("segment", str(sample.volume), "--labels", str(sample.labels), "-o", str(output)),
-            *("--slices", ",".join(map(str, given.painted)), "--names", str(sample.names)),
+            *("--slices", ",".join(map(str, scan.painted)), "--names", str(sample.names)),
             *options,
         ]
     )
@@ -159,40 +160,38 @@ def _segment(sample: Sample, given: Given, output: Path, options: Sequence[str])
         raise KeyboardInterrupt
     if code:
         raise VolumeError("the demo stopped: napari-diffseg segment failed, see above")
-    return read_labels(output, given.volume.geometry).mask
+    return read_labels(output, scan.volume.geometry).mask
 
 
-def _scratch(sample: Sample, given: Given, options: Sequence[str]) -> Mask:
+def _scratch(sample: Sample, scan: LabelledScan, options: Sequence[str]) -> Mask:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "mask.nii.gz"
-        return _segment(sample, given, output, (*options, "--strategy", "scratch"))
+        return _segment(sample, scan, output, (*options, "--strategy", "scratch"))
 
 
-def draw(given: Given, mask: Mask, path: Path) -> None:
+def draw(scan: LabelledScan, mask: Mask, path: Path) -> None:
     """Draw tested slices with the outlines of the mask (solid) and the reference (dotted).
 
     Parameters
     ----------
-    given
+    scan
         CT and reference.
     mask
         uint8 ``(z, y, x)``.
     path
         PNG to write.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.lines import Line2D
 
+    plt = pyplot()
+
     columns = 3
-    at = np.linspace(0, len(given.test) - 1, min(_SHOWN, len(given.test)) + 2)[1:-1]
-    shown = sorted({given.test[round(i)] for i in at})
+    at = np.linspace(0, len(scan.test) - 1, min(_SHOWN, len(scan.test)) + 2)[1:-1]
+    shown = sorted({scan.test[round(i)] for i in at})
     rows = math.ceil(len(shown) / columns)
-    inside = given.volume.hu > -500
+    inside = scan.volume.hu > -500
     ys, xs = (np.flatnonzero(inside.any(axis=other)) for other in ((0, 2), (0, 1)))
-    _, dy, dx = given.volume.geometry.spacing
+    _, dy, dx = scan.volume.geometry.spacing
     height = 4 * (ys[-1] - ys[0]) * dy / ((xs[-1] - xs[0]) * dx)
     canvas, axes = plt.subplots(
         rows,
@@ -205,10 +204,10 @@ def draw(given: Given, mask: Mask, path: Path) -> None:
         cell.set_axis_off()
     for cell, z in zip(axes.flat, shown, strict=False):
         low, high = _WINDOW
-        cell.imshow(given.volume.hu[z], cmap="gray", vmin=low, vmax=high, aspect=dy / dx)
-        for label in given.labels:
+        cell.imshow(scan.volume.hu[z], cmap="gray", vmin=low, vmax=high, aspect=dy / dx)
+        for label in scan.labels:
             colour = [_hex(label)]
-            for plane, style in ((mask[z], "solid"), (given.truth[z], "dotted")):
+            for plane, style in ((mask[z], "solid"), (scan.truth[z], "dotted")):
                 if (plane == label.id).any():
                     cell.contour(
                         plane == label.id, [0.5], colors=colour, linestyles=style, linewidths=1.3
@@ -216,7 +215,7 @@ def draw(given: Given, mask: Mask, path: Path) -> None:
         cell.set_xlim(xs[0], xs[-1])
         cell.set_ylim(ys[-1], ys[0])
         cell.set_title(f"slice {z}", fontsize="small")
-    keys = [Line2D([], [], color=_hex(label), label=label.name) for label in given.labels]
+    keys = [Line2D([], [], color=_hex(label), label=label.name) for label in scan.labels]
     keys.append(Line2D([], [], color="grey", linestyle="solid", label="predicted"))
     keys.append(Line2D([], [], color="grey", linestyle="dotted", label="reference"))
     canvas.legend(handles=keys, loc="outside lower center", ncols=7, fontsize="small")
@@ -235,6 +234,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder to write")
     parser.add_argument("--seconds", default="60", help="seconds of training, for ours and scratch")
     args = parser.parse_args(argv)
+    if lacking := missing_extra():
+        print(f"demo: error: {lacking}", file=sys.stderr)
+        return 1
     sample = Sample(sample_volume_path(), sample_labels_path(), sample_names_path())
     try:
         demonstrate(sample, args.output, ("--seconds", args.seconds))

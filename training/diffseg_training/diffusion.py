@@ -18,7 +18,7 @@ from torch import Tensor
 from diffseg_training.settings import Schedule
 
 STEPS = 1000
-"""Timesteps T of the diffusion process (PAPER row 4)."""
+"""Timesteps T of the diffusion process, as in arXiv 2402.15216v2."""
 
 _MONAI = {"cosine": "cosine", "linear": "linear_beta", "cosine-beta": "diffseg_cosine_beta"}
 
@@ -38,9 +38,9 @@ NoiseSchedules.add_def("diffseg_cosine_beta", "beta rises as half a cosine, 1e-4
 def signal_levels(schedule: Schedule | str) -> Tensor:
     """Cumulative products of alpha, ``(1000,)`` float32, of a schedule.
 
-    ``cosine`` is Nichol & Dhariwal's, ``linear`` Ho et al.'s beta from 1e-4 to 0.02. The papers
-    write "cosine, beta 1e-4 ... 0.02", which is neither; ``cosine-beta`` reads it as a beta that
-    rises between the two along half a cosine (PAPER row 4).
+    ``cosine`` is Nichol & Dhariwal's, ``linear`` Ho et al.'s beta from 1e-4 to 0.02. arXiv
+    2402.15216v2 has "cosine, beta 1e-4 ... 0.02", which is neither; ``cosine-beta`` reads it as a
+    beta that rises between the two along half a cosine.
     """
     levels: Tensor = DDPMScheduler(STEPS, schedule=_MONAI[schedule]).alphas_cumprod
     return levels.float()
@@ -88,7 +88,7 @@ def sample(
     levels
         Cumulative products of alpha, from :func:`signal_levels`.
     steps
-        Steps to take; they are spread evenly over the 1000 timesteps.
+        Steps to take; they are evenly spaced over the 1000 timesteps.
     eta
         Share of fresh noise. With 1 and 1000 steps this is the ancestral sampler of DDPM (Ho et
         al., Eq. 7 with the posterior's variance), with 0 the deterministic one of DDIM (Song et

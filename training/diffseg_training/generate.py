@@ -21,7 +21,7 @@ from napari_diffseg.network.backbone import Backbone
 from napari_diffseg.network.device import autocast, pick_device
 
 WINDOWS = {"lung": (1400.0, -500.0), "abdomen": (350.0, 40.0)}
-"""Width and level in HU (paper A fig. 4)."""
+"""Width and level in HU (arXiv 2402.15216v2, Fig. 4)."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Histogram:
         return float(low + (high - low) * (position - np.floor(position)) + _LOW)
 
     def statistics(self) -> dict[str, float]:
-        """Voxels, extremes and the percentiles that the papers clip to (PAPER row 2)."""
+        """Voxels, extremes and the percentiles that arXiv 2402.15216v2 clips to."""
         filled = np.flatnonzero(self.counts)
         return {
             "voxels": self.total,

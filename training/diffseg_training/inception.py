@@ -1,4 +1,4 @@
-"""Inception v3 as the Fréchet Inception Distance uses it, for weights that the user has.
+"""Inception v3 as the Fréchet Inception Distance uses it, for weights from a file.
 
 The layout of the file is torchvision's, of the weights ported from the TensorFlow graph of
 2015-12-05. Three details differ from torchvision's network: average pools leave the border out,

@@ -206,7 +206,7 @@ def resample(
     """Slices ``(n, grid, grid)`` int16 HU of a volume.
 
     Trilinear to the target spacing, padded with air to a square in mm, bilinear to the grid
-    with antialiasing (PAPER row 2).
+    with antialiasing, as arXiv 2402.15216v2 prepares its data.
     """
     spacing = volume.geometry.spacing
     hu = np.asarray(volume.hu)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class TrainProgress:
-    """What a logged step tells.
+class PretrainProgress:
+    """Figures of a logged step.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ def mean_loss(validation: dict[int, float] | dict[str, float]) -> float:
     return sum(validation.values()) / len(validation)
 
 
-def describe(progress: TrainProgress) -> str:
+def describe(progress: PretrainProgress) -> str:
     """One line of the log."""
     hours, minutes = divmod(round(progress.remaining / 60), 60)
     line = (

@@ -137,7 +137,7 @@ def evaluate(
     real_spatial: Tensor | None = None,
     generated_spatial: Tensor | None = None,
 ) -> Quality:
-    """Compare features ``(n, dims)`` of real and generated slices (PAPER row 6).
+    """Compare features ``(n, dims)`` of real and generated slices (arXiv 2402.15216v2, Table 1).
 
     Raises
     ------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,14 @@ import numpy as np
 import torch
 
 from diffseg_training import checkpoint
+from diffseg_training.benchmark.tables import markdown
 from diffseg_training.checkpoint import Header
 from diffseg_training.cost import network_cost
 from diffseg_training.generate import generate, write_figures
 from diffseg_training.settings import PretrainError, ReleaseSettings, SampleSettings
 from diffseg_training.store import SliceStore
 from diffseg_training.validate import validate_backbone
+from napari_diffseg.io.files import atomic_write
 from napari_diffseg.network.backbone import Backbone, load_backbone, registry_line, save_backbone
 
 
@@ -64,16 +65,13 @@ def release(source: Path, folder: Path, settings: ReleaseSettings) -> Path:
     backbone = replace(backbone, name=settings.name, card=card)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{settings.name}.safetensors"
-    staged = folder / f"{settings.name}.safetensors.new"
-    save_backbone(staged, backbone, torch.float16)
-    size = staged.stat().st_size / 1e6
-    if size > settings.megabytes:
-        staged.unlink()
-        raise PretrainError(f"{path}: {size:.1f} MB is over {settings.megabytes:g} MB")
-    staged.chmod(0o644)
-    os.replace(staged, path)
+    with atomic_write(path) as part:
+        save_backbone(part, backbone, torch.float16)
+        size = part.stat().st_size / 1e6
+        if size > settings.megabytes:
+            raise PretrainError(f"{path}: {size:.1f} MB is over {settings.megabytes:g} MB")
     if settings.samples:
-        released = load_backbone(path, verified=False)
+        released = load_backbone(path)
         wanted = SampleSettings(count=settings.samples, steps=settings.steps)
         done = [g.hu for g in generate(released, wanted) if g.hu is not None]
         for extra in write_figures(folder, np.concatenate(done), f"{settings.name}-samples"):
@@ -120,11 +118,9 @@ def _figures(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    names = list(rows[0])
-    cells = [["" if row[name] is None else str(row[name]) for name in names] for row in rows]
-    lines = [names, ["---"] * len(names), *cells]
-    return [f"| {' | '.join(line)} |" for line in lines]
+def _table(rows: list[dict[str, Any]]) -> str:
+    cells = [["" if value is None else str(value) for value in row.values()] for row in rows]
+    return markdown(list(rows[0]), cells)
 
 
 def _thinned(history: list[Any], most: int = 40) -> list[Any]:
@@ -191,7 +187,7 @@ def card_text(settings: ReleaseSettings, card: dict[str, Any], size: float) -> s
             "",
         ]
     if "few_shot" in card:
-        lines += ["## Few-shot figures", "", *_table(card["few_shot"]), ""]
+        lines += ["## Few-shot figures", "", _table(card["few_shot"])]
     if settings.samples:
         lines += [
             "## Generated slices",
@@ -218,6 +214,5 @@ def _register(folder: Path, path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -15,7 +15,7 @@ Schedule = Literal["cosine", "linear", "cosine-beta"]
 
 
 class PretrainError(ValueError):
-    """Pre-training cannot go on; the message names the file or setting and the mend."""
+    """Pre-training cannot go on; the message names the file or setting and the fix."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class PrepareSettings:
 
 
 @dataclass(frozen=True)
-class TrainSettings:
-    """How the network is trained; the defaults are the papers' (PAPER row 4).
+class PretrainSettings:
+    """How the network is trained; the defaults are those of arXiv 2402.15216v2.
 
     Attributes
     ----------
@@ -207,7 +207,7 @@ class EvaluateSettings:
         HU that become black and white for Inception; the papers' are the percentiles of the
         training data.
     count
-        Slices to take of each set, spread evenly; 0 takes all (the papers: 2,000).
+        Slices to take of each set, evenly spaced; 0 takes all (the papers: 2,000).
     batch
         Slices at a time.
     device
@@ -290,5 +290,5 @@ class Recipe:
     name: str
     unet: UNetConfig = field(default_factory=UNetConfig)
     prepare: PrepareSettings = field(default_factory=PrepareSettings)
-    train: TrainSettings = field(default_factory=TrainSettings)
+    train: PretrainSettings = field(default_factory=PretrainSettings)
     sources: tuple[Source, ...] = ()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffseg_training.settings import PretrainError, TrainSettings
+from diffseg_training.settings import PretrainError, PretrainSettings
 from diffseg_training.store import SliceStore
 from napari_diffseg.network.backbone import Backbone, Intensity
 
 
-def intensity_of(settings: TrainSettings, store: SliceStore, start: Backbone | None) -> Intensity:
+def intensity_of(
+    settings: PretrainSettings, store: SliceStore, start: Backbone | None
+) -> Intensity:
     """HU to network values: as set, else of the backbone to start from, else the percentiles.
 
     Raises

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,24 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffseg_training.settings import PretrainError
+from napari_diffseg.io.files import atomic_write
 
 MANIFEST = "manifest.json"
 Split = Literal["train", "validation"]
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON to a temporary name, then rename it."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=1))
-    os.replace(temporary, path)
+    """Write JSON so that it is never half there."""
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an ``.npy`` file to a temporary name, then rename it."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as stream:
-        np.save(stream, array)
-    os.replace(temporary, path)
+    """Write an ``.npy`` file so that it is never half there."""
+    with atomic_write(path) as part:
+        np.save(part, array)
 
 
 @lru_cache(maxsize=256)  # each open file costs a descriptor, of which there are often 1024

@@ -30,8 +30,8 @@ from diffseg_training.cost import network_cost
 from diffseg_training.data import Draws, Shard
 from diffseg_training.diffusion import add_noise, signal_levels
 from diffseg_training.memory import keep_freed_memory
-from diffseg_training.progress import TrainProgress, mean_loss
-from diffseg_training.settings import PretrainError, Recipe, TrainSettings
+from diffseg_training.progress import PretrainProgress, mean_loss
+from diffseg_training.settings import PretrainError, PretrainSettings, Recipe
 from diffseg_training.start import intensity_of, origin, summary
 from diffseg_training.store import SliceStore
 from diffseg_training.validate import validate, validation_images
@@ -42,7 +42,7 @@ from napari_diffseg.network.unet import Stage, UNet
 BEST = "best.safetensors"
 
 
-class Trainer:
+class Pretrainer:
     """One run of pre-training, resumed where ``out`` holds a checkpoint.
 
     Parameters
@@ -142,7 +142,7 @@ class Trainer:
         """Ask the run to save and end after the current step."""
         self.stopped = True
 
-    def run(self) -> Iterator[TrainProgress]:
+    def run(self) -> Iterator[PretrainProgress]:
         """Train to the last iteration, yielding at every logged or validated step."""
         settings, header = self.settings, self.header
         first, steps = header.step, settings.iterations
@@ -160,8 +160,8 @@ class Trainer:
         begun = logged = saved = time.perf_counter()
         since, inside, losses = first, 0.0, torch.zeros((), device=self.device)
         for step in range(first + 1, steps + 1):
-            rate = learning_rate(step - 1, settings)
-            loss, spent = self._step(batches, rate)
+            lr = learning_rate(step - 1, settings)
+            loss, spent = self._step(batches, lr)
             losses += loss
             inside += spent
             validated = None
@@ -175,7 +175,7 @@ class Trainer:
                 mean = float(self._mean(losses)) / (step - since)
                 now = time.perf_counter()
                 wall, done = now - logged, step - since
-                progress = TrainProgress(
+                progress = PretrainProgress(
                     step=step,
                     steps=steps,
                     loss=mean,
@@ -187,7 +187,7 @@ class Trainer:
                     validation=validated,
                 )
                 if writer:
-                    self._record(progress, rate, writer)
+                    self._record(progress, lr, writer)
                 logged, since, inside = now, step, 0.0
                 losses.zero_()
                 yield progress
@@ -205,11 +205,11 @@ class Trainer:
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def _step(self, batches: Iterator[Any], rate: float) -> tuple[Tensor, float]:
+    def _step(self, batches: Iterator[Any], lr: float) -> tuple[Tensor, float]:
         """Do one optimiser step; return its mean loss and the seconds spent in the network."""
         settings, total = self.settings, torch.zeros((), device=self.device)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
         self.optimiser.zero_grad()
         spent = 0.0
         for part in range(settings.accumulate):
@@ -265,12 +265,12 @@ class Trainer:
 
         return validate(predict, self.held, self.levels, max(1, self.settings.batch // 2))
 
-    def _record(self, progress: TrainProgress, rate: float, writer: SummaryWriter) -> None:
+    def _record(self, progress: PretrainProgress, lr: float, writer: SummaryWriter) -> None:
         history = self.header.history
         history["train"].append([progress.step, progress.loss])
         for name, value in (
             ("loss/train", progress.loss),
-            ("learning rate", rate),
+            ("learning rate", lr),
             ("speed/slices a second", progress.slices_per_second),
             ("speed/GFLOP a second", progress.gflops),
             ("speed/share outside the network", progress.outside),
@@ -304,14 +304,14 @@ class Trainer:
         save_backbone(self.out / BEST, self._backbone(), torch.float32)
 
 
-def train(recipe: Recipe, data: Path, out: Path) -> Iterator[TrainProgress]:
-    """Train a recipe to its last iteration; see :class:`Trainer`."""
+def train(recipe: Recipe, data: Path, out: Path) -> Iterator[PretrainProgress]:
+    """Train a recipe to its last iteration; see :class:`Pretrainer`."""
     out.mkdir(parents=True, exist_ok=True)
-    yield from Trainer(recipe, data, out).run()
+    yield from Pretrainer(recipe, data, out).run()
 
 
-def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Learning rate of a step (from 0), falling linearly to the last step (PAPER row 4)."""
+def learning_rate(step: int, settings: PretrainSettings) -> float:
+    """Learning rate of a step (from 0), falling linearly to the last step."""
     share = step / max(1, settings.iterations - 1)
     return settings.learning_rate + share * (settings.final_learning_rate - settings.learning_rate)
 
@@ -332,7 +332,7 @@ def _recompute_stages(net: UNet) -> None:
             )
 
 
-def _join(settings: TrainSettings) -> tuple[torch.device, int, int]:
+def _join(settings: PretrainSettings) -> tuple[torch.device, int, int]:
     """Device, rank and number of processes; joins the group where torchrun started several."""
     device = pick_device(settings.device)
     world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -19,9 +19,9 @@ LEVELS = (10, 50, 150, 300, 500, 700, 900)
 
 
 def validation_images(slices: Slices, intensity: Intensity, size: int, count: int) -> Tensor:
-    """Up to ``count`` held-out slices ``(n, 1, size, size)``, spread evenly over patients' volumes.
+    """Up to ``count`` held-out slices ``(n, 1, size, size)``, evenly from all volumes.
 
-    Single slices of many patients and long volumes get the same say: volumes are taken in turn.
+    Volumes are taken in turn, so that long ones do not push out single slices of many patients.
     """
     starts = np.cumsum([0, *(volume["slices"] for volume in slices.volumes)])
     order = sorted(
@@ -37,7 +37,7 @@ def validation_images(slices: Slices, intensity: Intensity, size: int, count: in
 
 
 def _spread(n: int) -> list[int]:
-    """Indices 0 ... n-1 in an order whose beginnings are spread over the whole."""
+    """Indices 0 ... n-1 in an order of which every beginning covers the whole range."""
     golden = 0.6180339887498949
     return sorted(range(n), key=lambda k: (k * golden) % 1)
 

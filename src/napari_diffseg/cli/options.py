@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
+import re
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+
+# An argument group takes options as a parser does; argparse gives both only this private base.
+_Target = argparse._ActionsContainer
 
 
 class Formatter(argparse.HelpFormatter):
@@ -21,39 +26,67 @@ class Formatter(argparse.HelpFormatter):
 
 
 def add_settings(
-    parser: argparse.ArgumentParser, settings: type[Any], exclusive: tuple[str, ...] = ()
+    target: _Target,
+    settings: type[Any],
+    exclusive: tuple[str, ...] = (),
+    show_defaults: bool = True,
 ) -> None:
     """Add an option for each field of a dataclass.
 
+    An option that is not given is absent from the parsed namespace, so that a configuration file
+    may stand between the command line and the class's defaults; see :func:`settings_from`.
+
     Parameters
     ----------
-    parser
-        Gets the options, in the order of the fields.
+    target
+        Parser or group that gets the options, in the order of the fields.
     settings
-        A dataclass whose fields are ``int``, ``float``, ``str`` or ``Literal`` of strings, or one
-        of these or ``None``; the help stands in the metadata under ``"help"``.
+        A dataclass whose fields are ``bool``, ``int``, ``float``, ``str``, ``Literal`` of strings,
+        a tuple of one of these, or one of these or ``None``.
     exclusive
         Fields of which at most one may be given.
+    show_defaults
+        Whether the help names the class's defaults; not where a configuration file has others.
     """
-    hints = get_type_hints(settings)
-    group = parser.add_argument_group("training")
-    either = group.add_mutually_exclusive_group() if exclusive else group
+    hints, texts = get_type_hints(settings), settings_help(settings)
+    either = target.add_mutually_exclusive_group() if exclusive else target
     for field in dataclasses.fields(settings):
         kind = _without_none(hints[field.name])
-        options: dict[str, Any] = {"default": field.default, "help": field.metadata["help"]}
-        if get_origin(kind) is Literal:
-            options["choices"] = get_args(kind)
-        else:
-            options["type"] = kind
-            options["metavar"] = {int: "N", float: "S"}.get(kind, "TEXT")
-        target = either if field.name in exclusive else group
-        target.add_argument(f"--{field.name.replace('_', '-')}", **options)
+        text = texts[field.name]
+        if show_defaults and field.default not in (dataclasses.MISSING, None, "", ()):
+            text += f" (default: {field.default})"
+        options = _action(kind) | {
+            "dest": field.name,
+            "help": text.replace("%", "%%"),
+            "default": argparse.SUPPRESS,
+        }
+        place = either if field.name in exclusive else target
+        place.add_argument(f"--{field.name.replace('_', '-')}", **options)
 
 
-def settings_from(args: argparse.Namespace, settings: type[T]) -> T:
-    """Build the dataclass from parsed options; its own checks may raise ``ValueError``."""
-    names = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
-    return settings(**{name: getattr(args, name) for name in names})
+def settings_from(args: argparse.Namespace, base: T) -> T:
+    """Put the options that were given over `base`; its own checks may raise ``ValueError``."""
+    given = {}
+    for field in dataclasses.fields(base):  # type: ignore[arg-type]
+        if field.name in vars(args):
+            value = getattr(args, field.name)
+            given[field.name] = tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(base, **given)  # type: ignore[type-var]
+
+
+def settings_help(settings: type[Any]) -> dict[str, str]:
+    """Help of each field of a dataclass.
+
+    It stands in the field's metadata under ``"help"`` where forms read it too, else in the
+    ``Attributes`` section of the class's docstring.
+    """
+    section = inspect.cleandoc(settings.__doc__ or "").partition("Attributes\n----------\n")[2]
+    found = re.findall(r"^(\w+)\n((?:    .*\n?|\n(?=    ))+)", section, re.MULTILINE)
+    texts = {name: " ".join(body.split()).replace("``", "") for name, body in found}
+    return {
+        field.name: field.metadata.get("help") or texts[field.name]
+        for field in dataclasses.fields(settings)
+    }
 
 
 def slice_indices(text: str) -> tuple[int, ...]:
@@ -65,6 +98,17 @@ def slice_indices(text: str) -> tuple[int, ...]:
     if indices[0] < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of slices such as 11,21,27")
     return tuple(indices)
+
+
+def _action(kind: Any) -> dict[str, Any]:
+    """Arguments of ``add_argument`` for a field of a type."""
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    if get_origin(kind) is tuple:
+        return _action(get_args(kind)[0]) | {"nargs": "*"}
+    return {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, "TEXT")}
 
 
 def _without_none(hint: Any) -> Any:

@@ -62,14 +62,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="estimate the quality: leave out one painted slice at a time (trains once for each)",
     )
-    add_settings(parser, TrainSettings, exclusive=("seconds", "iterations"))
+    group = parser.add_argument_group("training")
+    add_settings(group, TrainSettings, exclusive=("seconds", "iterations"))
     parser.set_defaults(run=run, fail=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
     """Segment one volume; returns 0 once every file asked for was written and read again."""
     try:
-        settings = settings_from(args, TrainSettings)
+        settings = settings_from(args, TrainSettings())
     except TrainError as error:
         args.fail(str(error))
     _check_outputs(args)
@@ -233,7 +234,7 @@ def _quality_table(session: Session) -> str:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write, and read again before it takes its name."""
+    """Write, read again, and only then give the file its name."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     try:
         with atomic_write(path) as part:

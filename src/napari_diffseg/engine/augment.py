@@ -1,4 +1,4 @@
-"""Random small changes of pose and contrast for painted slices."""
+"""Augmentation: random small changes of pose and contrast."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_ROTATION = 0.14  # rad
-_SCALE = 0.1
-_SHIFT = 0.08  # of half the grid
+_MAX_ROTATION = 0.14  # rad
+_MAX_SCALE = 0.1
+_MAX_SHIFT = 0.08  # of half the grid
 # Organs differ between patients and phases of contrast medium by more than within a scan:
 # 0.15 is 56 HU of soft tissue on the starter's scale.
-_GAIN = 0.15
-_OFFSET = 0.15
+_MAX_GAIN = 0.15
+_MAX_OFFSET = 0.15
 
 
 def augment(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Turn, scale, shift and re-contrast each slice; left stays left.
+    """Rotate, scale, shift and change the contrast of each slice; left stays left.
 
     Parameters
     ----------
@@ -34,13 +34,13 @@ def augment(images: Tensor, targets: Tensor, generator: torch.Generator) -> tupl
     """
     rows, columns = images.shape[-2:]
     r = torch.rand(len(images), 6, generator=generator) * 2 - 1
-    scale = 1 + _SCALE * r[:, 1]
-    cos = (_ROTATION * r[:, 0]).cos() / scale
-    sin = (_ROTATION * r[:, 0]).sin() / scale
+    scale = 1 + _MAX_SCALE * r[:, 1]
+    cos = (_MAX_ROTATION * r[:, 0]).cos() / scale
+    sin = (_MAX_ROTATION * r[:, 0]).sin() / scale
     matrix = torch.stack(
         [
-            torch.stack([cos, sin * rows / columns, _SHIFT * r[:, 2]], dim=1),
-            torch.stack([-sin * columns / rows, cos, _SHIFT * r[:, 3]], dim=1),
+            torch.stack([cos, sin * rows / columns, _MAX_SHIFT * r[:, 2]], dim=1),
+            torch.stack([-sin * columns / rows, cos, _MAX_SHIFT * r[:, 3]], dim=1),
         ],
         dim=1,
     )
@@ -49,6 +49,6 @@ def augment(images: Tensor, targets: Tensor, generator: torch.Generator) -> tupl
     classes = F.grid_sample(
         targets[:, None].float(), where, mode="nearest", padding_mode="border", align_corners=False
     )
-    gain, offset = (1 + _GAIN * r[:, 4]).to(images), (_OFFSET * r[:, 5]).to(images)
+    gain, offset = (1 + _MAX_GAIN * r[:, 4]).to(images), (_MAX_OFFSET * r[:, 5]).to(images)
     contrast = (moved + 1) * gain[:, None, None, None] - 1 + offset[:, None, None, None]
     return contrast, classes[:, 0].long()

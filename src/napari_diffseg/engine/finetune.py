@@ -67,6 +67,23 @@ def finetune(
     TrainError
         If there is nothing to learn from, no end is set, or the training was finished before its
         first step.
+
+    Examples
+    --------
+    >>> from napari_diffseg.io import read_labels, read_volume
+    >>> from napari_diffseg.io import sample_labels_path, sample_volume_path
+    >>> from napari_diffseg.network import load_backbone
+    >>> volume = read_volume(sample_volume_path())
+    >>> labels = read_labels(sample_labels_path(), volume.geometry)
+    >>> painted = [PaintedSlice(z, labels.mask[z]) for z in (40, 70)]
+    >>> settings = TrainSettings(recipe="paper", iterations=1, grid=32)
+    >>> for progress in finetune(volume, painted, labels.labels, load_backbone(), settings):
+    ...     print(progress.stage, progress.step)
+    preparing 0
+    training 1
+    trained 1
+    >>> progress.segmenter.labels == labels.labels
+    True
     """
     if settings.seconds is None and settings.iterations is None and finished is None:
         raise TrainError("no end is set: give a time budget, iterations, or a way to finish")

@@ -16,8 +16,10 @@ from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Intensity
 from napari_diffseg.network.losses import UNKNOWN
 
-_AIR = -1024.0
-_BODY = -300.0  # HU; fat is -100, so this keeps skin and drops air and most of a foam mattress
+_AIR_HU = -1024.0
+_MIN_BODY_HU = (
+    -300.0
+)  # HU; fat is -100, so this keeps skin and drops air and most of a foam mattress
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,14 @@ class SliceGrid:
     intensity: Intensity
 
     @classmethod
-    def of(cls, volume: Volume, columns: int, multiple: int, intensity: Intensity) -> SliceGrid:
+    def of(cls, volume: Volume, width: int, multiple: int, intensity: Intensity) -> SliceGrid:
         """Fit a grid to the body in ``volume``.
 
         Parameters
         ----------
         volume
             The CT.
-        columns
+        width
             Grid points along the wider side of the body box.
         multiple
             Both sides of the grid are multiples of this (two to the power of the network's
@@ -59,7 +61,7 @@ class SliceGrid:
         """
         _, dy, dx = volume.geometry.spacing
         y0, y1, x0, x1 = body_box(volume.hu)
-        pixel = max((y1 - y0) * dy, (x1 - x0) * dx) / columns
+        pixel = max((y1 - y0) * dy, (x1 - x0) * dx) / width
         rows_cols = []
         for low, high, step in ((y0, y1, dy), (x0, x1, dx)):
             wanted = (high - low) * step / pixel
@@ -88,7 +90,7 @@ class SliceGrid:
 
     def image(self, hu: NDArray[Any]) -> Tensor:
         """Slices ``(n, y, x)`` in HU as network input ``(n, 1, rows, columns)`` in [-1, 1]."""
-        cropped = self.intensity.to_model(self._crop(hu, _AIR))
+        cropped = self.intensity.to_model(self._crop(hu, _AIR_HU))
         return F.interpolate(
             torch.from_numpy(cropped)[:, None],
             size=self.size,
@@ -152,7 +154,7 @@ class SliceGrid:
 def body_box(hu: NDArray[Any]) -> tuple[int, int, int, int]:
     """Bounding box ``(y0, y1, x0, x1)`` of the largest body-dense object in ``hu`` (z, y, x)."""
     step = max(1, hu.shape[1] // 128), max(1, hu.shape[2] // 128)
-    coarse = hu[:: max(1, hu.shape[0] // 64), :: step[0], :: step[1]] > _BODY
+    coarse = hu[:: max(1, hu.shape[0] // 64), :: step[0], :: step[1]] > _MIN_BODY_HU
     opened = ndimage.binary_opening(coarse, np.ones((1, 3, 3)))
     parts, count = ndimage.label(opened)
     if count == 0:

@@ -28,11 +28,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 if TYPE_CHECKING:
     from napari_diffseg.io.labels import Label
@@ -107,12 +108,13 @@ class Evaluation:
 
 
 def _figures(scores: Scores) -> dict[str, float | None]:
-    figures = {
-        "dice": scores.dice,
-        "jaccard": scores.jaccard,
-        "hd95_mm": scores.hd95,
-        "surface_dice": scores.surface_dice,
+    names = {
+        "dice": "dice",
+        "jaccard": "jaccard",
+        "hd95": "hd95_mm",
+        "surface_dice": "surface_dice",
     }
+    figures = {key: getattr(scores, name) for name, key in names.items()}
     return {key: None if math.isnan(value) else value for key, value in figures.items()}
 
 
@@ -163,6 +165,11 @@ def dice(
     -------
     dict
         Label id -> Dice; NaN where the label is in neither mask.
+
+    Examples
+    --------
+    >>> dice(np.array([0, 1, 1], np.uint8), np.array([0, 0, 1], np.uint8))
+    {1: 0.6666666666666666}
     """
     counts = confusion(mask, reference)
     if ids is None:
@@ -171,7 +178,13 @@ def dice(
 
 
 def mean_of(values: Iterable[float]) -> float:
-    """Average the figures that are defined; NaN when none is."""
+    """Average the figures that are defined; NaN when none is.
+
+    Examples
+    --------
+    >>> mean_of([0.5, math.nan, 1.0])
+    0.75
+    """
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan
 
@@ -236,12 +249,8 @@ def evaluate(
         elif absent == "papers":
             dsc = jaccard = surface = 0.0
         scores.append(LabelScores(dsc, jaccard, hd95, surface, label, a, b))
-    mean = Scores(
-        mean_of(s.dice for s in scores),
-        mean_of(s.jaccard for s in scores),
-        mean_of(s.hd95 for s in scores),
-        mean_of(s.surface_dice for s in scores),
-    )
+    names = (field.name for field in fields(Scores))
+    mean = Scores(*(mean_of(getattr(s, name) for s in scores) for name in names))
     return Evaluation(tuple(scores), mean, RULE[absent], int(kept.sum()), tolerance_mm)
 
 
@@ -274,7 +283,7 @@ def _surface(
     """Return HD95 (mm) and surface Dice of two boolean volumes that are both non-empty."""
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 
-    box = _joint_box(a, b)
+    (box,) = ndimage.find_objects((a | b).view(np.int8))
     # MONAI's own crop pads by a voxel; ours keeps z aligned with `kept`.
     edges_a, edges_b = get_mask_edges(a[box], b[box], crop=False)
     counted = kept[box[0], None, None]
@@ -285,13 +294,3 @@ def _surface(
     hd95 = max(float(np.percentile(distance, 95)) for distance in near)
     right = sum(int((distance <= tolerance_mm).sum()) for distance in near)
     return hd95, right / sum(len(distance) for distance in near)
-
-
-def _joint_box(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """Return the smallest box that holds both volumes."""
-    box = []
-    for axis in range(3):
-        others = tuple(i for i in range(3) if i != axis)
-        at = np.flatnonzero(a.any(axis=others) | b.any(axis=others))
-        box.append(slice(int(at[0]), int(at[-1]) + 1))
-    return tuple(box)

@@ -187,6 +187,17 @@ def predict(
     ------
     SlicePrediction
         Mask and confidence of one slice, on the native grid.
+
+    Examples
+    --------
+    >>> from napari_diffseg.io import read_volume, sample_volume_path
+    >>> from napari_diffseg.network import SegmenterConfig, load_backbone
+    >>> volume = read_volume(sample_volume_path())
+    >>> liver = Label(1, "liver", (230, 159, 0))
+    >>> untrained = Segmenter.new(load_backbone(), [liver], SegmenterConfig(columns=32))
+    >>> first = next(predict(untrained, volume, start=60))
+    >>> first.z, first.mask.shape == volume.hu.shape[1:]
+    (60, True)
     """
     segmenter.placed(pick_device(device))
     grid = SliceGrid.of(

@@ -49,7 +49,7 @@ class Progress:
 
 
 class Budget:
-    """The time of a task: some seconds from now on, or until it is told to finish.
+    """The time of a task: a number of seconds from now, or until it is finished by hand.
 
     Parameters
     ----------
@@ -71,10 +71,10 @@ class Budget:
 
     @property
     def finishing(self) -> bool:
-        """Whether the task was told to finish."""
+        """Whether the task is to finish now."""
         return self._finished is not None and self._finished()
 
     @property
     def left(self) -> float:
-        """Seconds left; infinite without a limit, none once the task is told to finish."""
+        """Seconds left; infinite without a limit, none once the task is to finish."""
         return 0.0 if self.finishing else self._seconds - self.elapsed

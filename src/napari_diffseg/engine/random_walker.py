@@ -1,4 +1,4 @@
-"""Random walker with a prior on one slice: labels spread up to the edges of the image.
+"""Random walker with a prior on one slice: labels extend to the edges of the image.
 
 scikit-image's ``random_walker`` takes seeds and no prior, and copies every channel to the CPU in
 float64; here the prior is most of what is known, and a slice must take milliseconds.

@@ -1,4 +1,4 @@
-"""What training is told, and what it tells."""
+"""Settings of a training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_diffseg.network.segmenter import Strategy
 class TrainSettings:
     """How to train; forms and command-line options are made from these fields.
 
-    Without ``seconds`` and ``iterations``, training goes on until it is told to finish.
+    Without ``seconds`` and ``iterations``, training goes on until it is finished by hand.
     """
 
     strategy: Strategy = field(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_FLOOR = 0.2  # a slice that looks perfect still tells something
+_MIN_ERROR = 0.2  # expected of a slice that looks perfect
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,13 @@ class Suggestion:
 
 
 def distance_to_painted(painted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Slices from each slice ``(z,)`` to the nearest painted one; infinite when none is."""
+    """Slices from each slice ``(z,)`` to the nearest painted one; infinite when none is.
+
+    Examples
+    --------
+    >>> distance_to_painted(np.array([False, True, False, False])).tolist()
+    [1.0, 0.0, 1.0, 2.0]
+    """
     z = np.arange(len(painted))
     marked = np.flatnonzero(painted)
     if not len(marked):
@@ -101,13 +107,18 @@ def suggest(
         Suggestions wanted; fewer are returned when fewer slices are unpainted.
     reach
         Slices after which a painted slice's help has fallen to 1/e.
+
+    Examples
+    --------
+    >>> [suggestion.z for suggestion in suggest(np.zeros(9, bool), n=3)]
+    [4, 1, 7]
     """
     count = len(painted)
     z = np.arange(count)
     doubt = np.zeros(count) if confidence is None else 1 - confidence / 100
     jump = np.zeros(count) if change is None else change
     predicted = confidence is not None or change is not None
-    error = _FLOOR + doubt + jump / 2 if predicted else np.ones(count)
+    error = _MIN_ERROR + doubt + jump / 2 if predicted else np.ones(count)
     helps = np.exp(-np.abs(z[:, None] - z) / reach)
     taken = painted.copy()
     cover = helps[:, painted].max(axis=1, initial=0)

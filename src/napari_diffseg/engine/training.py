@@ -40,7 +40,7 @@ class Training:
     registration: Registration | None = None
     propagated: PropagatedLabels | None = None
     learnt: bool = False  # whether the head can be shown; until then propagated labels are
-    batch: int = 4  # slices a step (arXiv 2402.15216v2, Sec. 4.1)
+    batch: int = 4  # slices a step, as in arXiv 2402.15216v2
     _note: str = ""
     _previewed: float = field(default=0.0, repr=False)
 
@@ -93,8 +93,8 @@ def train_dense(training: Training, iterations: int | None, paper: bool) -> Iter
 
     Notes
     -----
-    Adam with coupled L2; learning rate 1e-4 and weight decay 1e-4, for the head ten times as much
-    (arXiv 2402.15216v2, Sec. 4.1).
+    As arXiv 2402.15216v2 fine-tunes: Adam with coupled L2, learning rate and weight decay 1e-4, for
+    the head ten times as much.
     """
     segmenter = training.segmenter.requires_grad_(False)
     optimiser = torch.optim.Adam(

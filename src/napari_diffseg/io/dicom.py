@@ -108,18 +108,9 @@ def list_series(folder: str | Path) -> tuple[Series, ...]:
 
 
 def read_series(folder: Path, series: str | None = None) -> tuple[NDArray[Any], Geometry, str]:
-    """Read one CT series as HU.
+    """Read one CT series as HU in canonical order, its geometry, and a name that identifies nobody.
 
-    Parameters
-    ----------
-    folder
-        Searched with the folders in it.
-    series
-        Series instance UID or series number; needed when there are several.
-
-    Returns
-    -------
-    int16 or float32 (z, y, x) in canonical order, its geometry, and a name that identifies nobody.
+    The folders inside are searched, too; several series need a series instance UID or number.
 
     Raises
     ------
@@ -130,30 +121,22 @@ def read_series(folder: Path, series: str | None = None) -> tuple[NDArray[Any], 
     first = slices[0].header
     affine, notes = _affine(folder, slices, normal)
     rows, columns = slices[0].grid[:2]
-    planes = (_plane(item) for item in slices)
-    try:
-        reference = {
-            "dicom": {
-                "series": str(first.get("SeriesInstanceUID", "")),
-                "frame_of_reference": str(first.get("FrameOfReferenceUID", "")),
-                "slices": tuple(item.uid for item in slices),
-            }
+    reference = {
+        "dicom": {
+            "series": str(first.get("SeriesInstanceUID", "")),
+            "frame_of_reference": str(first.get("FrameOfReferenceUID", "")),
+            "slices": tuple(item.uid for item in slices),
         }
-        shape = (columns, rows, len(slices))
-        geometry = Geometry.from_affine(affine, shape, notes, reference, folder)
-        hu = to_hu(planes, geometry)
-    except VolumeError as error:
-        text = str(error)
-        raise VolumeError(text if str(folder) in text else f"{folder}: {text}") from error
+    }
+    shape = (columns, rows, len(slices))
+    geometry = Geometry.from_affine(affine, shape, notes, reference, folder)
+    hu = to_hu((_plane(item) for item in slices), geometry)
     return hu, geometry, f"CT series {first.get('SeriesNumber') or ''}".strip()
 
 
 def ordered(folder: Path, series: str | None) -> tuple[list[_Slice], NDArray[np.float64]]:
-    """Find the slices of one series, sorted along their normal, which is returned with them."""
+    """Slices of one series sorted along their normal, and that normal."""
     found = _scan(folder)
-    if series is None and len(found) > 1:
-        listed = "; ".join(str(_describe(slices)) for slices in found.values())
-        raise VolumeError(f"{folder}: holds {len(found)} series; choose one by --series ({listed})")
     chosen = [
         slices
         for uid, slices in found.items()
@@ -161,12 +144,12 @@ def ordered(folder: Path, series: str | None) -> tuple[list[_Slice], NDArray[np.
     ]
     if len(chosen) != 1:
         listed = "; ".join(str(_describe(slices)) for slices in found.values())
-        count = "no" if not chosen else "more than one"
-        raise VolumeError(f"{folder}: has {count} series {series}; choose one of: {listed}")
+        which = f"{'more than one' if chosen else 'no'} series {series}"
+        what = f"{len(found)} series" if series is None else which
+        raise VolumeError(f"{folder}: holds {what}; choose one by --series ({listed})")
     slices = chosen[0]
-    grids = {item.grid for item in slices}
     tilts = np.array([item.orientation for item in slices])
-    if len(grids) > 1 or np.ptp(tilts, axis=0).max() > 1e-3:
+    if len({item.grid for item in slices}) > 1 or np.ptp(tilts, axis=0).max() > 1e-3:
         raise VolumeError(
             f"{folder}: its series mixes slices of different size, spacing or orientation; "
             "keep one kind in the folder"
@@ -189,9 +172,8 @@ def _scan(folder: Path) -> dict[str, list[_Slice]]:
     """Find the CT slices of a folder by series, each slice once."""
     found: dict[str, dict[str, _Slice]] = defaultdict(dict)
     other: set[str] = set()
-    files = 0
-    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
-        files += 1
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    for path in files:
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
         except (InvalidDicomError, EOFError):
@@ -212,8 +194,8 @@ def _scan(folder: Path) -> dict[str, list[_Slice]]:
             _check(item)
             found[str(header.get("SeriesInstanceUID", ""))][item.uid or str(path)] = item
     if not found:
-        what = f"only {', '.join(sorted(other))}" if other else "no DICOM files"
-        what = what if files else "no files"
+        kinds = f"only {', '.join(sorted(other))}" if other else "no DICOM files"
+        what = kinds if files else "no files"
         raise VolumeError(f"{folder}: holds {what}; choose a folder with a CT series")
     return {uid: list(slices.values()) for uid, slices in sorted(found.items())}
 

@@ -21,9 +21,9 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from napari_diffseg.io.dicom import ordered
-from napari_diffseg.io.formats import LPS, Stored, reading
+from napari_diffseg.io.formats import LPS, StoredImage, reading
 from napari_diffseg.io.geometry import Geometry, VolumeError
-from napari_diffseg.io.labels import Label, default_colour
+from napari_diffseg.io.labels import Label, class_indices, default_colour
 
 # SNOMED CT codes by the last words of a label's name; "left" and "right" stay in the label.
 _ORGANS = {
@@ -53,19 +53,10 @@ _MAY_BE_EMPTY = (
 def write_dicomseg(
     path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label]
 ) -> None:
-    """Write a binary DICOM-SEG, one segment for each label.
+    """Write a binary DICOM-SEG for a volume that was read from a DICOM folder, still there.
 
-    Parameters
-    ----------
-    path
-        File to write.
-    array
-        uint8 (i, j, k) on the source grid.
-    geometry
-        Of a volume that was read from a DICOM folder, which must still be there.
-    labels
-        At least one; segments are numbered from 1 in this order, as DICOM demands, and each keeps
-        its label's id in Segment Description.
+    Segments are numbered from 1 in the order of the labels, as DICOM demands; each keeps its
+    label's id in Segment Description.
 
     Raises
     ------
@@ -76,9 +67,6 @@ def write_dicomseg(
     images = _source_images(path, geometry)
     if not labels:
         raise VolumeError(f"{path}: a DICOM-SEG needs at least one label; paint or add one")
-    number = np.zeros(256, np.uint8)
-    for n, label in enumerate(labels, 1):
-        number[label.id] = n
     release = version("napari-diffseg")
     algorithm = hd.AlgorithmIdentificationSequence(
         name="napari-diffseg", version=release, family=codes.DCM.ArtificialIntelligence
@@ -87,7 +75,7 @@ def write_dicomseg(
         warnings.simplefilter("ignore")  # about empty or unusual values in the source's own header
         segmentation = hd.seg.Segmentation(
             source_images=images,
-            pixel_array=number[array.T],
+            pixel_array=class_indices(labels)[array.T],
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[_describe(n, x, algorithm) for n, x in enumerate(labels, 1)],
             series_instance_uid=generate_uid(),
@@ -105,16 +93,11 @@ def write_dicomseg(
         segmentation.save_as(path)
 
 
-def read_dicomseg(path: Path, geometry: Geometry | None = None) -> Stored:
+def read_dicomseg(path: Path, geometry: Geometry | None = None) -> StoredImage:
     """Read a DICOM-SEG without overlapping segments.
 
-    Parameters
-    ----------
-    path
-        File.
-    geometry
-        Of the volume. If that is the DICOM series on which the segmentation was made, slices are
-        matched by their identifiers; otherwise by position.
+    If ``geometry`` is that of the DICOM series on which it was made, slices are matched by their
+    identifiers; otherwise by position.
 
     Raises
     ------
@@ -147,7 +130,7 @@ def read_dicomseg(path: Path, geometry: Geometry | None = None) -> Stored:
         else:
             volume = segmentation.get_volume(combine_segments=True)
             array, affine = volume.array, LPS @ volume.affine
-        return Stored(ids[array], affine, labels=tuple(labels), crop=True)
+        return StoredImage(ids[array], affine, labels=tuple(labels), crop=True)
 
 
 def _source_images(path: Path, geometry: Geometry) -> list[pydicom.Dataset]:

@@ -1,4 +1,4 @@
-"""What a written file must never replace."""
+"""Writing files: whole or not at all, and never over what is read."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from napari_diffseg.io.geometry import VolumeError
 
 _HEADER_BYTES = 1 << 16
+"""A header that is searched for its data files is at most this long."""
 
 
 @contextmanager

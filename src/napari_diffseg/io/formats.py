@@ -1,7 +1,8 @@
-"""Readers and writers of single files: NIfTI and MetaImage, and what all readers share.
+"""NIfTI, and what the readers of all formats share.
 
 Readers hand over what the file holds, unscaled, in the order ``(i, j, k)`` of the file, with its
 affine in RAS+. Whether that is a usable volume or mask is judged in one place, by ``volume``.
+Writers get an array ``(i, j, k)`` on the source grid, that grid, and the labels of a mask.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_diffseg.io.geometry import Geometry, VolumeError
@@ -32,7 +32,7 @@ _NIFTI_FIELDS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class StoredImage:
     """What a file holds, before it is judged.
 
     Attributes
@@ -60,6 +60,12 @@ class Stored:
     labels: tuple[Label, ...] = ()
     crop: bool = False
 
+    def planes(self) -> Iterator[NDArray[Any]]:
+        """Planes (i, j) of HU for each k; further axes must have length one."""
+        for k in range(self.array.shape[2]):
+            plane = self.array[:, :, k].reshape(self.array.shape[:2])
+            yield scaled(plane, self.slope, self.intercept)
+
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
@@ -78,7 +84,7 @@ def reading(path: Path) -> Iterator[None]:
         raise VolumeError(f"{path}: cannot be read ({reason}); copy or export it again") from error
 
 
-def read_nifti(path: Path) -> Stored:
+def read_nifti(path: Path) -> StoredImage:
     """Read ``.nii`` or ``.nii.gz``.
 
     Raises
@@ -107,7 +113,7 @@ def read_nifti(path: Path) -> Stored:
         if min(codes) > 0 and not np.allclose(header.get_qform(), header.get_sform(), atol=0.1):
             notes = ("qform and sform disagree; the sform is used",)
         reference = {name: np.array(header[name]) for name in _NIFTI_FIELDS} | {"nifti2": nifti2}
-        return Stored(
+        return StoredImage(
             array,
             np.asarray(image.affine, np.float64),
             float(image.dataobj.slope),
@@ -122,16 +128,7 @@ def write_nifti(
 ) -> None:
     """Write ``.nii`` or ``.nii.gz`` with the source's own qform and sform fields where it has any.
 
-    Parameters
-    ----------
-    path
-        File to write.
-    array
-        (i, j, k) on the source grid.
-    geometry
-        The source grid.
-    labels
-        Not stored: NIfTI has no place for them that viewers agree on.
+    Labels are not stored: NIfTI has no place for them that viewers agree on.
     """
     fields = cast("Mapping[str, Any]", geometry.reference.get("nifti", {}))
     nifti2 = bool(fields.get("nifti2", max(geometry.shape) > 32767))
@@ -161,61 +158,13 @@ def write_nifti(
             image.to_stream(stream)
 
 
-def read_metaimage(path: Path) -> Stored:
-    """Read ``.mha`` or ``.mhd``.
-
-    Raises
-    ------
-    VolumeError
-        If the file is damaged, a colour image, or says nowhere how it lies in the patient.
-    """
-    with reading(path):
-        with path.open("rb") as stream:
-            header = stream.read(1 << 16).split(b"ElementDataFile")[0]
-        keys = {line.split(b"=")[0].strip() for line in header.splitlines()}
-        if not keys & {b"ElementSpacing", b"ElementSize"} or not keys & {
-            b"TransformMatrix",
-            b"Orientation",
-            b"Rotation",
-        }:
-            raise VolumeError(
-                f"{path}: has no ElementSpacing or TransformMatrix, so its place in the patient "
-                "is unknown; export it again with both"
-            )
-        image = sitk.ReadImage(str(path))
-        if image.GetNumberOfComponentsPerPixel() > 1:
-            raise colour(path)
-        array = sitk.GetArrayFromImage(image).T
-    n = image.GetDimension()
-    if n < 3:
-        raise not_a_volume(path, array.shape)
-    affine = np.eye(4)
-    directions = np.reshape(image.GetDirection(), (n, n))[:3, :3]
-    affine[:3, :3] = directions * image.GetSpacing()[:3]
-    affine[:3, 3] = image.GetOrigin()[:3]
-    return Stored(array, LPS @ affine)
-
-
-def write_metaimage(
-    path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label] = ()
-) -> None:
-    """Write ``.mha``, or ``.mhd`` with its data beside it; compressed."""
-    affine = LPS @ geometry.affine
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image = sitk.GetImageFromArray(array.T)
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    sitk.WriteImage(image, str(path), True)
-
-
 def colour(path: Path) -> VolumeError:
-    """Build the error for an image with several values a voxel."""
+    """Error for an image with several values a voxel."""
     return VolumeError(f"{path}: is a colour image; export the grey CT values")
 
 
 def not_a_volume(path: Path, shape: tuple[int, ...]) -> VolumeError:
-    """Build the error for an image that has not three axes."""
+    """Error for an image that does not have three axes."""
     size = " x ".join(str(n) for n in shape)
     return VolumeError(f"{path}: is {len(shape)}D ({size}); export one 3D volume")
 
@@ -230,18 +179,12 @@ def scaled(plane: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
 
 
 def to_hu(planes: Iterable[NDArray[Any]], geometry: Geometry) -> NDArray[Any]:
-    """Collect planes of HU, as int16 for as long as they are whole numbers.
-
-    Parameters
-    ----------
-    planes
-        The planes of the source grid, one for each k, each (i, j).
-    geometry
-        The source grid.
+    """Collect the planes (i, j) of a source grid, one for each k, as a volume of HU.
 
     Returns
     -------
-    int16 or float32 (z, y, x) in canonical order, contiguous; no other copy is made.
+    (z, y, x) in canonical order, int16 where all values are whole and fit, float32 otherwise;
+    contiguous, and the only copy.
 
     Raises
     ------
@@ -254,7 +197,10 @@ def to_hu(planes: Iterable[NDArray[Any]], geometry: Geometry) -> NDArray[Any]:
     for k, plane in enumerate(planes):
         real = plane.dtype.kind == "f"
         if real and not np.isfinite(plane).all():
-            raise VolumeError("holds NaN or infinite voxels; replace them, for example by -1024")
+            raise VolumeError(
+                f"{geometry.source}: holds NaN or infinite voxels; replace them, for example by "
+                "-1024"
+            )
         if hu.dtype == np.int16 and plane.dtype != np.int16:
             fits = plane.min() >= limits.min and plane.max() <= limits.max
             if not fits or (real and (plane != np.rint(plane)).any()):

@@ -27,12 +27,7 @@ _SAME_GRID = 0.02
 
 
 class VolumeError(ValueError):
-    """A volume, mask or label file that cannot be used; one line that names the file and the mend.
-
-    Notes
-    -----
-    ``str(error)`` is meant for the user.
-    """
+    """A volume, mask or label file that cannot be used; one line naming the file and the fix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,17 +86,23 @@ class Geometry:
         ------
         VolumeError
             If the affine is not finite, has a zero spacing or is singular.
+
+        Examples
+        --------
+        Eight sagittal slices, 3 mm apart from left to right, of 6 (up) by 7 (back) voxels:
+
+        >>> affine = np.array([[0, 0, 3, 0], [0, -1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])
+        >>> geometry = Geometry.from_affine(affine, (6, 7, 8))
+        >>> geometry.canonical_shape, geometry.spacing
+        ((6, 7, 8), (2.0, 1.0, 3.0))
+        >>> geometry.axes, geometry.flips
+        ((0, 1, 2), (False, False, True))
         """
         affine = np.array(affine, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise VolumeError("its affine is not a finite 4 by 4 matrix")
-        if len(shape) != 3 or min(shape) < 1:
-            raise VolumeError(f"its shape {tuple(shape)} is not that of a volume")
-        lengths = np.linalg.norm(affine[:3, :3], axis=0)
-        if lengths.min() < 1e-6:
-            raise VolumeError("its voxel spacing is zero along an axis")
-        if abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
-            raise VolumeError("its affine is singular: two axes point the same way")
+        fault = _fault(affine, shape)
+        if fault:
+            where = f"{source}: " if source else ""
+            raise VolumeError(f"{where}{fault}; export it again from the original")
         axes, flips = _nearest_axes(affine)
         affine.setflags(write=False)
         i, j, k = (int(n) for n in shape)
@@ -185,6 +186,19 @@ class Geometry:
 
     def _flipped(self) -> tuple[slice, ...]:
         return tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)
+
+
+def _fault(affine: NDArray[np.float64], shape: tuple[int, ...]) -> str | None:
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        return "its affine is not a finite 4 by 4 matrix"
+    if len(shape) != 3 or min(shape) < 1:
+        return f"its shape {tuple(shape)} is not that of a volume"
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if lengths.min() < 1e-6:
+        return "its voxel spacing is zero along an axis"
+    if abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
+        return "its affine is singular: two axes point the same way"
+    return None
 
 
 def _nearest_axes(

@@ -19,22 +19,10 @@ MAX_LABEL = 254
 # Okabe and Ito's colours without black, then Tol's "muted" and "light" ones that differ enough
 # from them and from the greys of a CT.
 _COLOURS = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-    (136, 204, 238),
-    (136, 34, 85),
-    (153, 153, 51),
-    (51, 34, 136),
-    (238, 136, 102),
-    (68, 187, 153),
-    (170, 68, 153),
-    (255, 170, 187),
-)
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (204, 121, 167), (136, 204, 238), (136, 34, 85), (153, 153, 51), (51, 34, 136), (238, 136, 102),
+    (68, 187, 153), (170, 68, 153), (255, 170, 187),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,12 +61,12 @@ class LabelMap:
 
 
 def unnamed(label_id: int) -> str:
-    """Give what a label is called as long as nobody has named it."""
+    """Name of a label that nobody has named."""
     return f"label {label_id}"
 
 
 def default_colour(label_id: int) -> tuple[int, int, int]:
-    """Give the colour of a label id: safe for the colour-blind for the first fifteen.
+    """Colour of a label id; the first fifteen are safe for the colour-blind.
 
     Parameters
     ----------
@@ -88,6 +76,11 @@ def default_colour(label_id: int) -> tuple[int, int, int]:
     Returns
     -------
     Red, green, blue, 0 to 255.
+
+    Examples
+    --------
+    >>> default_colour(1)
+    (230, 159, 0)
     """
     index = (label_id - 1) % MAX_LABEL
     if index < len(_COLOURS):
@@ -105,13 +98,23 @@ def ids_in(mask: NDArray[np.uint8]) -> list[int]:
 
 
 def class_indices(labels: Iterable[Label]) -> NDArray[np.uint8]:
-    """Table from label id to class index, uint8 (256,): 1 for the first label, 0 if unknown.
+    """Look-up table from label ids to class indices.
+
+    Parameters
+    ----------
+    labels
+        Of the classes 1, 2, ..., in this order.
+
+    Returns
+    -------
+    uint8 (256,): the class index of each id, 0 for ids without a label.
 
     Examples
     --------
-    >>> table = class_indices([Label(3, "liver", (230, 159, 0)), Label(7, "spleen", (0, 0, 0))])
-    >>> table[[0, 3, 5, 7]].tolist()
-    [0, 1, 0, 2]
+    >>> mask = np.array([[0, 4], [9, 7]], np.uint8)
+    >>> class_indices(labels_for([4, 9]))[mask]
+    array([[0, 1],
+           [2, 0]], dtype=uint8)
     """
     table = np.zeros(256, np.uint8)
     for index, label in enumerate(labels, start=1):
@@ -136,6 +139,11 @@ def labels_for(
     Returns
     -------
     Sorted by id; unknown ones are called ``"label 7"`` and get their default colour.
+
+    Examples
+    --------
+    >>> [label.name for label in labels_for([0, 1, 7], names={1: "liver"})]
+    ['liver', 'label 7']
     """
     have = {label.id: label for label in known}
     names = names or {}
@@ -164,6 +172,12 @@ def load_names(path: str | Path) -> dict[int, str]:
     VolumeError
         If the file cannot be read, or its ids are not whole numbers from 1 to 254, or an id or a
         name comes twice.
+
+    Examples
+    --------
+    >>> from napari_diffseg.io import sample_names_path
+    >>> load_names(sample_names_path())[13]
+    'left kidney'
     """
     path = Path(path)
     try:
@@ -177,10 +191,7 @@ def load_names(path: str | Path) -> dict[int, str]:
     result: dict[int, str] = {}
     for key, value in content.items():
         number, name = (key, value) if isinstance(value, str) else (value, key)
-        try:
-            label_id = int(number) if not isinstance(number, (bool, float)) else -1
-        except (TypeError, ValueError):
-            label_id = -1
+        label_id = int(number) if str(number).isdecimal() else -1
         if label_id == 0:
             continue
         if not 1 <= label_id <= MAX_LABEL:

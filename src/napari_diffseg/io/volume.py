@@ -8,8 +8,6 @@ name.
 from __future__ import annotations
 
 import itertools
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,38 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_diffseg.io import dicom, dicomseg, formats, slicer
-from napari_diffseg.io.dicom import Series, list_series
-from napari_diffseg.io.files import check_outputs
-from napari_diffseg.io.formats import Stored
+from napari_diffseg.io import dicom, dicomseg, formats, itk
+from napari_diffseg.io.files import atomic_write, check_outputs
+from napari_diffseg.io.formats import StoredImage
 from napari_diffseg.io.geometry import Geometry, VolumeError
-from napari_diffseg.io.labels import (
-    MAX_LABEL,
-    Label,
-    LabelMap,
-    default_colour,
-    ids_in,
-    labels_for,
-    load_names,
-)
-
-__all__ = [
-    "MAX_LABEL",
-    "Geometry",
-    "Label",
-    "LabelMap",
-    "Series",
-    "Volume",
-    "VolumeError",
-    "default_colour",
-    "labels_for",
-    "list_series",
-    "load_names",
-    "read_labels",
-    "read_volume",
-    "write_mask",
-    "write_volume",
-]
+from napari_diffseg.io.labels import MAX_LABEL, Label, LabelMap, ids_in, labels_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,24 +43,18 @@ class Volume:
 
 
 _Writer = Callable[[Path, NDArray[Any], Geometry, Sequence[Label]], None]
-_READERS: dict[str, Callable[[Path], Stored]] = {
-    ".nii": formats.read_nifti,
-    ".nii.gz": formats.read_nifti,
-    ".mha": formats.read_metaimage,
-    ".mhd": formats.read_metaimage,
-    ".nrrd": slicer.read_nrrd,
-    ".nhdr": slicer.read_nrrd,
-    ".seg.nrrd": slicer.read_nrrd,
+_READERS: dict[str, Callable[[Path], StoredImage]] = {
+    **dict.fromkeys((".nii", ".nii.gz"), formats.read_nifti),
+    **dict.fromkeys((".mha", ".mhd"), itk.read_metaimage),
+    **dict.fromkeys((".nrrd", ".nhdr", ".seg.nrrd"), itk.read_nrrd),
 }
 _IMAGE_WRITERS: dict[str, _Writer] = {
-    ".nii": formats.write_nifti,
-    ".nii.gz": formats.write_nifti,
-    ".mha": formats.write_metaimage,
-    ".mhd": formats.write_metaimage,
-    ".nrrd": slicer.write_nrrd,
+    **dict.fromkeys((".nii", ".nii.gz"), formats.write_nifti),
+    **dict.fromkeys((".mha", ".mhd"), itk.write_metaimage),
+    ".nrrd": itk.write_nrrd,
 }
 _MASK_WRITERS: dict[str, _Writer] = _IMAGE_WRITERS | {
-    ".seg.nrrd": slicer.write_nrrd,
+    ".seg.nrrd": itk.write_nrrd,
     ".dcm": dicomseg.write_dicomseg,
 }
 
@@ -112,6 +77,13 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     ------
     VolumeError
         If there is no usable volume at the path.
+
+    Examples
+    --------
+    >>> from napari_diffseg.io import sample_volume_path
+    >>> volume = read_volume(sample_volume_path())
+    >>> volume.hu.shape, volume.hu.dtype, volume.geometry.spacing
+    ((133, 256, 256), dtype('int16'), (2.5, 1.40625, 1.40625))
     """
     path = Path(path)
     if path.is_dir():
@@ -121,15 +93,7 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     else:
         stored = _read(path)
         geometry, name = _geometry(path, stored), stem(path)
-        array = stored.array.reshape(geometry.shape)
-        planes = (array[..., k] for k in range(array.shape[2]))
-        try:
-            hu = formats.to_hu(
-                (formats.scaled(plane, stored.slope, stored.intercept) for plane in planes),
-                geometry,
-            )
-        except VolumeError as error:
-            raise VolumeError(f"{path}: {error}") from error
+        hu = formats.to_hu(stored.planes(), geometry)
     return Volume(hu, geometry, name)
 
 
@@ -151,11 +115,18 @@ def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
     ------
     VolumeError
         If there are no usable labels at the path, or they lie on another grid.
+
+    Examples
+    --------
+    >>> from napari_diffseg.io import sample_labels_path
+    >>> found = read_labels(sample_labels_path())
+    >>> found.mask.shape, found.mask.dtype, found.labels[0]
+    ((133, 256, 256), dtype('uint8'), Label(id=1, name='label 1', colour=(230, 159, 0)))
     """
     path = Path(path)
     stored = _read(path, geometry)
     own = _geometry(path, stored)
-    mask = _mask(path, stored, own)
+    mask = _mask(path, stored)
     if geometry is not None:
         placed = geometry.placed(mask, stored.affine, stored.crop)
         if placed is None:
@@ -189,6 +160,17 @@ def write_mask(
     VolumeError
         If the mask is not a mask on this grid, would replace the volume itself, or could not be
         written or read back the same.
+
+    Examples
+    --------
+    >>> geometry = Geometry.from_affine(np.diag([-1.0, -1, 2, 1]), (4, 3, 2))
+    >>> mask = np.zeros(geometry.canonical_shape, np.uint8)
+    >>> mask[1, :2] = 5
+    >>> path = getfixture("tmp_path") / "mask.seg.nrrd"
+    >>> write_mask(path, mask, geometry, labels_for([5], names={5: "aorta"}))
+    >>> again = read_labels(path, geometry)
+    >>> np.array_equal(again.mask, mask), again.labels[0].name
+    (True, 'aorta')
     """
     path, mask = Path(path), np.asarray(mask)
     if mask.dtype.kind not in "iub" or (mask.size and (mask.min() < 0 or mask.max() > MAX_LABEL)):
@@ -233,7 +215,13 @@ def write_volume(path: str | Path, volume: Volume) -> None:
 
 
 def stem(path: Path) -> str:
-    """Give a file's name without its ending."""
+    """Name of a file without the ending of its format.
+
+    Examples
+    --------
+    >>> stem(Path("patient 1.5mm.nii.gz"))
+    'patient 1.5mm'
+    """
     ending = _ending(path)
     return path.name[: -len(ending)] if ending else path.name
 
@@ -251,7 +239,7 @@ def _pick(path: Path, choices: dict[str, Any]) -> Any:
     return choices[ending]
 
 
-def _read(path: Path, geometry: Geometry | None = None) -> Stored:
+def _read(path: Path, geometry: Geometry | None = None) -> StoredImage:
     if not path.exists():
         raise VolumeError(f"{path}: no such file; check the path")
     if path.suffix.lower() == ".dcm":
@@ -263,16 +251,13 @@ def _read(path: Path, geometry: Geometry | None = None) -> Stored:
     return stored
 
 
-def _geometry(path: Path, stored: Stored) -> Geometry:
+def _geometry(path: Path, stored: StoredImage) -> Geometry:
     shape = stored.array.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3:
         raise formats.not_a_volume(path, shape)
-    try:
-        return Geometry.from_affine(stored.affine, shape, stored.notes, stored.reference, path)
-    except VolumeError as error:
-        raise VolumeError(f"{path}: {error}; export it again from the original") from error
+    return Geometry.from_affine(stored.affine, shape, stored.notes, stored.reference, path)
 
 
 def _grid(geometry: Geometry) -> str:
@@ -280,11 +265,9 @@ def _grid(geometry: Geometry) -> str:
     return f"{' x '.join(str(n) for n in geometry.canonical_shape)} voxels of {spacing} mm"
 
 
-def _mask(path: Path, stored: Stored, geometry: Geometry) -> NDArray[np.uint8]:
-    array = stored.array.reshape(geometry.shape)
-    mask = np.zeros(array.shape, np.uint8, order="F")
-    for k in range(array.shape[2]):
-        plane = formats.scaled(array[..., k], stored.slope, stored.intercept)
+def _mask(path: Path, stored: StoredImage) -> NDArray[np.uint8]:
+    mask = np.zeros(stored.array.shape[:3], np.uint8, order="F")
+    for k, plane in enumerate(stored.planes()):
         if not np.isfinite(plane).all():
             raise VolumeError(f"{path}: holds NaN or infinite voxels; choose a label file")
         if plane.min() < 0 or plane.max() > MAX_LABEL:
@@ -298,17 +281,10 @@ def _mask(path: Path, stored: Stored, geometry: Geometry) -> NDArray[np.uint8]:
 def _commit(path: Path, write: Callable[[Path], None], check: Callable[[Path], bool]) -> None:
     part = path
     try:
-        # A folder, because some formats need the final name inside the file or a second file.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            part = Path(folder) / path.name
+        with atomic_write(path) as part:
             write(part)
             if not check(part):
                 raise VolumeError(f"{path}: reads back differently; nothing was written")
-            # The header of a pair last: it must never name data that is not there yet.
-            for file in sorted(Path(folder).iterdir(), key=lambda file: file == part):
-                with file.open("rb+") as stream:
-                    os.fsync(stream.fileno())
-                os.replace(file, path.parent / file.name)
     except VolumeError as error:
         raise VolumeError(str(error).replace(str(part), str(path))) from error
     except OSError as error:

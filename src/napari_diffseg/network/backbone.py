@@ -26,6 +26,7 @@ from platformdirs import user_data_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from napari_diffseg.io.files import atomic_write
 from napari_diffseg.network.unet import UNet, UNetConfig
 
 _METADATA = "napari-diffseg"
@@ -57,7 +58,13 @@ class Intensity:
             raise ValueError("the knots of an intensity map must ascend")
 
     def to_model(self, hu: NDArray[Any]) -> NDArray[np.float32]:
-        """Map HU of any shape to [-1, 1]; values beyond the outer knots are clipped."""
+        """Map HU of any shape to [-1, 1]; values beyond the outer knots are clipped.
+
+        Examples
+        --------
+        >>> Intensity((-1000.0, 1000.0), (-1.0, 1.0)).to_model(np.array([-3000, 0, 500])).tolist()
+        [-1.0, 0.0, 0.5]
+        """
         mapped: NDArray[np.float32] = np.interp(hu, self.hu, self.value).astype(np.float32)
         return mapped
 
@@ -80,7 +87,8 @@ class Backbone:
     intensity
         HU range that the network was trained on.
     schedule
-        Noise schedule: ``cosine``, ``linear`` or ``cosine-beta`` (PAPER row 4).
+        Noise schedule: ``cosine``, ``linear`` or ``cosine-beta`` (arXiv 2402.15216v2
+        names contradicting ones).
     card
         Data, licences, steps, losses and limits, as JSON values.
     """
@@ -146,7 +154,7 @@ def _entries(source: str, place: Path) -> Iterator[BackboneEntry]:
             for name, line in known.items()
         ]
     except (tomllib.TOMLDecodeError, LookupError, TypeError) as error:
-        raise BackboneError(f"{registry}: damaged ({error}); mend or delete it") from error
+        raise BackboneError(f"{registry}: damaged ({error}); fix or delete it") from error
     yield from entries
     if not registry.exists():
         for path in sorted(place.glob("*.safetensors")):
@@ -225,15 +233,10 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[st
 def write_tensors(
     path: Path, tensors: dict[str, torch.Tensor], key: str, header: dict[str, Any]
 ) -> None:
-    """Write tensors and a JSON header to a temporary file, then rename it to ``path``."""
-    temporary = path.with_name(path.name + ".part")
+    """Write tensors and a JSON header, whole or not at all."""
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    temporary.unlink(missing_ok=True)
-    temporary.touch()
-    mode = temporary.stat().st_mode  # what the umask grants; safetensors gives the owner only
-    save_file(owned, temporary, metadata={key: json.dumps(header)})
-    temporary.chmod(mode)
-    os.replace(temporary, path)
+    with atomic_write(path) as part:
+        save_file(owned, part, metadata={key: json.dumps(header)})
 
 
 def build_unet(config: dict[str, Any]) -> UNet:
@@ -244,25 +247,27 @@ def build_unet(config: dict[str, Any]) -> UNet:
     return UNet(UNetConfig(**tuples))
 
 
-def load_backbone(which: str | Path | None = None, verified: bool = True) -> Backbone:
-    """Load a backbone.
+def load_backbone(which: str | Path | None = None) -> Backbone:
+    """Load a backbone; its SHA-256 is checked first, where a registry has it.
 
     Parameters
     ----------
     which
         A name from :func:`list_backbones`, a ``.safetensors`` file, a folder with one, or
         ``None`` for the one that is shipped.
-    verified
-        Check the SHA-256 first, where a registry has it.
 
     Raises
     ------
     BackboneError
         If it is not found, is damaged, or does not fit the network it describes.
+
+    Examples
+    --------
+    >>> load_backbone().schedule
+    'cosine'
     """
     entry = _resolve(which)
-    if verified:
-        verify(entry)
+    verify(entry)
     tensors, header = read_tensors(entry.path, _METADATA)
     try:
         unet = build_unet(header["config"])
@@ -278,7 +283,7 @@ def load_backbone(which: str | Path | None = None, verified: bool = True) -> Bac
 
 
 def save_backbone(path: Path, backbone: Backbone, dtype: torch.dtype = torch.float16) -> None:
-    """Write a backbone as one safetensors file (temporary name, then renamed)."""
+    """Write a backbone as one safetensors file, whole or not at all."""
     header = {
         "config": asdict(backbone.unet.config),
         "intensity": asdict(backbone.intensity),
@@ -315,11 +320,9 @@ def import_backbone(path: Path) -> BackboneEntry:
     folder = home() / "backbones"
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / source.path.name
-    temporary = target.with_name(target.name + ".part")
-    shutil.copyfile(source.path, temporary)
-    os.replace(temporary, target)
+    with atomic_write(target) as part:
+        shutil.copyfile(source.path, part)
     lines = [registry_line(p) for p in sorted(folder.glob("*.safetensors"))]
-    part = folder / "registry.toml.part"
-    part.write_text("\n".join(lines))
-    os.replace(part, folder / "registry.toml")
+    with atomic_write(folder / "registry.toml") as part:
+        part.write_text("\n".join(lines))
     return next(e for e in _entries("imported", folder) if e.path == target)

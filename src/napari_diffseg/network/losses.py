@@ -17,7 +17,7 @@ def _one_hot(target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 
 
 def dice_paper(logits: Tensor, target: Tensor, epsilon: float = 1e-5) -> Tensor:
-    """Dice loss of the papers: sums over batch, pixels and all classes (A eq. 8).
+    """Dice loss of the papers: sums over batch, pixels and all classes.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ def dice_paper(logits: Tensor, target: Tensor, epsilon: float = 1e-5) -> Tensor:
 
     Notes
     -----
-    With every pixel known both sums over all classes count pixels, so this equals one minus the
-    mean probability of the true class; it does not balance classes.
+    arXiv 2402.15216v2, Eq. 8. With every pixel known both sums over all classes count pixels, so
+    this equals one minus the mean probability of the true class; it does not balance classes.
     """
     hot, known = _one_hot(target, logits.shape[1])
     p = logits.softmax(dim=1) * known
@@ -56,7 +56,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def paper_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """0.5 cross-entropy + 0.5 Dice (A eq. 6-8)."""
+    """0.5 cross-entropy + 0.5 Dice (arXiv 2402.15216v2, Eq. 6 to 8)."""
     return 0.5 * cross_entropy(logits, target) + 0.5 * dice_paper(logits, target)
 
 

@@ -75,8 +75,8 @@ class _ChannelsLast(torch.autograd.Function):
 
         def group_mean(values: Tensor) -> Tensor:
             means = values.unflatten(1, (groups, per_group)).sum(2) / (pixels * per_group)
-            spread: Tensor = means.repeat_interleave(per_group, 1)
-            return spread
+            repeated: Tensor = means.repeat_interleave(per_group, 1)
+            return repeated
 
         # dx = r (a dy - mean(a dy) - normed mean(a dy normed)), means over each group.
         r, scale = rstd.float().repeat_interleave(per_group, 1), a.float()

@@ -33,7 +33,7 @@ class SegmenterError(ValueError):
 
 
 class PaperHead(nn.Module):
-    """Two conv-BN-ReLU and one conv on the last decoder map (A sec. "transfer", row 7)."""
+    """Two conv-BN-ReLU and one conv on the last decoder map (arXiv 2402.15216v2)."""
 
     def __init__(self, channels: tuple[int, ...], hidden: int, classes: int) -> None:
         super().__init__()
@@ -144,7 +144,8 @@ class SegmenterConfig:
     hidden
         Hidden width of the head.
     timestep
-        Fixed timestep at which the U-Net sees the clean image (PAPER row 7).
+        Fixed timestep at which the U-Net sees the clean image (arXiv
+        2402.15216v2, Table 2).
     columns
         Model grid points along the wider side of the body box.
     """

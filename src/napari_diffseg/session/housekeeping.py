@@ -12,7 +12,7 @@ KEEP_BYTES = 20 * 2**30
 """Above this, models and predictions of the sessions that were unused for longest are deleted."""
 
 # A training makes all of these again from the paint, which is in the journal and stays.
-_MADE_AGAIN = ("round-*.safetensors", "round-*.npz", "motion.npz", "*.part")
+_MADE_AGAIN = ("round-*.safetensors", "round-*.npz", "motion.npz", ".*.part/*")
 
 
 def make_room(root: Path, own: Path) -> None:

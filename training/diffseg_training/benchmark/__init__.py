@@ -1,1 +1,1 @@
-"""Benchmarks on labelled CT: the papers' tables, and the arena of few-slice methods."""
+"""Benchmarks on labelled CT: the papers' tables, and few-slice methods inside volumes."""

@@ -9,42 +9,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.segmentation import random_walker as walk
 
-if TYPE_CHECKING:
-    from napari_diffseg.io.volume import Volume
+from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
+from napari_diffseg.io.volume import Volume
 
 Mask = NDArray[np.uint8]
 Field = NDArray[np.float32]
-_BACKGROUND = 255  # a painted background, as napari_diffseg.engine.finetune.BACKGROUND
 
 
 class BaselineError(ValueError):
     """Painted slices that no baseline can work with."""
 
 
-class Painted(Protocol):
-    """A painted slice, as :class:`napari_diffseg.engine.finetune.PaintedSlice` is one."""
-
-    @property
-    def z(self) -> int:
-        """Index of the slice."""
-
-    @property
-    def mask(self) -> Mask:
-        """Label of each pixel ``(y, x)``."""
-
-    @property
-    def full(self) -> bool:
-        """Whether what is not painted is background."""
-
-
-PaintedSlices = Sequence[Painted] | Mapping[int, Mask]
+PaintedSlices = Sequence[PaintedSlice] | Mapping[int, Mask]
 
 
 def nearest_copy(volume: Volume, painted: PaintedSlices) -> Mask:
@@ -110,7 +91,7 @@ def random_walker(
     window: tuple[float, float] = (-160.0, 240.0),
     beta: float | None = None,
     voxels: int = 2_000_000,
-    ease: float = 6.0,
+    stretch: float = 6.0,
 ) -> Mask:
     """Random walker in 3D with the painted slices as seeds.
 
@@ -124,14 +105,14 @@ def random_walker(
     window
         Range of HU that counts.
     beta
-        How much an edge of the image hinders the walker. By default 30,000 for slices painted
-        in full, which hem small structures in with background from both sides unless edges stop
-        it; 1,000 for scribbles, from which it has a long way over noise.
+        Weight of intensity differences. By default 30,000 for slices painted in full, where
+        background from both sides would otherwise close over small structures; 1,000 for
+        scribbles, which are far apart, so that noise must not stop the walker.
     voxels
         Most voxels of the system of equations.
-    ease
-        How many times farther apart slices are taken to be than they are: a walker crosses an
-        edge more easily between slices than in plane, where paint is dense. Not for scribbles.
+    stretch
+        Factor by which the distance between slices is stretched for slices painted in full: paint
+        is dense in plane, and an edge between slices should hinder the walker less.
 
     Returns
     -------
@@ -147,6 +128,9 @@ def random_walker(
     -----
     Grady, "Random walks for image segmentation", IEEE TPAMI 2006, as implemented by scikit-image.
     """
+    # Only here: the module is imported before it is known whether the extra is installed.
+    from skimage import segmentation
+
     seeds = _seeds(volume, painted)
     dense = isinstance(painted, Mapping) or all(one.full for one in painted)
     result = np.zeros(seeds.shape, np.uint8)
@@ -159,22 +143,22 @@ def random_walker(
     if len(values) > 2 and not labels.all():
         image = np.clip(volume.hu[box].astype(np.float32), *window) / (window[1] - window[0])
         spacing = np.array(volume.geometry.spacing) * (1, step, step)
-        labels = walk(
+        labels = segmentation.random_walker(
             ndimage.uniform_filter(image, (1, step, step))[thin],
             labels,
             beta=beta or (30_000.0 if dense else 1_000.0),
             mode="cg_j",
             tol=1e-2,
-            spacing=spacing / spacing.min() * (ease if dense else 1, 1, 1),
+            spacing=spacing / spacing.min() * (stretch if dense else 1, 1, 1),
         )
     elif len(values) == 2:
         labels = np.ones_like(labels)
     shape = result[box].shape
-    walked = values[np.maximum(labels, 0)].repeat(step, axis=1).repeat(step, axis=2)
-    edge = [(0, max(0, want - have)) for want, have in zip(shape, walked.shape, strict=True)]
-    result[box] = np.pad(walked, edge, "edge")[:, : shape[1], : shape[2]]
+    found = values[np.maximum(labels, 0)].repeat(step, axis=1).repeat(step, axis=2)
+    edge = [(0, max(0, want - have)) for want, have in zip(shape, found.shape, strict=True)]
+    result[box] = np.pad(found, edge, "edge")[:, : shape[1], : shape[2]]
     result = np.where(seeds > 0, seeds, result)
-    result[result == _BACKGROUND] = 0
+    result[result == BACKGROUND] = 0
     return result
 
 
@@ -193,21 +177,21 @@ def _seeds(volume: Volume, painted: PaintedSlices) -> Mask:
             raise BaselineError(
                 f"painted slice {z} of shape {mask.shape} does not fit the volume {seeds.shape}"
             )
-        seeds[z] = np.where((mask == 0) & full, _BACKGROUND, mask)
+        seeds[z] = np.where((mask == 0) & full, BACKGROUND, mask)
     return seeds
 
 
 def full_slices(volume: Volume, painted: PaintedSlices) -> dict[int, Mask]:
     """Painted slices as ``{z: mask}``; what is not painted is background."""
     seeds = _seeds(volume, painted)
-    seeds[seeds == _BACKGROUND] = 0
+    seeds[seeds == BACKGROUND] = 0
     zs = painted if isinstance(painted, Mapping) else [one.z for one in painted]
     return {int(z): seeds[z] for z in sorted(zs)}
 
 
 def _box(seeds: Mask, margin: int = 16) -> tuple[slice, slice, slice]:
     """All slices, and in plane what is painted with a margin in pixels."""
-    painted: NDArray[np.bool_] = np.any((seeds > 0) & (seeds < _BACKGROUND), axis=0)
+    painted: NDArray[np.bool_] = np.any((seeds > 0) & (seeds < BACKGROUND), axis=0)
     sides = []
     for axis in (1, 0):
         at = np.flatnonzero(painted.any(axis=axis))

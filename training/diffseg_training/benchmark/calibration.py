@@ -1,4 +1,4 @@
-"""Does confidence mean something? Calibration error, and where the errors are."""
+"""Calibration error of the confidence, and the errors among the least confident pixels."""
 
 from __future__ import annotations
 

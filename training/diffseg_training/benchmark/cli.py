@@ -1,8 +1,9 @@
-"""``napari-diffseg-benchmark``: the arena, the papers' tables, and preparation of public sets."""
+"""``napari-diffseg-benchmark``: methods inside volumes, the papers' tables, and measurements."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,8 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from diffseg_training.benchmark.rows import RowSpec
+from diffseg_training.extra import missing_extra
+from napari_diffseg.cli.options import settings_from
 
 PROGRAM = "napari-diffseg-benchmark"
+
+_MEASUREMENTS = {
+    "gain": "what pre-training brings at a few painted slices",
+    "variants": "what variants of a pre-training configuration are worth",
+    "growth": "how pre-training's time and memory grow with the slices",
+    "speed": "where the seconds and the memory of predicting a volume go",
+    "latency": "how long the window's event loop is held up by training",
+}
+"""Commands with a module each, which has their options."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,12 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0 when everything was written; 1 with one line on standard error for a mistake that the
-        user can mend; 2 for wrong use. Rows that fail are recorded and do not change it.
+        user can fix; 2 for wrong use. Rows that fail are recorded and do not change it.
     """
-    arguments = _parser().parse_args(argv)
+    if lacking := missing_extra():
+        print(f"{PROGRAM}: error: {lacking}", file=sys.stderr)
+        return 1
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser(words).parse_args(words)
     try:
         code: int = arguments.run(arguments)
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         if arguments.debug:
             raise
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
@@ -49,58 +65,69 @@ def numbers(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return parse
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    arena = commands.add_parser("arena", help="few-slice methods inside each volume")
-    arena.add_argument("--volumes", nargs="+", required=True, type=Path, metavar="PATH")
-    arena.add_argument("--slices", type=numbers(int), default=(1, 2, 4, 8, 16))
-    arena.add_argument("--budgets", type=numbers(float), default=(10.0, 30.0, 60.0, 120.0))
-    arena.add_argument("--methods", type=numbers(str), help="names; see the command methods")
-    arena.add_argument(
+    # What is not given is absent, and then has the default of the sweep's dataclass.
+    one = commands.add_parser(
+        "in-volume", help="few-slice methods inside each volume", argument_default=argparse.SUPPRESS
+    )
+    one.add_argument("--volumes", nargs="+", required=True, type=Path, metavar="PATH")
+    one.add_argument("--slices", type=numbers(int), help="1,2,4,8,16 by default")
+    one.add_argument("--budgets", type=numbers(float), help="10,30,60,120 by default")
+    one.add_argument("--methods", type=numbers(str), help="names; see the command methods")
+    one.add_argument(
         "--protocols",
         type=numbers(str),
-        default=("in-volume",),
         help="in-volume, scribbles, cross-volume; comma-separated",
     )
-    arena.add_argument(
+    one.add_argument(
         "--source",
         type=int,
         metavar="N",
         help="cross-volume: painted slices of the other volume; all labelled ones by default",
     )
-    arena.add_argument("--seeds", type=numbers(int), default=(0,))
-    arena.add_argument("--side", type=int, help="pixels along the model grid")
-    arena.add_argument("--absent", choices=("leave-out", "papers"), default="leave-out")
-    _sweep_options(arena)
-    arena.set_defaults(run=_arena)
+    one.add_argument("--seeds", type=numbers(int))
+    one.add_argument("--side", type=int, help="pixels along the model grid")
+    one.add_argument("--absent", choices=("leave-out", "papers"))
+    _sweep_options(one)
+    one.set_defaults(run=_in_volume)
 
-    table = commands.add_parser("table", help="the papers' tables on labelled scans")
+    table = commands.add_parser(
+        "table", help="the papers' tables on labelled scans", argument_default=argparse.SUPPRESS
+    )
     table.add_argument("--profile", choices=("flare22", "mini"), required=True)
     table.add_argument("--data", nargs="+", required=True, type=Path, metavar="PATH")
     table.add_argument("--methods", type=numbers(str), help="instead of the profile's")
-    table.add_argument("--seeds", type=numbers(int), default=(0,))
+    table.add_argument("--seeds", type=numbers(int))
     table.add_argument("--ablation", action="store_true", help="add the rows over the timestep")
     table.add_argument("--large", metavar="BACKBONE", help="add the rows of size L")
-    table.add_argument("--rates", type=Path, metavar="FILE", help="what the command rates found")
+    table.add_argument(
+        "--rates", dest="rates_file", type=Path, metavar="FILE",
+        help="learning rates that the command rates found",
+    )  # fmt: skip
     table.add_argument(
         "--budget", type=float, metavar="S", help="nominal seconds of every row's learning"
     )
     table.add_argument("--steps", type=int, help="optimiser steps of every row, for a smoke test")
     _sweep_options(table)
-    table.set_defaults(run=_table)
+    table.set_defaults(run=_table, rates_file=None)
 
-    rates = commands.add_parser("rates", help="learning rates of the rivals, inside each volume")
+    rates = commands.add_parser(
+        "rates",
+        help="learning rates of the rivals, inside each volume",
+        argument_default=argparse.SUPPRESS,
+    )
     rates.add_argument("--volumes", nargs="+", required=True, type=Path, metavar="PATH")
-    rates.add_argument("--slices", type=numbers(int), default=(4,))
+    rates.add_argument("--slices", type=numbers(int), help="4 by default")
     rates.add_argument("--budget", type=float, default=10.0, metavar="S")
     rates.add_argument("--methods", type=numbers(str), help="all rivals that learn by default")
-    rates.add_argument("--side", type=int, default=128, help="pixels along the model grid")
+    rates.add_argument("--side", type=int, help="pixels along the model grid; 128 by default")
     rates.add_argument("--full", action="store_true", help="networks of their authors' size")
     _sweep_options(rates)
-    rates.set_defaults(run=_rates)
+    rates.set_defaults(run=_rates, full=False)
 
     prepare = commands.add_parser("prepare", help="a public set into nnU-Net's folder layout")
     prepare.add_argument("source", choices=("flare22", "amos22", "btcv", "msd", "totalsegmentator"))
@@ -121,87 +148,66 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=lambda a: _write_report(a.folder))
 
     publish = commands.add_parser("publish", help="a sweep as a page: tables, curves and rows")
-    publish.add_argument("folder", type=Path, help="the folder of a sweep")
+    publish.add_argument("source", type=Path, help="the folder of a sweep, or a file of rows")
     publish.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     publish.add_argument("--name", default="mini", help="name of the page")
     publish.set_defaults(run=_publish)
 
+    figures = commands.add_parser("figures", help="pages and README again, from their rows")
+    figures.add_argument("--docs", type=Path, default=Path("docs/benchmarks"), metavar="FOLDER")
+    figures.add_argument("--readme", type=Path, default=Path("README.md"), metavar="FILE")
+    figures.set_defaults(run=_figures)
+
     methods = commands.add_parser("methods", help="list the methods")
     methods.set_defaults(run=_methods)
+
+    for name, about in _MEASUREMENTS.items():
+        one = commands.add_parser(name, help=about, description=about)
+        if name in words:
+            # Its options come from a module that imports torch, which takes seconds.
+            importlib.import_module(f"diffseg_training.benchmark.{name}").add_options(one)
     return parser
 
 
 def _sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--backbone", help="name or file; the shipped one by default")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--masks", action="store_true", help="keep the masks, for the panels")
     parser.add_argument("--limit", type=float, metavar="S", help="most seconds for one row")
     parser.add_argument("--retry", action="store_true", help="run failed rows again")
-    parser.add_argument("--dask", metavar="ADDRESS", help="spread the rows over a Dask cluster")
+    parser.add_argument("--dask", metavar="ADDRESS", help="run the rows on a Dask cluster")
     parser.add_argument("--threads", type=int, help="threads of each row")
+    # These are no fields of a sweep.
+    parser.set_defaults(masks=False, limit=None, retry=False, dask=None, threads=None)
 
 
-def _arena(arguments: argparse.Namespace) -> int:
-    from diffseg_training.benchmark.arena import DEFAULT_METHODS, PROTOCOLS, Arena
+def _in_volume(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.in_volume import InVolumeSweep
 
-    if unknown := set(arguments.protocols) - set(PROTOCOLS):
-        raise ValueError(f"no protocol {', '.join(sorted(unknown))}: use {', '.join(PROTOCOLS)}")
-    specs = Arena(
-        volumes=tuple(arguments.volumes),
-        slices=arguments.slices,
-        budgets=arguments.budgets,
-        methods=arguments.methods or DEFAULT_METHODS,
-        protocols=arguments.protocols,
-        source=arguments.source,
-        seeds=arguments.seeds,
-        backbone=arguments.backbone,
-        side=arguments.side,
-        device=arguments.device,
-        absent=arguments.absent,
-    ).specs()
-    return _reported(specs, arguments)
+    return _reported(settings_from(arguments, InVolumeSweep(())).specs(), arguments)
 
 
 def _table(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.learning_rates import LearningRates
     from diffseg_training.benchmark.profiles import Sweep
-    from diffseg_training.benchmark.rates import Rates
 
-    specs = Sweep(
-        profile=arguments.profile,
-        data=tuple(arguments.data),
-        seeds=arguments.seeds,
-        methods=arguments.methods,
-        ablation=arguments.ablation,
-        backbone=arguments.backbone,
-        device=arguments.device,
-        large=arguments.large,
-        steps=arguments.steps,
-        budget=arguments.budget,
-        rates=Rates.read(arguments.rates) if arguments.rates else None,
-    ).specs()
-    return _reported(specs, arguments)
+    file = arguments.rates_file
+    base = Sweep(arguments.profile, (), rates=LearningRates.read(file) if file else None)
+    return _reported(settings_from(arguments, base).specs(), arguments)
 
 
 def _rates(arguments: argparse.Namespace) -> int:
-    from diffseg_training.benchmark.arena import Arena
     from diffseg_training.benchmark.datasets import find_scans
-    from diffseg_training.benchmark.rates import TUNED, Rates, specs
+    from diffseg_training.benchmark.in_volume import InVolumeSweep
+    from diffseg_training.benchmark.learning_rates import TUNED, LearningRates, specs
     from diffseg_training.benchmark.sweeps import read_rows
 
-    arena = Arena(
-        volumes=tuple(arguments.volumes),
-        slices=arguments.slices,
-        budgets=(arguments.budget,),
-        methods=arguments.methods or TUNED,
-        backbone=arguments.backbone,
-        side=arguments.side,
-        small=not arguments.full,
-        device=arguments.device,
-    )
-    _sweep(specs(arena), arguments)
+    base = InVolumeSweep((), (4,), (arguments.budget,), TUNED, side=128, small=not arguments.full)
+    planned = settings_from(arguments, base)
+    _sweep(specs(planned), arguments)
     patients = {one.name: one.patient for one in find_scans(arguments.volumes)}
-    found = Rates.of(read_rows(arguments.output / "rows.jsonl"), patients)
+    found = LearningRates.of(read_rows(arguments.output / "rows.jsonl"), patients)
     print(found.table())
     print(found.write(arguments.output / "rates.json"))
     return 0
@@ -267,7 +273,15 @@ def _write_report(folder: Path) -> int:
 def _publish(arguments: argparse.Namespace) -> int:
     from diffseg_training.benchmark.publish import publish
 
-    for path in publish(arguments.folder, arguments.output, arguments.name):
+    for path in publish(arguments.source, arguments.output, arguments.name):
+        print(path)
+    return 0
+
+
+def _figures(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.documentation import renew
+
+    for path in renew(arguments.docs, arguments.readme):
         print(path)
     return 0
 

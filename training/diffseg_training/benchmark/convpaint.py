@@ -20,13 +20,13 @@ from diffseg_training.benchmark.grids import (
     training_pairs,
 )
 from diffseg_training.benchmark.networks import NetworkError, encoder_weights
-from diffseg_training.benchmark.tasks import Outcome, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, Outcome
 from napari_diffseg.network.losses import UNKNOWN
 
 _ENCODER = "vgg16"
 
 
-def convpaint(task: Task, side: int = 128) -> Outcome:
+def convpaint(task: BenchmarkTask, side: int = 128) -> Outcome:
     """Segment with the package napari-convpaint.
 
     Its default model: first layer of VGG16, scales 1, 2 and 4, CatBoost with 100 trees. Slices

@@ -1,10 +1,9 @@
-"""DDPM-Seg (Baranchuk et al., ICLR 2022; PAPER row 16) on our backbones, in bounded memory.
+"""DDPM-Seg (Baranchuk et al., ICLR 2022) on our backbones, in bounded memory.
 
-Noised slices go through the frozen U-Net; the maps of some decoder blocks at some timesteps
-describe each pixel; ten small networks are trained on described pixels and vote. The authors
-hold the described pixels of all training slices in memory (the papers: more than 210 GB). Here
-features are read off the maps only at sampled pixels, and prediction goes a few thousand pixels
-at a time.
+Noised slices go through the frozen U-Net. The maps of some decoder blocks at some timesteps are
+the features of a pixel; ten small networks are trained on pixels, and vote. The authors hold the
+features of all training pixels in memory (more than 210 GB in arXiv 2402.15216v2). Here they are
+read off the maps at sampled pixels only, and prediction takes a few thousand pixels at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from diffseg_training.benchmark.grids import segmented, square_grid, training_pairs
 from diffseg_training.benchmark.supervised import share_left
-from diffseg_training.benchmark.tasks import Budget, Outcome, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, LearningBudget, Outcome
 from diffseg_training.diffusion import add_noise, signal_levels
 from napari_diffseg.network.backbone import Backbone, load_backbone
 from napari_diffseg.network.device import autocast, pick_device
@@ -35,12 +34,12 @@ _BATCH = 256
 
 
 def ddpm_seg(
-    task: Task,
+    task: BenchmarkTask,
     backbone: str | Path | None = None,
     side: int | None = None,
     voters: int = 10,
     pixels: int = 40_000,
-    rate: float = 1.0,
+    learning_rate_factor: float = 1.0,
 ) -> Outcome:
     """Segment with an ensemble of pixel networks on diffusion features.
 
@@ -57,23 +56,23 @@ def ddpm_seg(
         Pixel networks.
     pixels
         Most training pixels, evenly from all classes as far as they go.
-    rate
+    learning_rate_factor
         Learning rate of the voters, as a multiple of the authors' 1e-3.
     """
     loaded = load_backbone(backbone)
     side = side or loaded.unet.config.image_size
     torch.manual_seed(task.seed)
-    describe = Describer(loaded, pick_device(task.device), task.seed)
+    features_at = PixelFeatures(loaded, pick_device(task.device), task.seed)
     began = time.perf_counter()
     images, classes = training_pairs(task, side, loaded.intensity)
     where = _sampled(classes, pixels, torch.Generator().manual_seed(task.seed))
-    described = torch.cat(
+    features = torch.cat(
         [
-            torch.cat(list(describe(images[n : n + 1], where[where[:, 0] == n, 1:])))
+            torch.cat(list(features_at(images[n : n + 1], where[where[:, 0] == n, 1:])))
             for n in range(len(images))
         ]
     )
-    # `where` is sorted by slice, as the described pixels are.
+    # `where` is sorted by slice, as the features are.
     targets = classes[where[:, 0], where[:, 1], where[:, 2]]
     ensemble = nn.ModuleList()
     steps = 0
@@ -83,12 +82,12 @@ def ddpm_seg(
             spent = time.perf_counter() - began
             seconds = max((seconds - spent) / (voters - voter), 0.01)
         network, taken = _train_voter(
-            described,
+            features,
             targets,
             len(task.labels) + 1,
-            Budget(seconds, task.budget.iterations),
+            LearningBudget(seconds, task.budget.iterations),
             voter,
-            1e-3 * rate,
+            1e-3 * learning_rate_factor,
         )
         ensemble.append(network)
         steps += taken
@@ -104,7 +103,7 @@ def ddpm_seg(
     def probabilities(batch: Tensor) -> Tensor:
         shares = []
         for image in batch:
-            votes = [voted(part) for part in describe(image[None], everywhere)]
+            votes = [voted(part) for part in features_at(image[None], everywhere)]
             shares.append(torch.cat(votes).reshape(side, side, -1).movedim(-1, 0).cpu())
         return torch.stack(shares)
 
@@ -112,10 +111,10 @@ def ddpm_seg(
         segmented(volume, square_grid(volume, side, loaded.intensity), task, probabilities)
         for volume in task.test
     )
-    return Outcome(masks, fitted, steps, f"backbone {loaded.name}, {described.shape[1]} features")
+    return Outcome(masks, fitted, steps, f"backbone {loaded.name}, {features.shape[1]} features")
 
 
-class Describer:
+class PixelFeatures:
     """Features of pixels: decoder maps of the noised slice, read off at the pixels.
 
     The noise is drawn once and is the same for every slice, as the authors do it.
@@ -135,7 +134,7 @@ class Describer:
         Yields
         ------
         Tensor
-            ``(chunk, features)``, float32, on the describer's device.
+            ``(chunk, features)``, float32, on the network's device.
         """
         x = image.to(self.device)
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(self.generator_seed))
@@ -169,25 +168,30 @@ def _sampled(classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _train_voter(
-    described: Tensor, targets: Tensor, classes: int, budget: Budget, seed: int, rate: float
+    features: Tensor,
+    targets: Tensor,
+    classes: int,
+    budget: LearningBudget,
+    seed: int,
+    learning_rate: float,
 ) -> tuple[nn.Module, int]:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     network = nn.Sequential(
-        nn.Linear(described.shape[1], 128),
+        nn.Linear(features.shape[1], 128),
         nn.ReLU(),
         nn.BatchNorm1d(128),
         nn.Linear(128, 32),
         nn.ReLU(),
         nn.BatchNorm1d(32),
         nn.Linear(32, classes),
-    ).to(described.device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
-    targets = targets.to(described.device)
+    ).to(features.device)
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    targets = targets.to(features.device)
     began, steps = time.perf_counter(), 0
     while share_left(budget, steps, time.perf_counter() - began) > 0:
-        chosen = torch.randint(len(described), (_BATCH,), generator=generator)
-        loss = F.cross_entropy(network(described[chosen]), targets[chosen])
+        chosen = torch.randint(len(features), (_BATCH,), generator=generator)
+        loss = F.cross_entropy(network(features[chosen]), targets[chosen])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

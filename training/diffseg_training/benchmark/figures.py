@@ -35,7 +35,7 @@ def curve(
     figure
         Field on the vertical axis.
     """
-    plt = _pyplot()
+    plt = pyplot()
     done = [row for row in finished(rows) if row[figure] is not None]
     at = sorted({row[x] for row in done if row[x] is not None})
     canvas, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
@@ -72,7 +72,7 @@ def cost(rows: Sequence[Row], path: Path, titles: Callable[[str], str]) -> None:
     titles
         Title of a method.
     """
-    plt = _pyplot()
+    plt = pyplot()
     done = [row for row in finished(rows) if row["dice"] is not None]
     canvas, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for n, ((method,), own) in enumerate(grouped(done, "method").items()):
@@ -117,7 +117,7 @@ def panels(
     path
         PNG to write.
     """
-    plt = _pyplot()
+    plt = pyplot()
     columns: dict[str, Mask] = {"reference": scan.reference, **masks}
     _, dy, dx = scan.volume.geometry.spacing
     canvas, axes = plt.subplots(
@@ -149,7 +149,8 @@ def overlay(hu: NDArray[Any], mask: Mask, labels: Sequence[Label]) -> NDArray[np
     return image
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Return matplotlib's pyplot, drawing without a display."""
     import matplotlib as mpl
 
     mpl.use("Agg")

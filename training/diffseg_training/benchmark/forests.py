@@ -23,7 +23,7 @@ from diffseg_training.benchmark.grids import (
     task_intensity,
     training_pairs,
 )
-from diffseg_training.benchmark.tasks import Outcome, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, Outcome
 from napari_diffseg.network.backbone import Intensity, load_backbone
 from napari_diffseg.network.device import pick_device
 from napari_diffseg.network.losses import UNKNOWN
@@ -32,7 +32,7 @@ _Features = Callable[[Tensor], NDArray[np.float32]]
 _PIXELS_OF_A_CLASS = 4000
 
 
-def handmade_forest(task: Task, side: int = 128) -> Outcome:
+def handmade_forest(task: BenchmarkTask, side: int = 128) -> Outcome:
     """Segment with a random forest on Gaussians, edges and Hessian eigenvalues at six scales.
 
     Parameters
@@ -55,7 +55,7 @@ def handmade_forest(task: Task, side: int = 128) -> Outcome:
 
 
 def backbone_forest(
-    task: Task, backbone: str | Path | None = None, side: int = 128, timestep: int = 0
+    task: BenchmarkTask, backbone: str | Path | None = None, side: int = 128, timestep: int = 0
 ) -> Outcome:
     """Segment with a random forest on the frozen maps of every second decoder stage.
 
@@ -84,7 +84,7 @@ def backbone_forest(
     return _forest(task, side, loaded.intensity, features)
 
 
-def _forest(task: Task, side: int, intensity: Intensity, features: _Features) -> Outcome:
+def _forest(task: BenchmarkTask, side: int, intensity: Intensity, features: _Features) -> Outcome:
     began = time.perf_counter()
     images, classes = training_pairs(task, side, intensity)
     known = classes.numpy().reshape(-1)

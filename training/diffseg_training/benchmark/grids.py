@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffseg_training.benchmark.tasks import Example, Mask, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, Example, Mask
 from napari_diffseg.engine.grid import SliceGrid, body_box
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Intensity
 from napari_diffseg.network.losses import UNKNOWN
 
 
-def task_intensity(task: Task) -> Intensity:
+def task_intensity(task: BenchmarkTask) -> Intensity:
     """HU range from the painted structures: nnU-Net's 0.5 and 99.5 percentiles of foreground."""
     inside = [
         example.volume.hu[one.z][(one.mask > 0) & (one.mask < 255)].ravel()
@@ -40,7 +40,7 @@ def square_grid(volume: Volume, side: int, intensity: Intensity) -> SliceGrid:
     return SliceGrid((box[0], box[1], box[2], box[3]), shape, (side, side), intensity)
 
 
-def training_pairs(task: Task, side: int, intensity: Intensity) -> tuple[Tensor, Tensor]:
+def training_pairs(task: BenchmarkTask, side: int, intensity: Intensity) -> tuple[Tensor, Tensor]:
     """Painted slices on the square grid.
 
     Returns
@@ -58,7 +58,7 @@ def training_pairs(task: Task, side: int, intensity: Intensity) -> tuple[Tensor,
     return torch.cat(images), torch.cat(classes)
 
 
-def classes_of(example: Example, task: Task) -> Mask:
+def classes_of(example: Example, task: BenchmarkTask) -> Mask:
     """Class indices ``(n, y, x)`` of an example's painted slices."""
     lookup = np.zeros((2, 256), np.uint8)
     lookup[0, 0] = UNKNOWN  # scribbled: what is not painted is not known
@@ -70,7 +70,7 @@ def classes_of(example: Example, task: Task) -> Mask:
 def segmented(
     volume: Volume,
     grid: SliceGrid,
-    task: Task,
+    task: BenchmarkTask,
     probabilities: Callable[[Tensor], Tensor],
     batch: int = 8,
 ) -> Mask:

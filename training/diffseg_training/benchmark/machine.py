@@ -1,8 +1,7 @@
-"""How fast this machine is right now, and how much memory a process has needed."""
+"""Speed of this machine at the moment, and memory that a process has needed."""
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from typing import Any
@@ -56,7 +55,14 @@ def real_seconds(nominal: float, gflops: float) -> float:
 
 
 def peak_memory() -> int:
-    """Largest resident memory of this process or of a finished child of it, in bytes."""
+    """Largest resident memory of this process or of a finished child of it, in bytes.
+
+    Windows does not report that of a finished child.
+    """
+    try:
+        import resource
+    except ImportError:
+        return report.peak_memory()
     unit = 1 if sys.platform == "darwin" else 1024
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
     return max(report.peak_memory(), children)

@@ -12,7 +12,7 @@ from typing import Any
 from diffseg_training.benchmark import baselines
 from diffseg_training.benchmark.networks import NETWORKS
 from diffseg_training.benchmark.registration import registration
-from diffseg_training.benchmark.tasks import Mask, Outcome, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, Mask, Outcome
 from napari_diffseg.io.volume import Volume
 
 
@@ -32,14 +32,14 @@ class Options:
         Pixels along the model grid; each method's default otherwise.
     small
         Rival networks in their small variant for a CPU.
-    rate
+    learning_rate_factor
         Learning rate of a rival, as a multiple of its authors'.
     """
 
     backbone: str | Path | None = None
     side: int | None = None
     small: bool = True
-    rate: float = 1.0
+    learning_rate_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class Method:
     tuned
         Whether its learning rate is a setting of the benchmark.
     own_grid
-        Whether it chooses its model grid itself, unless told one.
+        Whether it chooses its model grid itself where none is set.
     """
 
     name: str
     title: str
-    run: Callable[[Task, Options], Outcome]
+    run: Callable[[BenchmarkTask, Options], Outcome]
     budgeted: bool = True
     across: bool = True
     backbone: bool = False
@@ -107,7 +107,7 @@ BASELINES: dict[str, Callable[[Volume, baselines.PaintedSlices], Mask]] = {
 
 
 def _on_own_slices(
-    method: Callable[[Volume, baselines.PaintedSlices], Mask], task: Task, options: Options
+    method: Callable[[Volume, baselines.PaintedSlices], Mask], task: BenchmarkTask, options: Options
 ) -> Outcome:
     (example,) = task.train
     if any(volume is not example.volume for volume in task.test):
@@ -115,7 +115,7 @@ def _on_own_slices(
     return Outcome(tuple(method(volume, example.painted) for volume in task.test))
 
 
-def _forest(which: str, task: Task, options: Options) -> Outcome:
+def _forest(which: str, task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark import forests
 
     if which == "handmade":
@@ -123,31 +123,35 @@ def _forest(which: str, task: Task, options: Options) -> Outcome:
     return forests.backbone_forest(task, options.backbone, side=options.side or 128)
 
 
-def _convpaint(task: Task, options: Options) -> Outcome:
+def _convpaint(task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.convpaint import convpaint
 
     return convpaint(task, side=options.side or 128)
 
 
-def _network(name: str, task: Task, options: Options) -> Outcome:
+def _network(name: str, task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.supervised import train_network
 
-    return train_network(task, name, options.side or 128, options.small, options.rate)
+    return train_network(
+        task, name, options.side or 128, options.small, options.learning_rate_factor
+    )
 
 
-def _ddpm_seg(task: Task, options: Options) -> Outcome:
+def _ddpm_seg(task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.ddpmseg import ddpm_seg
 
-    return ddpm_seg(task, options.backbone, options.side, rate=options.rate)
+    return ddpm_seg(
+        task, options.backbone, options.side, learning_rate_factor=options.learning_rate_factor
+    )
 
 
-def _nnunet(task: Task, options: Options) -> Outcome:
+def _nnunet(task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.nnunet import nnunet_2d
 
-    return nnunet_2d(task, options.rate)
+    return nnunet_2d(task, options.learning_rate_factor)
 
 
-def _diffseg(settings: dict[str, Any], task: Task, options: Options) -> Outcome:
+def _diffseg(settings: dict[str, Any], task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.ours import diffseg
 
     return diffseg(task, backbone=options.backbone, side=options.side, **settings)
@@ -155,7 +159,10 @@ def _diffseg(settings: dict[str, Any], task: Task, options: Options) -> Outcome:
 
 _OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "ours": ("Ours (app recipe)", {"recipe": "app", "strategy": "linear"}),
-    "app-scratch": ("Prior and network from scratch", {"recipe": "app", "strategy": "scratch"}),
+    "app-scratch": (
+        "Propagated labels and network from scratch",
+        {"recipe": "app", "strategy": "scratch"},
+    ),
     "decoder": ("Ours, decoder (paper)", {"recipe": "paper", "strategy": "decoder"}),
     "linear": ("Ours, linear (paper)", {"recipe": "paper", "strategy": "linear"}),
     "scratch": ("From scratch (paper)", {"recipe": "paper", "strategy": "scratch"}),
@@ -163,7 +170,7 @@ _OURS: dict[str, tuple[str, dict[str, Any]]] = {
 _WIDE_HEAD = 256
 for _name in ("decoder", "linear", "scratch"):
     _title, _settings = _OURS[_name]
-    for _size in "ml":  # PAPER row 9; S is the plain name, L the same head on a larger backbone
+    for _size in "ml":  # sizes of arXiv 2402.15216v2, Table 2; S is the plain name
         _OURS[f"{_name}-{_size}"] = (
             f"{_title}, {_size.upper()}",
             {**_settings, "hidden": _WIDE_HEAD},
@@ -242,7 +249,7 @@ def find_method(name: str) -> Method:
     )
 
 
-def timed(method: Method, task: Task, options: Options) -> tuple[Outcome, float]:
+def timed(method: Method, task: BenchmarkTask, options: Options) -> tuple[Outcome, float]:
     """Run a method and measure its wall time in seconds."""
     began = time.perf_counter()
     outcome = method.run(task, options)

@@ -1,4 +1,4 @@
-"""The papers' rival networks in 2D (PAPER row 15), each at full size or small for a CPU."""
+"""The rival networks of arXiv 2402.15216v2 in 2D, each at full size or small for a CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nnU-Net 2D as its authors ship it, in a process of its own (PAPER row 15)."""
+"""nnU-Net 2D as its authors ship it, in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from diffseg_training.benchmark.tasks import Mask, Outcome, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, Mask, Outcome
 
 DATASET = "Dataset001_Painted"
 
@@ -24,7 +24,7 @@ class NnunetError(ValueError):
     """nnU-Net is not installed, cannot do the task, or failed."""
 
 
-def nnunet_2d(task: Task, rate: float = 1.0) -> Outcome:
+def nnunet_2d(task: BenchmarkTask, learning_rate_factor: float = 1.0) -> Outcome:
     """Plan, train and predict with nnU-Net's 2D configuration.
 
     Every painted slice becomes a training case of one slice; nnU-Net plans, augments and trains
@@ -35,7 +35,7 @@ def nnunet_2d(task: Task, rate: float = 1.0) -> Outcome:
     ----------
     task
         What to learn from and what to segment.
-    rate
+    learning_rate_factor
         Learning rate, as a multiple of nnU-Net's own.
 
     Raises
@@ -51,15 +51,15 @@ def nnunet_2d(task: Task, rate: float = 1.0) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="diffseg-nnunet-") as place:
         folder = Path(place)
         write_raw(task, folder)
-        order = {
+        request = {
             "dataset": DATASET,
             "seconds": task.budget.seconds,
             "iterations": task.budget.iterations,
             "device": "cuda" if task.device == "cuda" else "cpu" if task.device == "cpu" else None,
             "seed": task.seed,
-            "rate": rate,
+            "learning_rate_factor": learning_rate_factor,
         }
-        (folder / "order.json").write_text(json.dumps(order))
+        (folder / "request.json").write_text(json.dumps(request))
         places = {
             f"nnUNet_{name}": str(folder / name) for name in ("raw", "preprocessed", "results")
         }
@@ -74,17 +74,17 @@ def nnunet_2d(task: Task, rate: float = 1.0) -> Outcome:
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise NnunetError(f"its process ended with exit {done.returncode}: {last}")
-        answer = json.loads((folder / "answer.json").read_text())
+        result = json.loads((folder / "result.json").read_text())
         ids = np.array([0, *(label.id for label in task.labels)], np.uint8)
         masks = [ids[_read(folder / "masks" / f"{_case(n)}.nii.gz")] for n in range(len(task.test))]
     spent = time.perf_counter() - began
-    stages = answer["stages"]
+    stages = result["stages"]
     fitted = min(spent, sum(stage["seconds"] for stage in stages.values()))
     steps = int(stages["training"]["steps"])
-    return Outcome(tuple(masks), fitted, steps, answer["about"], stages)
+    return Outcome(tuple(masks), fitted, steps, result["about"], stages)
 
 
-def write_raw(task: Task, folder: Path) -> None:
+def write_raw(task: BenchmarkTask, folder: Path) -> None:
     """Write painted slices and tested volumes as nnU-Net's raw data.
 
     Labels become 1, 2, ... in the order of the task's labels, as nnU-Net wants them. What is not

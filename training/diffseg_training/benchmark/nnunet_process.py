@@ -15,34 +15,34 @@ from pathlib import Path
 from typing import Any
 
 
-def train(order: dict[str, Any]) -> tuple[Any, dict[str, dict[str, float]]]:
+def train(request: dict[str, Any]) -> tuple[Any, dict[str, dict[str, float]]]:
     """Plan, preprocess and train; return the trainer, and seconds and steps of both stages."""
     import torch
     from nnunetv2.experiment_planning import plan_and_preprocess_api as planning
     from nnunetv2.run.run_training import get_trainer_from_args
 
     from diffseg_training.benchmark.supervised import share_left
-    from diffseg_training.benchmark.tasks import Budget
+    from diffseg_training.benchmark.tasks import LearningBudget
 
     began = time.perf_counter()
-    torch.manual_seed(order["seed"])
+    torch.manual_seed(request["seed"])
     planning.extract_fingerprints([1], num_processes=1, check_dataset_integrity=True)
     plans = planning.plan_experiments([1])
     planning.preprocess([1], plans, configurations=("2d",), num_processes=(1,))
-    cuda = torch.cuda.is_available() if order["device"] is None else order["device"] == "cuda"
+    cuda = torch.cuda.is_available() if request["device"] is None else request["device"] == "cuda"
     trainer = get_trainer_from_args(
-        order["dataset"], "2d", "all", device=torch.device("cuda" if cuda else "cpu")
+        request["dataset"], "2d", "all", device=torch.device("cuda" if cuda else "cpu")
     )
     trainer.disable_checkpointing = True
     trainer.on_train_start()
     trainer.network.train()
-    budget = Budget(order["seconds"], order["iterations"])
+    budget = LearningBudget(request["seconds"], request["iterations"])
     steps, planned = 0, time.perf_counter() - began
     began += planned
     while (left := share_left(budget, steps, time.perf_counter() - began)) > 0:
         for group in trainer.optimizer.param_groups:
             # nnU-Net's own decay, step by step.
-            group["lr"] = order["rate"] * trainer.initial_lr * left**0.9
+            group["lr"] = request["learning_rate_factor"] * trainer.initial_lr * left**0.9
         trainer.train_step(next(trainer.dataloader_train))
         steps += 1
     trainer.on_train_end()
@@ -79,13 +79,13 @@ def _about(plan: Any) -> str:
 
 
 def main() -> None:
-    """Do what ``order.json`` in the folder asks, and write ``answer.json``."""
+    """Do what ``request.json`` in the folder asks, and write ``result.json``."""
     folder = Path(sys.argv[1])
-    order = json.loads((folder / "order.json").read_text())
-    trainer, stages = train(order)
+    request = json.loads((folder / "request.json").read_text())
+    trainer, stages = train(request)
     predict(trainer, folder)
-    answer = {"stages": stages, "about": _about(trainer.configuration_manager)}
-    (folder / "answer.json").write_text(json.dumps(answer))
+    result = {"stages": stages, "about": _about(trainer.configuration_manager)}
+    (folder / "result.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from diffseg_training.benchmark.tasks import Example, Outcome, Task, stacked
+from diffseg_training.benchmark.tasks import BenchmarkTask, Example, Outcome, stacked
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.progress import Progress
@@ -23,7 +23,7 @@ Stages = dict[str, dict[str, float]]
 
 
 def diffseg(
-    task: Task,
+    task: BenchmarkTask,
     recipe: Literal["app", "paper"] = "app",
     strategy: Strategy = "linear",
     timestep: int | None = None,
@@ -37,7 +37,7 @@ def diffseg(
     ----------
     task
         What to learn from and what to segment. Slices of several volumes are stacked. Where
-        there are volumes to start from, a model is learnt from them first, with the same budget.
+        there are volumes to start from, a model is trained on them first, with the same budget.
     recipe, strategy, timestep
         See :class:`napari_diffseg.engine.finetune.TrainSettings`.
     hidden
@@ -69,17 +69,17 @@ def diffseg(
     assert last.segmenter is not None
     masks, confidence = [], []
     for volume in task.test:
-        # Painted slices tell of their own volume only.
+        # Labels are propagated from painted slices to their own volume only.
         own = volume is example.volume
         painted, registration = (example.painted, last.registration) if own else ((), None)
-        mask, sure = (np.zeros(volume.hu.shape, np.uint8) for _ in range(2))
+        mask, percent = (np.zeros(volume.hu.shape, np.uint8) for _ in range(2))
         found = predict(
             last.segmenter, volume, painted, device=task.device, registration=registration
         )
         for one in found:
-            mask[one.z], sure[one.z] = one.mask, one.confidence
+            mask[one.z], percent[one.z] = one.mask, one.confidence
         masks.append(mask)
-        confidence.append(sure)
+        confidence.append(percent)
     return Outcome(
         tuple(masks),
         sum(stage["seconds"] for stage in stages.values()),

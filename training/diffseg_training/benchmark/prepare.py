@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +12,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+
+from diffseg_training.store import write_json
+from napari_diffseg.io.files import atomic_write
 
 ORGANS = {
     "liver": 1,
@@ -29,7 +31,7 @@ ORGANS = {
     "duodenum": 12,
     "left kidney": 13,
 }
-"""Ids of FLARE22, the papers' (PAPER row 1)."""
+"""Ids of FLARE22, which arXiv 2402.15216v2 uses."""
 
 FLARE22_COUNTS = {"unlabelled": 207_029, "train": 3_879, "test": 915}
 """Transverse slices that the papers count."""
@@ -194,9 +196,8 @@ def prepare(source: str, folder: Path, target: Path) -> Iterator[str]:
                 raise PrepareError(
                     f"{case.image}: image {original.shape} and labels {mask.shape} differ"
                 )
-            part = labels.with_name(f"part-{labels.name}")
-            nib.save(nib.Nifti1Image(mask, original.affine), part)
-            os.replace(part, labels)
+            with atomic_write(labels) as part:
+                nib.save(nib.Nifti1Image(mask, original.affine), part)
         found |= set(np.unique(mask).tolist())
         yield case.name
     names = {name: number for name, number in ORGANS.items() if number in found}
@@ -206,11 +207,11 @@ def prepare(source: str, folder: Path, target: Path) -> Iterator[str]:
         "numTraining": len(cases),
         "file_ending": ".nii.gz",
     }
-    (target / "dataset.json").write_text(json.dumps(about, indent=1))
-    (target / "labels.json").write_text(json.dumps(names, indent=1))
+    write_json(target / "dataset.json", about)
+    write_json(target / "labels.json", names)
     if source == "flare22":
         split = flare22_split({case.name: transverse_slices(case.image) for case in cases})
-        (target / "split.json").write_text(json.dumps(split, indent=1))
+        write_json(target / "split.json", split)
 
 
 def flare22_split(slices: Mapping[str, int], tested: int = 10) -> dict[str, list[str]]:
@@ -282,10 +283,8 @@ def transverse_slices(path: Path) -> int:
 
 
 def _link(source: Path, target: Path) -> None:
-    part = target.with_name(f"part-{target.name}")
-    part.unlink(missing_ok=True)
     try:
-        os.link(source, part)
+        os.link(source, target)
     except OSError:
-        shutil.copyfile(source, part)
-    os.replace(part, target)
+        with atomic_write(target) as part:
+            shutil.copyfile(source, part)

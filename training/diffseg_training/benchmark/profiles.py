@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from diffseg_training.benchmark.arena import title_of
 from diffseg_training.benchmark.datasets import (
     ScanFiles,
     digest,
@@ -16,6 +15,8 @@ from diffseg_training.benchmark.datasets import (
     find_scans,
     labels_of,
 )
+from diffseg_training.benchmark.in_volume import title_of
+from diffseg_training.benchmark.learning_rates import LearningRates
 from diffseg_training.benchmark.methods import find_method
 from diffseg_training.benchmark.protocols import (
     Presence,
@@ -25,7 +26,6 @@ from diffseg_training.benchmark.protocols import (
     presence,
     split_patients,
 )
-from diffseg_training.benchmark.rates import Rates
 from diffseg_training.benchmark.rows import RowSpec, weights_digest
 from diffseg_training.benchmark.tables import (
     Row,
@@ -66,7 +66,7 @@ class Profile:
     ----------
     amounts
         Painted slices: a number, or a share of the training slices; with its optimiser steps
-        (PAPER row 11), or ``None`` where nominal seconds decide.
+        as in arXiv 2402.15216v2, or ``None`` where nominal seconds decide.
     budget
         Nominal seconds of learning, where steps do not decide.
     side
@@ -74,7 +74,7 @@ class Profile:
     small
         Rival networks in their small variant.
     timesteps
-        Of the ablation (PAPER row 14).
+        Of the ablation (arXiv 2402.15216v2, Table 2).
     inside
         Also paint and test inside each volume.
     absent
@@ -156,7 +156,7 @@ class Sweep:
     large: str | None = None
     steps: int | None = None
     budget: float | None = None
-    rates: Rates | None = None
+    rates: LearningRates | None = None
 
     def specs(self) -> list[RowSpec]:
         """All rows."""

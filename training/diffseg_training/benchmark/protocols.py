@@ -45,7 +45,7 @@ class Split:
     train, test
         Painted and tested slices of each scan.
     start
-        Painted slices of other scans, from which a model is learnt to start from.
+        Painted slices of other scans, on which the starting model is trained.
     """
 
     protocol: str
@@ -83,7 +83,7 @@ def presence(mask: NDArray[np.uint8], ids: Sequence[int]) -> Presence:
 
 def _substantial(present: Presence) -> NDArray[np.bool_]:
     """Where a label has a quarter of its largest area."""
-    # The last sliver of an organ teaches little, and nobody would choose it to paint.
+    # On its first and last slices an organ is too small to be worth painting.
     large: NDArray[np.bool_] = present >= np.maximum(_SUBSTANTIAL * present.max(axis=0), 1)
     return large
 
@@ -187,7 +187,7 @@ def cross_volume(
     scan, present, count
         As for :func:`in_volume`, whose split this is.
     other, others
-        Name and presence of the volume from which the starting model is learnt.
+        Name and presence of the volume on which the starting model is trained.
     source
         How many of its slices are painted; all that hold a label where ``None``.
     """

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from diffseg_training.benchmark import figures, tables
-from diffseg_training.benchmark.arena import machines, title_of
+from diffseg_training.benchmark.in_volume import machines, title_of
 from diffseg_training.benchmark.machine import REFERENCE_GFLOPS
 from diffseg_training.benchmark.reports import ReportError, write_text
 from diffseg_training.benchmark.sweeps import read_rows
@@ -25,7 +25,7 @@ _PROTOCOLS = {
     ),
     "cross-volume": (
         "From volume to volume",
-        "As inside volumes, from a model that was learnt on another volume.",
+        "As inside volumes, from a model that was trained on another volume.",
     ),
     "cross-patient": (
         "Across patients",
@@ -34,13 +34,13 @@ _PROTOCOLS = {
 }
 
 
-def publish(folder: Path, output: Path, name: str) -> Iterator[Path]:
+def publish(source: Path, output: Path, name: str) -> Iterator[Path]:
     """Write ``NAME.md`` with its figures and ``NAME.jsonl``, and yield each path.
 
     Parameters
     ----------
-    folder
-        Folder of a sweep.
+    source
+        Folder of a sweep, or a file of rows, which may be the page's own.
     output
         Folder of the documentation.
     name
@@ -51,13 +51,14 @@ def publish(folder: Path, output: Path, name: str) -> Iterator[Path]:
     ReportError
         If no row of the sweep has figures.
     """
-    rows = read_rows(folder / "rows.jsonl")
+    rows = read_rows(source / "rows.jsonl" if source.is_dir() else source)
     done = tables.finished(rows)
     if not done:
-        raise ReportError(f"{folder}: holds no finished rows; run a sweep first")
+        raise ReportError(f"{source}: holds no finished rows; run a sweep first")
     output.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    yield write_text(output / f"{name}.jsonl", lines)
+    published = output / f"{name}.jsonl"
+    if published.resolve() != source.resolve():
+        yield write_text(published, "".join(json.dumps(row) + "\n" for row in rows))
     parts = [f"# Benchmark `{name}`", "", _preamble(rows, name)]
     for protocol, (title, about) in _PROTOCOLS.items():
         own = [row for row in rows if row["protocol"] == protocol]
@@ -69,19 +70,19 @@ def publish(folder: Path, output: Path, name: str) -> Iterator[Path]:
         for budget in budgets:
             at = [row for row in own if row["budget"] in (None, budget)]
             parts += _tables(at, f", {budget:g} nominal seconds" if several else "")
-        for (amount, tests), some in tables.grouped(_tested(own), "amount", "tested").items():
+        for (tests, amount), some in tables.by_test(own, "amount").items():
             if _several(some):
                 parts += [f"### Dice against nominal seconds, {tests}, {amount}", ""]
                 parts += [tables.by_budget(some, title_of), ""]
         amounts, budget = max((len(_amounts(own, budget)), budget or 0.0) for budget in budgets)
         if amounts > 1:
-            path = output / f"{name}-{protocol}-slices.png"
+            path = output / f"{_figure(name, protocol)}-slices.png"
             at = [row for row in own if row["budget"] in (None, budget)]
             figures.curve(at, "slices", path, title_of)
             yield path
             parts += [f"![Dice against painted slices]({path.name})", ""]
             parts += [f"At {budget:g} nominal seconds.", ""] if several else []
-        path = output / f"{name}-{protocol}-seconds.png"
+        path = output / f"{_figure(name, protocol)}-seconds.png"
         # Not every method has every amount: a mean over them would compare unlike with like.
         amount, alike = _fewest(own)
         figures.cost(alike, path, title_of)
@@ -94,12 +95,17 @@ def publish(folder: Path, output: Path, name: str) -> Iterator[Path]:
     if gained := tables.gains(rows, title_of):
         parts += ["## From a model of another volume: Dice, and the gain over the backbone", ""]
         parts += [gained, ""]
-    if sure := tables.calibrations(rows, title_of):
-        parts += ["## Confidence", "", sure, ""]
+    if calibrated := tables.calibrations(rows, title_of):
+        parts += ["## Confidence", "", calibrated, ""]
     parts += ["## Cost", "", tables.costs(rows, title_of)]
     if broken := tables.failures(rows):
         parts += ["", "## Failed rows", "", broken]
     yield write_text(output / f"{name}.md", "\n".join(parts))
+
+
+def _figure(name: str, protocol: str) -> str:
+    """Beginning of the names of a protocol's figures; a page with its name says it once."""
+    return name if name == protocol else f"{name}-{protocol}"
 
 
 def _budgets(rows: Sequence[Row]) -> list[float | None]:
@@ -123,7 +129,7 @@ def _amounts(rows: Sequence[Row], budget: float | None) -> set[int]:
 
 def _tables(rows: Sequence[Row], at: str) -> list[str]:
     parts = [f"### Dice in percent{at}", "", tables.by_amount(rows, title_of, "dice", 100), ""]
-    tests = tables.grouped(_tested(rows), "tested")
+    tests = tables.by_test(rows)
     if len(tests) > 1:
         for (tested,), own in tests.items():
             parts += [f"### Dice in percent, {tested}{at}", ""]
@@ -147,10 +153,6 @@ def _fewest(rows: Sequence[Row]) -> tuple[str, list[Row]]:
     return amount, [row for row in done if row["amount"] == amount]
 
 
-def _tested(rows: Sequence[Row]) -> list[Row]:
-    return [{**row, "tested": "+".join(row["test"])} for row in rows]
-
-
 def _preamble(rows: Sequence[Row], name: str) -> str:
     done = tables.finished(rows)
     days = sorted(row["finished"] for row in done)
@@ -162,7 +164,7 @@ def _preamble(rows: Sequence[Row], name: str) -> str:
         [
             f"{len(done)} rows of {len(rows)} finished, from {days[0]} to {days[-1]}; all of them "
             f"are in `{name}.jsonl`. Mean over structures, ± standard deviation over test sets and "
-            "seeds. What is measured and how each method works is told in [README](README.md).",
+            "seeds. [README](README.md) describes what is measured and how each method works.",
             "",
             f"- Learning: {learns} (a nominal second is a second on a machine whose matrix product "
             f"runs at {REFERENCE_GFLOPS:g} GFLOP/s)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,9 +16,7 @@ from diffseg_training.benchmark.baselines import (
     full_slices,
     nearest_copy,
 )
-
-if TYPE_CHECKING:
-    from napari_diffseg.io.volume import Volume
+from napari_diffseg.io.volume import Volume
 
 
 def registration(

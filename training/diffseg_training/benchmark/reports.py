@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from diffseg_training.benchmark import figures, profiles, tables
-from diffseg_training.benchmark.arena import report, title_of
 from diffseg_training.benchmark.datasets import find_names, find_scans, labels_of
+from diffseg_training.benchmark.in_volume import report, title_of
 from diffseg_training.benchmark.sweeps import read_rows
+from napari_diffseg.io.files import atomic_write
 
 
 class ReportError(ValueError):
@@ -32,20 +32,18 @@ def write_reports(folder: Path) -> Iterator[Path]:
     yield write_text(folder / "rows.csv", tables.to_csv(rows))
     within = [row for row in rows if row["protocol"] != "cross-patient"]
     if within:
-        yield write_text(folder / "arena.md", report(within))
+        yield write_text(folder / "in-volume.md", report(within))
     inside = [row for row in rows if row["protocol"] == "in-volume"]
     across = [row for row in rows if row["protocol"] == "cross-patient"]
     if across:
         papers = all(map(profiles.as_in_the_papers, across))
         yield write_text(folder / "papers.md", profiles.report(across, published=papers))
-    for (test, count), own in _split(tables.finished(inside)).items():
+    for (test, count), own in tables.by_test(tables.finished(inside), "slices").items():
         if any(row["budget"] is not None for row in own):
             path = folder / f"dice-seconds-{test}-{count}.png"
             figures.curve(own, "budget", path, title_of)
             yield path
-    for (test,), own in tables.grouped(
-        [{**row, "where": "+".join(row["test"])} for row in tables.finished(inside)], "where"
-    ).items():
+    for (test,), own in tables.by_test(tables.finished(inside)).items():
         if len({row["slices"] for row in own}) > 1:
             path = folder / f"dice-slices-{test}.png"
             figures.curve(own, "slices", path, title_of)
@@ -98,16 +96,8 @@ def write_panels(
             yield path
 
 
-def _split(rows: list[tables.Row]) -> dict[tuple[str, int], list[tables.Row]]:
-    groups: dict[tuple[str, int], list[tables.Row]] = {}
-    for row in rows:
-        groups.setdefault(("+".join(row["test"]), row["slices"]), []).append(row)
-    return groups
-
-
 def write_text(path: Path, text: str) -> Path:
     """Write a file so that it is never half there."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path

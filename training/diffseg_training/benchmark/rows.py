@@ -25,6 +25,7 @@ import numpy as np
 
 from diffseg_training.benchmark.datasets import ScanFiles
 from diffseg_training.benchmark.protocols import Split
+from napari_diffseg.io.files import atomic_write
 
 if TYPE_CHECKING:
     from diffseg_training.benchmark.tasks import Outcome, Scan
@@ -54,8 +55,10 @@ class RowSpec:
         ``machine.REFERENCE_GFLOPS``. ``None`` where iterations are given or nothing is learnt.
     iterations
         Optimiser steps.
-    backbone, side, small, rate
+    backbone, side, small
         See :class:`methods.Options`.
+    rate
+        Learning rate, as a multiple of its authors'; the field's name is part of every key.
     weights
         Hash of the backbone's file, for methods that use one.
     device
@@ -161,9 +164,15 @@ def run_row(spec: RowSpec, masks: Path | None = None, limit: float | None = None
         One JSON line of results. A row that failed has ``error`` and no figures.
     """
     with tempfile.TemporaryDirectory(prefix="diffseg-row-") as folder:
-        order, answer = Path(folder) / "spec.json", Path(folder) / "row.json"
-        order.write_text(json.dumps({"spec": spec.to_json(), "masks": masks and str(masks)}))
-        command = [sys.executable, "-m", "diffseg_training.benchmark.rows", str(order), str(answer)]
+        request, result = Path(folder) / "spec.json", Path(folder) / "row.json"
+        request.write_text(json.dumps({"spec": spec.to_json(), "masks": masks and str(masks)}))
+        command = [
+            sys.executable,
+            "-m",
+            "diffseg_training.benchmark.rows",
+            str(request),
+            str(result),
+        ]
         # A session of its own: whatever ends the row also ends the processes that it started.
         with subprocess.Popen(
             command,
@@ -175,18 +184,26 @@ def run_row(spec: RowSpec, masks: Path | None = None, limit: float | None = None
             try:
                 _, messages = process.communicate(timeout=limit)
             except BaseException as reason:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                _kill(process)
                 if not isinstance(reason, subprocess.TimeoutExpired):
                     raise
                 return {**spec.heading(), "error": f"took more than {limit:g} s and was ended"}
-        if answer.exists():
-            result: dict[str, Any] = json.loads(answer.read_text())
-            return result
+        if result.exists():
+            row: dict[str, Any] = json.loads(result.read_text())
+            return row
         last = (messages.strip().splitlines() or ["no message"])[-1]
         code = process.returncode
         why = f"signal {-code}" if code < 0 else f"exit {code}"
         return {**spec.heading(), "error": f"the process ended with {why}: {last}"}
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a process and, where the system knows sessions, all that it has started."""
+    if sys.platform == "win32":
+        process.kill()
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def compute(spec: RowSpec, masks: Path | None = None) -> dict[str, Any]:
@@ -204,7 +221,7 @@ def _figures(spec: RowSpec, masks: Path | None) -> dict[str, Any]:
     from diffseg_training.benchmark import machine
     from diffseg_training.benchmark.datasets import labels_of
     from diffseg_training.benchmark.methods import MethodError, Options, find_method, timed
-    from diffseg_training.benchmark.tasks import Budget, make_task, score
+    from diffseg_training.benchmark.tasks import LearningBudget, make_task, score
     from napari_diffseg.network.device import pick_device
 
     method = find_method(spec.method)
@@ -215,7 +232,7 @@ def _figures(spec: RowSpec, masks: Path | None) -> dict[str, Any]:
     device = pick_device(spec.device)
     gflops = machine.product_rate(device)
     seconds = None if spec.budget is None else machine.real_seconds(spec.budget, gflops)
-    budget = Budget(seconds if spec.iterations is None else None, spec.iterations)
+    budget = LearningBudget(seconds if spec.iterations is None else None, spec.iterations)
     task = make_task(spec.split, scans, labels, budget, spec.seed, spec.device)
     options = Options(spec.backbone, spec.side, spec.small, spec.rate)
     outcome, wall = timed(method, task, options)
@@ -257,24 +274,23 @@ def _calibration(
 
     body = np.zeros((101, 2), np.int64)
     whole = np.zeros((101, 2), np.int64)
-    for one, mask, sure in zip(spec.split.test, outcome.masks, outcome.confidence, strict=True):
+    for one, mask, percent in zip(spec.split.test, outcome.masks, outcome.confidence, strict=True):
         scan, tested = scans[one.scan], list(one.slices)
         y0, y1, x0, x1 = body_box(scan.volume.hu)
         truth = only(scan.reference, [label.id for label in labels])
-        arrays = mask[tested], truth[tested], sure[tested]
+        arrays = mask[tested], truth[tested], percent[tested]
         whole += tallied(*arrays)
         body += tallied(*(array[:, y0:y1, x0:x1] for array in arrays))
     return calibration([("body", body), ("slice", whole)])
 
 
 def _main() -> None:
-    order, answer = map(Path, sys.argv[1:])
-    raw = json.loads(order.read_text())
+    request, result = map(Path, sys.argv[1:])
+    raw = json.loads(request.read_text())
     masks = Path(raw["masks"]) if raw["masks"] else None
     row = compute(RowSpec.from_json(raw["spec"]), masks)
-    part = answer.with_suffix(".part")
-    part.write_text(json.dumps(row))
-    os.replace(part, answer)
+    with atomic_write(result) as part:
+        part.write_text(json.dumps(row), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -49,9 +49,9 @@ def scribbled(mask: Mask, ids: Sequence[int], z: int, share: float = SHARE) -> M
 def _strokes(
     region: NDArray[np.bool_], count: int, random: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """`count` pixels of a region, in connected strokes that keep away from its edge."""
+    """`count` pixels of a region, in connected strokes that begin away from its edge."""
     drawn = np.zeros(region.shape, bool)
-    # People scribble in the middle of things: the outer third of the depth is left to luck.
+    # People scribble in the middle of a structure: strokes begin in its inner two thirds.
     depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     parts, _ = ndimage.label(region)
     deepest = ndimage.maximum(depth, parts, np.arange(parts.max() + 1))

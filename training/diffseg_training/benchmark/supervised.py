@@ -16,7 +16,7 @@ from diffseg_training.benchmark.grids import (
     training_pairs,
 )
 from diffseg_training.benchmark.networks import NETWORKS, start_of
-from diffseg_training.benchmark.tasks import Budget, Outcome, Task
+from diffseg_training.benchmark.tasks import BenchmarkTask, LearningBudget, Outcome
 from napari_diffseg.network.device import autocast, pick_device
 from napari_diffseg.network.losses import UNKNOWN, app_loss
 
@@ -24,7 +24,11 @@ BATCH = 4
 
 
 def train_network(
-    task: Task, name: str, side: int = 128, small: bool = True, rate: float = 1.0
+    task: BenchmarkTask,
+    name: str,
+    side: int = 128,
+    small: bool = True,
+    learning_rate_factor: float = 1.0,
 ) -> Outcome:
     """Train one of :data:`networks.NETWORKS` on the painted slices and segment.
 
@@ -38,7 +42,7 @@ def train_network(
         Pixels along the square model grid.
     small
         The variant for a CPU instead of the authors' size.
-    rate
+    learning_rate_factor
         Learning rate, as a multiple of the authors'.
 
     Notes
@@ -55,7 +59,7 @@ def train_network(
     began = time.perf_counter()
     intensity = task_intensity(task)
     images, classes = (one.to(device) for one in training_pairs(task, side, intensity))
-    highest = rate * spec.learning_rate
+    highest = learning_rate_factor * spec.learning_rate
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=1e-5)
     generator = torch.Generator().manual_seed(task.seed)
     network.train()
@@ -88,7 +92,7 @@ def train_network(
     return Outcome(masks, fitted, steps, start_of(name, small))
 
 
-def share_left(budget: Budget, steps: int, seconds: float) -> float:
+def share_left(budget: LearningBudget, steps: int, seconds: float) -> float:
     """Share of a budget that is left, from 1 down to 0; the first step is always allowed."""
     if budget.iterations is not None:
         return 1 - steps / budget.iterations

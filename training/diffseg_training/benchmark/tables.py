@@ -27,6 +27,12 @@ def grouped(rows: Iterable[Row], *fields: str) -> dict[tuple[Any, ...], list[Row
     return groups
 
 
+def by_test(rows: Iterable[Row], *fields: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by the scans that they test, joined with ``+``, and by some more fields."""
+    named = [{**row, "tested": "+".join(row["test"])} for row in rows]
+    return grouped(named, "tested", *fields)
+
+
 def spread(values: Iterable[float | None], scale: float = 1.0, digits: int = 3) -> str:
     """Mean, and the standard deviation where there is more than one value."""
     known = [scale * value for value in values if value is not None and math.isfinite(value)]
@@ -226,14 +232,7 @@ def calibrations(rows: Sequence[Row], titles: Callable[[str], str]) -> str:
         for what in ("calibration_error", "errors_in_least_confident_tenth")
     ]
     done = [row for row in finished(rows) if row.get(fields[0]) is not None]
-    cases = grouped(
-        [{**row, "tested": "+".join(row["test"])} for row in done],
-        "method",
-        "protocol",
-        "tested",
-        "slices",
-        "budget",
-    )
+    cases = by_test(done, "method", "protocol", "slices", "budget")
     body = [
         [
             titles(method),
@@ -243,7 +242,7 @@ def calibrations(rows: Sequence[Row], titles: Callable[[str], str]) -> str:
             "-" if budget is None else f"{budget:g}",
             *(spread([row[f] for row in own], 100, 1) for f in fields),
         ]
-        for (method, protocol, tested, slices, budget), own in cases.items()
+        for (tested, method, protocol, slices, budget), own in cases.items()
     ]
     head = ["method", "protocol", "tested", "slices", "budget"]
     head += ["ECE %, body", "errors in the tenth %, body", "ECE %, slice"]

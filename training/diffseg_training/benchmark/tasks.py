@@ -1,6 +1,7 @@
 """A task for a method: painted slices in, masks out; and the score of what came out.
 
-A method never sees the reference: a :class:`Task` holds the painted slices and the volumes only.
+A method never sees the reference: a :class:`BenchmarkTask` holds the painted slices and the
+volumes only.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class Budget:
+class LearningBudget:
     """How long a method may learn: seconds or optimiser steps, one of them given."""
 
     seconds: float | None = None
@@ -52,7 +53,7 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class BenchmarkTask:
     """What a method is given.
 
     Attributes
@@ -70,13 +71,13 @@ class Task:
     device
         ``auto``, ``cpu`` or ``cuda``.
     start
-        Painted slices of other volumes, from which a model is learnt to start from.
+        Painted slices of other volumes, on which the starting model is trained.
     """
 
     labels: tuple[Label, ...]
     train: tuple[Example, ...]
     test: tuple[Volume, ...]
-    budget: Budget
+    budget: LearningBudget
     seed: int = 0
     device: str = "auto"
     start: tuple[Example, ...] = ()
@@ -114,10 +115,10 @@ def make_task(
     split: Split,
     scans: Mapping[str, Scan],
     labels: Sequence[Label],
-    budget: Budget,
+    budget: LearningBudget,
     seed: int,
     device: str = "auto",
-) -> Task:
+) -> BenchmarkTask:
     """Take from the scans what a split allows a method to see."""
     ids = [label.id for label in labels]
 
@@ -130,7 +131,7 @@ def make_task(
         volume = scans[one.scan].volume
         return Example(volume, tuple(PaintedSlice(z, mask, full) for z, mask in masks))
 
-    return Task(
+    return BenchmarkTask(
         tuple(labels),
         tuple(painted(one, split.protocol != "scribbles") for one in split.train),
         tuple(scans[one.scan].volume for one in split.test),

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from diffseg_training.benchmark.arena import Arena
+from diffseg_training.benchmark.in_volume import InVolumeSweep
 from diffseg_training.benchmark.methods import METHODS, find_method
 from diffseg_training.benchmark.rows import RowSpec
 from diffseg_training.benchmark.tables import Row, finished, markdown
+from diffseg_training.store import write_json
 
 FACTORS = (1 / 3, 1.0, 3.0)
 TUNED = tuple(method.name for method in METHODS.values() if method.tuned)
@@ -22,12 +23,12 @@ Found = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Dice by patient, method and rate (as text)."""
 
 
-class RatesError(ValueError):
+class LearningRatesError(ValueError):
     """A file of rates that cannot be read."""
 
 
 @dataclass(frozen=True)
-class Rates:
+class LearningRates:
     """What was found on each patient.
 
     Attributes
@@ -39,23 +40,23 @@ class Rates:
     found: Found
 
     @classmethod
-    def read(cls, path: Path) -> Rates:
+    def read(cls, path: Path) -> LearningRates:
         """Read what :meth:`write` wrote.
 
         Raises
         ------
-        RatesError
+        LearningRatesError
             If there is no such file.
         """
         try:
             return cls(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, json.JSONDecodeError) as error:
-            raise RatesError(
+            raise LearningRatesError(
                 f"{path}: no file of rates; make one with the command rates"
             ) from error
 
     @classmethod
-    def of(cls, rows: Sequence[Row], patients: Mapping[str, str]) -> Rates:
+    def of(cls, rows: Sequence[Row], patients: Mapping[str, str]) -> LearningRates:
         """Collect the mean Dice of rows, see :func:`specs`."""
         heights: dict[tuple[str, str, str], list[float]] = {}
         for row in finished(rows):
@@ -69,7 +70,7 @@ class Rates:
 
     def write(self, path: Path) -> Path:
         """Write as JSON."""
-        path.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
+        write_json(path, self.found)
         return path
 
     def best(self, method: str, tested: Collection[str]) -> float:
@@ -91,8 +92,8 @@ class Rates:
         return markdown(["patient", "method", *(f"× {rate}" for rate in rates)], body)
 
 
-def specs(arena: Arena, factors: Sequence[float] = FACTORS) -> list[RowSpec]:
-    """Rows of an arena's methods at several learning rates, inside each volume."""
-    tuned = tuple(name for name in arena.methods if find_method(name).tuned)
-    rows = replace(arena, methods=tuned).specs()
+def specs(sweep: InVolumeSweep, factors: Sequence[float] = FACTORS) -> list[RowSpec]:
+    """Rows of a sweep's methods at several learning rates, inside each volume."""
+    tuned = tuple(name for name in sweep.methods if find_method(name).tuned)
+    rows = replace(sweep, methods=tuned).specs()
     return [replace(row, rate=factor) for factor, row in product(factors, rows)]

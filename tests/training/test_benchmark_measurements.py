@@ -1,22 +1,22 @@
-"""The scripts in ``benchmarks/``, as processes and at a small size."""
+"""The measurements that are commands of ``napari-diffseg-benchmark``, at a small size."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from pretrain_tools import TINY_TOML
 
+from diffseg_training.benchmark.cli import main
+from diffseg_training.benchmark.latency import percentiles
 from diffseg_training.release import load_trained
 from diffseg_training.settings import Recipe
 from diffseg_training.train import train
 from napari_diffseg.network.backbone import save_backbone
 
-SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 TRAIN_TOML = """
 [train]
 hu = [-1000, 1000]
@@ -25,21 +25,25 @@ validation_slices = 4
 """
 
 
-def _run(script: str, *arguments: str | Path) -> str:
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "MPLBACKEND": "Agg"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+Run = Callable[..., str]
 
 
-def test_speed_says_where_the_seconds_of_a_volume_go(data: Path) -> None:
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; gives what it printed."""
+
+    def printed(*words: str | Path) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 0
+        return capsys.readouterr().out
+
+    return printed
+
+
+def test_speed_says_where_the_seconds_of_a_volume_go(data: Path, run: Run) -> None:
     line = json.loads(
-        _run(
-            "speed.py", data / "imagesTr/p0_0000.nii.gz", data / "labelsTr/p0.nii.gz",
+        run(
+            "speed", data / "imagesTr/p0_0000.nii.gz", data / "labelsTr/p0.nii.gz",
             "--side", "48", "--slices", "30", "--structures", "2", "--seconds", "2",
         )
     )  # fmt: skip
@@ -47,11 +51,11 @@ def test_speed_says_where_the_seconds_of_a_volume_go(data: Path) -> None:
     assert line["structures"] == 2
     assert 0 < line["first_slice_s"] <= line["predict_s"]
     assert 0 < line["trained_peak_gib"] <= line["peak_gib"]
-    assert {"comparing slices", "learning"} <= set(line["stages_s"])
+    assert {"registering slices", "learning"} <= set(line["stages_s"])
 
 
 def test_gain_is_measured_once_and_reported(
-    data: Path, store: Path, recipe: Recipe, tmp_path: Path
+    data: Path, store: Path, recipe: Recipe, tmp_path: Path, run: Run
 ) -> None:
     *_, last = train(recipe, store, tmp_path / "run")
     backbone, header = load_trained(tmp_path / "run" / "checkpoint.safetensors")
@@ -59,25 +63,27 @@ def test_gain_is_measured_once_and_reported(
     released = replace(backbone, card={"steps": header.step})
     save_backbone(tmp_path / "backbone.safetensors", released)
     rows = tmp_path / "gain.jsonl"
-    asked = ("measure", data, tmp_path / "backbone.safetensors", "-o", rows,
+    asked = ("gain", "measure", data, tmp_path / "backbone.safetensors", "-o", rows,
              "--slices", "2", "--iterations", "2", "--seeds", "0", "--every", "6")  # fmt: skip
-    found = [json.loads(line) for line in _run("gain.py", *asked).splitlines()]
+    found = [json.loads(line) for line in run(*asked).splitlines()]
     # Five starts and strategies, from two patients to two patients.
     assert len(found) == 5 * 4
     assert {row["steps"] for row in found} == {0, header.step, None}
     assert all(0 <= row["dice"] <= 1 for row in found)
-    assert _run("gain.py", *asked) == ""  # all of them are there
+    assert run(*asked) == ""  # all of them are there
     plot, figures = tmp_path / "gain.png", tmp_path / "figures.jsonl"
-    table = _run("gain.py", "report", rows, "--plot", plot, "--figures", figures)
+    table = run("gain", "report", rows, "--plot", plot, "--figures", figures)
     assert table.count("within") == table.count("->") == 2 * 5
     assert plot.stat().st_size > 1000
     assert len(figures.read_text().splitlines()) == 4 * 5
 
 
-def test_variants_train_and_say_what_they_gain(data: Path, store: Path, tmp_path: Path) -> None:
+def test_variants_train_and_say_what_they_gain(
+    data: Path, store: Path, tmp_path: Path, run: Run
+) -> None:
     (tmp_path / "tiny.toml").write_text(TINY_TOML + TRAIN_TOML)
-    out = _run(
-        "variants.py", store, data, "-o", tmp_path / "out", "--config", tmp_path / "tiny.toml",
+    out = run(
+        "variants", store, data, "-o", tmp_path / "out", "--config", tmp_path / "tiny.toml",
         "--only", "starter", "even-noise", "--seconds", "1", "--slices", "2", "--iterations", "2",
         "--every", "6",
     )  # fmt: skip
@@ -88,8 +94,22 @@ def test_variants_train_and_say_what_they_gain(data: Path, store: Path, tmp_path
         assert {"within, random", "within, pre-trained", "across, random"} <= set(line)
 
 
-def test_growth_counts_slices() -> None:
-    head, _, line = _run("growth.py", "--slices", "25", "--steps", "4").splitlines()
+def test_growth_counts_slices(run: Run) -> None:
+    head, _, line = run("growth", "--slices", "25", "--steps", "4").splitlines()
     assert line.startswith("| 25 |")
     assert "step, processor s" in head
     assert line.count("|") == head.count("|")
+
+
+def test_the_report_of_no_rows_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["gain", "report", str(tmp_path / "none.jsonl")]) == 1
+    assert "holds no rows" in capsys.readouterr().err
+
+
+def test_turns_of_the_event_loop_are_summarised() -> None:
+    figures = percentiles([0.001] * 96 + [0.02] * 2 + [0.08, 0.2])
+    assert figures["turns"] == 100
+    assert (figures["p50_ms"], figures["max_ms"]) == (1.0, 200.0)
+    assert figures["under_50_ms_percent"] == 98.0

@@ -3,8 +3,6 @@
 Makes synthetic volumes of 20 slices (an ellipse with a bone, in noise; 512x512, NIfTI without
 compression), prepares 10^2, 10^3, 10^4 slices of them, and takes a few steps of the starter on
 each. Every measurement runs in a process of its own, with one thread; prints a Markdown table.
-
-    python benchmarks/growth.py --slices 100 1000 10000
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from diffseg_training.benchmark.tables import markdown
 from diffseg_training.config import load_recipe
 from diffseg_training.cost import peak_memory
 from diffseg_training.prepare import prepare
@@ -31,6 +31,13 @@ from diffseg_training.settings import PrepareSettings
 from diffseg_training.train import train
 
 _VOLUME, _SIDE = 20, 512  # slices of a volume, and pixels of their side
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--slices", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--steps", type=int, default=8, help="training steps; 0 for none")
+    parser.set_defaults(run=_run)
 
 
 def make_volumes(folder: Path, slices: int) -> None:
@@ -84,32 +91,26 @@ def alone(work: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(work, *arguments).result()
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--slices", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--steps", type=int, default=8, help="training steps; 0 for none")
-    options = parser.parse_args()
-    columns: tuple[str, ...] = ("slices", "prepare, processor s", "ms a slice", "peak MB")
-    columns += ("step, processor s", "outside the network", "peak MB") if options.steps else ()
-    print(f"| {' | '.join(columns)} |\n" + "|---" * len(columns) + "|")
-    for slices in options.slices:
+def _run(arguments: argparse.Namespace) -> int:
+    head = ["slices", "prepare, processor s", "ms a slice", "peak MB"]
+    head += ["step, processor s", "outside the network", "peak MB"] if arguments.steps else []
+    lines = []
+    for slices in arguments.slices:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             alone(make_volumes, place / "scans", slices)
             done = alone(measured_prepare, place / "scans", place / "store")
-            line = (
-                f"| {slices:,} | {done['seconds']:.1f} | {1000 * done['seconds'] / slices:.1f} | "
-                f"{done['memory'] / 1e6:.0f} |"
-            )
-            if options.steps:
-                took = alone(measured_train, place / "store", place / "run", options.steps)
-                line += (
-                    f" {took['seconds']:.2f} | {100 * took['outside']:.1f} % | "
-                    f"{took['memory'] / 1e6:.0f} |"
-                )
-            print(line, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            line = [
+                f"{slices:,}",
+                f"{done['seconds']:.1f}",
+                f"{1000 * done['seconds'] / slices:.1f}",
+            ]
+            line.append(f"{done['memory'] / 1e6:.0f}")
+            if arguments.steps:
+                took = alone(measured_train, place / "store", place / "run", arguments.steps)
+                line += [f"{took['seconds']:.2f}", f"{100 * took['outside']:.1f} %"]
+                line.append(f"{took['memory'] / 1e6:.0f}")
+            print(f"{slices:,} slices done", file=sys.stderr, flush=True)
+            lines.append(line)
+    print(markdown(head, lines), end="")
+    return 0

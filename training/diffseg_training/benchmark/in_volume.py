@@ -1,4 +1,4 @@
-"""The arena: volumes × painted slices × budgets × methods, inside each volume."""
+"""The in-volume benchmark: volumes × painted slices × budgets × methods, inside each volume."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from diffseg_training.benchmark.datasets import (
 from diffseg_training.benchmark.machine import REFERENCE_GFLOPS
 from diffseg_training.benchmark.methods import find_method
 from diffseg_training.benchmark.protocols import (
+    ProtocolError,
     Split,
     cross_volume,
     in_volume,
@@ -29,10 +30,10 @@ from diffseg_training.benchmark.tables import (
     Row,
     by_amount,
     by_budget,
+    by_test,
     calibrations,
     failures,
     gains,
-    grouped,
     per_label,
 )
 
@@ -53,7 +54,7 @@ DEFAULT_METHODS = (
 
 
 @dataclass(frozen=True)
-class Arena:
+class InVolumeSweep:
     """What to compare.
 
     Attributes
@@ -89,6 +90,12 @@ class Arena:
     device: str = "auto"
     small: bool = True
     absent: Literal["leave-out", "papers"] = "leave-out"
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.protocols) - set(PROTOCOLS):
+            raise ProtocolError(
+                f"no protocol {', '.join(sorted(unknown))}: use {', '.join(PROTOCOLS)}"
+            )
 
     def specs(self) -> list[RowSpec]:
         """All rows: few slices and small budgets first, so that a stopped sweep has a table."""
@@ -145,15 +152,15 @@ def title_of(name: str) -> str:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """Write the arena as Markdown: a table for each volume and number of slices."""
-    parts = ["# Arena", "", _preamble(rows)]
+    """Write the in-volume benchmark as Markdown: a table for each volume and number of slices."""
+    parts = ["# In-volume benchmark", "", _preamble(rows)]
     for protocol in ("in-volume", "scribbles"):
         parts += _inside([row for row in rows if row["protocol"] == protocol], protocol)
     if gained := gains(rows, title_of):
         parts += ["## From a model of another volume: Dice, and the gain over the backbone", ""]
         parts += [gained, ""]
-    if sure := calibrations(rows, title_of):
-        parts += ["## Confidence", "", sure, ""]
+    if calibrated := calibrations(rows, title_of):
+        parts += ["## Confidence", "", calibrated, ""]
     if broken := failures(rows):
         parts += ["## Failed rows", "", broken]
     return "\n".join(parts)
@@ -162,12 +169,9 @@ def report(rows: Sequence[Row]) -> str:
 def _inside(rows: Sequence[Row], protocol: str) -> list[str]:
     how = "" if protocol == "in-volume" else ", 5 % of their pixels scribbled"
     parts = []
-    for (scans, count), own in sorted(
-        ((("+".join(r[0]["test"]), r[0]["slices"]), r) for r in _cases(rows).values()),
-        key=lambda item: item[0],
-    ):
+    for (scans, count), own in sorted(by_test(rows, "slices").items(), key=lambda item: item[0]):
         parts += [f"## {scans}, {count} painted slices{how}", "", by_budget(own, title_of), ""]
-    for (test,), own in _by_test(rows).items():
+    for (test,), own in by_test(rows).items():
         parts += [f"## {test}: Dice against painted slices{how}, largest budget", ""]
         parts += [by_amount(_largest(own), title_of), ""]
         parts += [f"## {test}: HD95 in mm{how}, largest budget", ""]
@@ -197,18 +201,6 @@ def _preamble(rows: Sequence[Row]) -> str:
         "in s` real seconds with the largest budget, `GiB` the peak memory of the row's "
         "process.\n\n" + "\n".join(machines(rows)) + "\n"
     )
-
-
-def _cases(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
-    cases: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
-        cases.setdefault(("+".join(row["test"]), row["slices"]), []).append(row)
-    return cases
-
-
-def _by_test(rows: Sequence[Row]) -> dict[tuple[str], list[Row]]:
-    named = [{**row, "tested": "+".join(row["test"])} for row in rows]
-    return {(str(key[0]),): own for key, own in grouped(named, "tested").items()}
 
 
 def _largest(rows: Sequence[Row]) -> list[Row]:

@@ -20,7 +20,7 @@ from napari_diffseg.io.dicom import list_series
 from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.volume import read_labels, read_volume, write_mask
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "dicom" / "totalseg-example"
+REAL = Path(__file__).parents[3] / "shared" / "data" / "dicom" / "totalseg-example"
 
 
 def refused(folder, words, series=None):

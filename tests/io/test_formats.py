@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from napari_diffseg.io.geometry import Geometry, VolumeError
-from napari_diffseg.io.labels import Label
-from napari_diffseg.io.volume import read_labels, read_volume, write_mask
+from napari_diffseg.io import (
+    Geometry,
+    Label,
+    VolumeError,
+    read_labels,
+    read_volume,
+    write_mask,
+)
 
 SPACE = {
     "space": "left-posterior-superior",
@@ -143,6 +148,31 @@ def test_unusable_nrrd_is_refused_in_one_line(tmp_path, array, header, words):
         read_volume(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2", "ascii"])
+@pytest.mark.parametrize("ending", [".nrrd", ".nhdr"])
+@pytest.mark.parametrize(("space", "signs"), [("LPS", (-1, -1, 1)), ("LAS", (-1, 1, 1))])
+def test_nrrd_of_any_encoding_and_space_is_read(tmp_path, encoding, ending, space, signs):
+    path = tmp_path / f"ct{ending}"
+    array = np.arange(24, dtype=">i2").reshape(2, 3, 4)
+    nrrd.write(str(path), array, SPACE | {"space": space, "encoding": encoding})
+    volume = read_volume(path)
+    assert (volume.geometry.from_canonical(volume.hu) == array).all()
+    np.testing.assert_array_equal(volume.geometry.affine[:3, 3], np.multiply(signs, [1, 2, 3]))
+    np.testing.assert_array_equal(
+        volume.geometry.affine[:3, :3], np.diag(np.multiply(signs, [0.8, 0.8, 2.5]))
+    )
+
+
+@pytest.mark.parametrize("axis", [0, 3])
+def test_nrrd_axis_of_one_is_taken_as_3d(tmp_path, axis):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    directions = np.insert(SPACE["space directions"], axis, np.nan, axis=0)
+    header = SPACE | {"space directions": directions}
+    nrrd.write(str(tmp_path / "ct.nrrd"), np.expand_dims(array, axis), header)
+    volume = read_volume(tmp_path / "ct.nrrd")
+    assert (volume.geometry.from_canonical(volume.hu) == array).all()
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mhd"])

@@ -1,0 +1,193 @@
+"""The formats of ITK and 3D Slicer: MetaImage, NRRD, and segmentations in it (``.seg.nrrd``).
+
+Slicer writes one label map with a group of header keys for each segment (``Segment0_ID``,
+``Segment0_Name``, ...), numbered from 0 without a gap, and ``Segment0_Extent`` in voxels of a
+reference grid that starts at ``Segmentation_ReferenceImageExtentOffset``.
+Source: Slicer manual, "Segmentation file (.seg.nrrd) file format".
+
+NRRD goes through pynrrd, because SimpleITK reads neither bzip2 nor axes without a kind, and writes
+neither the source's anatomical space nor its directions digit for digit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nrrd
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import ArrayLike, NDArray
+
+from napari_diffseg.io.formats import LPS, StoredImage, colour, not_a_volume, reading
+from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.labels import Label, default_colour, unnamed
+
+_RAS = np.eye(4)
+_LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
+_SPACES = {
+    "right-anterior-superior": _RAS,
+    "ras": _RAS,
+    "left-anterior-superior": _LAS,
+    "las": _LAS,
+    "left-posterior-superior": LPS,
+    "lps": LPS,
+}
+"""What turns the millimetres of a NRRD space into RAS+, and back."""
+
+
+def read_metaimage(path: Path) -> StoredImage:
+    """Read ``.mha`` or ``.mhd``.
+
+    Raises
+    ------
+    VolumeError
+        If the file is damaged, a colour image, or says nowhere how it lies in the patient.
+    """
+    with reading(path):
+        with path.open("rb") as stream:
+            header = stream.read(1 << 16).split(b"ElementDataFile")[0]
+        keys = {line.split(b"=")[0].strip() for line in header.splitlines()}
+        needed = (
+            {b"ElementSpacing", b"ElementSize"},
+            {b"TransformMatrix", b"Orientation", b"Rotation"},
+        )
+        if not all(keys & either for either in needed):
+            raise VolumeError(
+                f"{path}: has no ElementSpacing or TransformMatrix, so its place in the patient "
+                "is unknown; export it again with both"
+            )
+        image = sitk.ReadImage(str(path))
+        if image.GetNumberOfComponentsPerPixel() > 1:
+            raise colour(path)
+        array = sitk.GetArrayFromImage(image).T
+    n = image.GetDimension()
+    if n < 3:
+        raise not_a_volume(path, array.shape)
+    columns = np.reshape(image.GetDirection(), (n, n))[:3, :3] * image.GetSpacing()[:3]
+    return StoredImage(array, LPS @ _affine(columns, image.GetOrigin()[:3]))
+
+
+def write_metaimage(
+    path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label] = ()
+) -> None:
+    """Write ``.mha``, or ``.mhd`` with its data beside it; compressed."""
+    affine = LPS @ geometry.affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(array.T)
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    sitk.WriteImage(image, str(path), True)
+
+
+def read_nrrd(path: Path) -> StoredImage:
+    """Read ``.nrrd``, ``.nhdr`` or ``.seg.nrrd``.
+
+    Raises
+    ------
+    VolumeError
+        If the file is damaged, a colour image, has overlapping segments, or says nowhere how it
+        lies in the patient.
+    """
+    with reading(path), path.open("rb") as stream:
+        # Slicer's names are in UTF-8; of bytes, pynrrd would keep the ASCII characters only.
+        header = nrrd.read_header(line.decode(errors="replace") for line in stream)
+        array = nrrd.read_data(header, stream, str(path), index_order="F")
+        segments = _segments(header)
+    if any("color" in str(kind).lower() for kind in header.get("kinds", ())):
+        raise colour(path)
+    space = str(header.get("space", "")).lower()
+    if space not in _SPACES or "space directions" not in header or "space origin" not in header:
+        raise VolumeError(
+            f"{path}: has no anatomical space, directions and origin in its header, so its place "
+            "in the patient is unknown; export it again from the original"
+        )
+    if any(str(unit) not in ("mm", "") for unit in header.get("space units", ())):
+        raise VolumeError(f"{path}: is not in millimetres; save it in mm")
+    steps = {
+        axis: np.asarray(step, float)
+        for axis, step in enumerate(header["space directions"])
+        if step is not None and np.isfinite(step).any()
+    }
+    if len(steps) != 3:
+        raise not_a_volume(path, array.shape)
+    array = np.moveaxis(array, tuple(steps), range(3))
+    if segments and array.ndim > 3 and max(array.shape[3:]) > 1:
+        raise VolumeError(
+            f"{path}: holds overlapping segments; in Slicer, mask them against each other and "
+            "collapse the label map layers"
+        )
+    return StoredImage(
+        array,
+        _SPACES[space] @ _affine(np.stack(list(steps.values()), 1), header["space origin"]),
+        reference={"nrrd": {"space": header["space"]}},
+        labels=tuple(segments.values()),
+        crop=bool(segments),
+    )
+
+
+def write_nrrd(
+    path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label] = ()
+) -> None:
+    """Write ``.nrrd``, or ``.seg.nrrd`` with one segment a label, in the mask or not."""
+    space = geometry.reference.get("nrrd", {}).get("space", "left-posterior-superior")
+    affine = _SPACES[space.lower()] @ geometry.affine
+    header: dict[str, Any] = {
+        "space": space,
+        "space directions": affine[:3, :3].T,
+        "space origin": affine[:3, 3],
+        "kinds": ["domain"] * 3,
+        "encoding": "gzip",
+    }
+    segmentation = path.name.lower().endswith(".seg.nrrd")
+    if segmentation:
+        header |= _segment_keys(labels, array.shape)
+    nrrd.write(str(path), array, header, index_order="F", compression_level=6)
+    if segmentation:  # names in UTF-8, as Slicer writes them; pynrrd writes ASCII only
+        names = [f"Segment{n}_Name:={' '.join(x.name.split())}" for n, x in enumerate(labels)]
+        head, _, data = path.read_bytes().partition(b"\n\n")
+        path.write_bytes("\n".join([head.decode(), *names]).encode() + b"\n\n" + data)
+
+
+def _affine(columns: NDArray[np.float64], origin: ArrayLike) -> NDArray[np.float64]:
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = columns, origin
+    return affine
+
+
+def _segment_keys(labels: Sequence[Label], shape: tuple[int, ...]) -> dict[str, str]:
+    extent = " ".join(f"0 {n - 1}" for n in shape)
+    keys = {
+        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
+        "Segmentation_MasterRepresentation": "Binary labelmap",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+    }
+    for n, label in enumerate(labels):
+        keys |= {
+            f"Segment{n}_ID": f"Segment_{label.id}",
+            f"Segment{n}_NameAutoGenerated": "0",
+            f"Segment{n}_Color": " ".join(f"{c / 255:.6f}" for c in label.colour),
+            f"Segment{n}_ColorAutoGenerated": "0",
+            f"Segment{n}_LabelValue": str(label.id),
+            f"Segment{n}_Layer": "0",
+            f"Segment{n}_Extent": extent,
+            f"Segment{n}_Tags": "Segmentation.Status:inprogress|",
+        }
+    return keys
+
+
+def _segments(header: Mapping[str, Any]) -> dict[int, Label]:
+    """Read the segments by label value, which files of Slicer before 4.11 do not have."""
+    found: dict[int, Label] = {}
+    for n in itertools.takewhile(lambda n: f"Segment{n}_ID" in header, itertools.count()):
+        value = int(header.get(f"Segment{n}_LabelValue", 1))
+        red, green, blue = default_colour(value)
+        parts = str(header.get(f"Segment{n}_Color", "")).split()
+        if len(parts) == 3:
+            red, green, blue = (min(max(round(255 * float(part)), 0), 255) for part in parts)
+        name = str(header.get(f"Segment{n}_Name", unnamed(value)))
+        found[value] = Label(value, name, (red, green, blue))
+    return found

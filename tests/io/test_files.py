@@ -1,0 +1,99 @@
+"""Writing files: whole or not at all."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from napari_diffseg.io import atomic_write
+
+
+@pytest.fixture
+def target(tmp_path):
+    path = tmp_path / "mask.nii.gz"
+    path.write_text("old")
+    return path
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(target):
+    with atomic_write(target) as part:
+        part.write_text("ne")
+        assert target.read_text() == "old"
+        part.write_text("new")
+    assert target.read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_format_libraries_find_the_ending_and_a_place_on_the_same_disk(target):
+    with atomic_write(target) as part:
+        assert part.name == target.name
+        assert not part.exists()
+        hidden = part.relative_to(target.parent).parts[0]
+        assert hidden.startswith(".")
+        assert part.parent.stat().st_dev == target.parent.stat().st_dev
+        part.touch()
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_file_and_nothing_else(target, error):
+    def write_half():
+        with atomic_write(target) as part:
+            part.write_text("half")
+            part.with_suffix(".zraw").write_text("data")
+            raise error("full")
+
+    with pytest.raises(error, match="full"):
+        write_half()
+    assert target.read_text() == "old"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_what_was_not_written_is_an_error(target):
+    with pytest.raises(FileNotFoundError), atomic_write(target):
+        pass
+    assert target.read_text() == "old"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_killed_process_leaves_the_old_file(target):
+    code = (
+        "import os, sys, pathlib; from napari_diffseg.io import atomic_write\n"
+        "with atomic_write(pathlib.Path(sys.argv[1])) as part:\n"
+        "    part.write_text('half'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(target)], timeout=120).returncode == 9
+    assert target.read_text() == "old"
+
+
+def test_everything_is_on_the_disk_before_a_name_is_given_the_header_last(target, monkeypatch):
+    events = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("sync"), sync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append(b.name), replace(a, b))[1])
+    header = target.with_name("a.mhd")
+    with atomic_write(header) as part:
+        part.write_text("header")
+        part.with_suffix(".zraw").write_text("data")
+    assert events == ["sync", "a.zraw", "sync", "a.mhd"]
+    assert header.with_suffix(".zraw").read_text() == "data"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_file_may_be_read_by_whom_the_umask_says(target, umask, mode):
+    before = os.umask(umask)
+    try:
+        with atomic_write(target) as part:
+            part.write_text("new")
+            part.chmod(0o400)  # as writers that think of the owner only
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="no"), atomic_write(tmp_path / "no" / "file"):
+        pass
+    assert list(tmp_path.iterdir()) == []

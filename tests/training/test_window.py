@@ -1,0 +1,36 @@
+"""The window on the sample CT, for pictures and for the measurement of its latency."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from session_tools import tiny_backbone
+
+from diffseg_training.window import SampleWindow, WindowError
+from napari_diffseg.network.backbone import save_backbone
+from napari_diffseg.session.paint import SliceState
+
+
+def test_the_sample_is_painted_in_full_by_names(
+    qapp: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_backbone(tmp_path / "tiny.safetensors", tiny_backbone())
+    monkeypatch.setenv("NAPARI_DIFFSEG_BACKBONES", str(tmp_path))
+    monkeypatch.setenv("NAPARI_DIFFSEG_HOME", str(tmp_path))  # the window takes one of its own
+    window = SampleWindow(1000, 700)
+    try:
+        window.paint((24, 40), ("liver", "aorta"))
+        session = window.workspace.session
+        assert session is not None
+        assert [label.name for label in session.labels] == ["liver", "aorta"]
+        full = np.flatnonzero(session.states == SliceState.PAINTED)
+        assert full.tolist() == [24, 40]
+        assert not (session.states == SliceState.SCRIBBLED).any()
+        assert set(np.unique(session.paint[24])) == {0, *(label.id for label in session.labels)}
+        with pytest.raises(WindowError, match="not ready after"):
+            window.until(lambda: False, limit=0.1)
+    finally:
+        window.close()
+    assert list(tmp_path.iterdir()) == [tmp_path / "tiny.safetensors"]
