@@ -29,7 +29,11 @@ TRAINED = replace(PAINTED, model=True, predicted=133, rounds=1, current_predicte
         (replace(PAINTED, task="training"), "Finish once you like what you see", "busy"),
         (replace(TRAINED, task="predicting", done=7, current=40), "slice 40: 7 of 133", "busy"),
         (replace(TRAINED, task="loading"), "Loading a model.", "busy"),
-        (replace(TRAINED, task="checking"), "Leaving each painted slice out", "busy"),
+        (
+            replace(TRAINED, task="checking"),
+            "each painted slice is left out",
+            "busy",
+        ),
         (TRAINED, "Correct this slice's prediction", "next"),
         (replace(TRAINED, current_truth=True), "Go to the next suggested slice", "next"),
         (

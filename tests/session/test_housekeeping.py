@@ -40,7 +40,7 @@ def test_unused_sessions_give_up_what_can_be_made_again(
     newest = _session(tmp_path, 2)
     assert _models(old)  # there is room
 
-    monkeypatch.setattr("napari_diffseg.session.housekeeping.KEEP_BYTES", 1)
+    monkeypatch.setattr("napari_diffseg.session.housekeeping.MAX_BYTES", 1)
     list(newest.trainer.train(QUICK))
     assert _models(newest) == ["round-0001.safetensors", "round-0002.safetensors"]
     assert _models(open_) == ["round-0001.safetensors"]
@@ -75,7 +75,7 @@ def test_the_session_unused_for_longest_goes_first(
     assert first.folder is not None
     assert second.folder is not None
     size = sum(path.stat().st_size for path in first.folder.iterdir())
-    monkeypatch.setattr("napari_diffseg.session.housekeeping.KEEP_BYTES", round(2.5 * size))
+    monkeypatch.setattr("napari_diffseg.session.housekeeping.MAX_BYTES", round(2.5 * size))
     third = _session(tmp_path, 2)
     assert _models(first)
     assert not _models(second)

@@ -166,7 +166,7 @@ def test_a_journal_shrinks_when_saved_and_says_the_same(tmp_path: Path) -> None:
 def test_a_long_journal_is_rewritten_while_painting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_diffseg.session.journal.COMPACT_BYTES", 4000)
+    monkeypatch.setattr("napari_diffseg.session.journal.MAX_GROWTH_BYTES", 4000)
     session = Session(tiny_volume(), [LIVER], folder=tmp_path)
     rng = np.random.default_rng(1)
     for _ in range(200):

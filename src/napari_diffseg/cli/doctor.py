@@ -90,8 +90,8 @@ def _machine() -> Iterator[Finding]:
 def _weights() -> Iterator[Finding]:
     entries = list_backbones()
     if not entries:
-        mend = "run napari-diffseg backbones import FILE"
-        yield Finding("backbones", f"none found: {mend}", ok=False)
+        text = "none found: run napari-diffseg backbones import FILE"
+        yield Finding("backbones", text, ok=False)
     for entry in entries:
         topic = f"backbone {entry.name}"
         try:

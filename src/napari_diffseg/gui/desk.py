@@ -44,12 +44,7 @@ class Desk(QObject):
     ) -> Callable[..., None]:
         """Make a slot that calls ``action(workspace, *values)``; errors become the sentence.
 
-        Parameters
-        ----------
-        action
-            What to do.
-        workspace
-            With which volume; by default with the one that is active when the slot is called.
+        The workspace is the one that is active when the slot is called, unless it is given.
         """
 
         def slot(*values: Any) -> None:

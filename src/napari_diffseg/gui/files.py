@@ -111,16 +111,9 @@ def load_model(parent: QWidget, workspace: Workspace) -> None:
 
 
 def with_ending(path: str, chosen: str, default: str) -> Path:
-    """Complete a file name with the ending of the chosen filter, where it has none of its own.
+    """Complete a file name as typed with the ending of the chosen filter, if it has none of its own.
 
-    Parameters
-    ----------
-    path
-        As typed.
-    chosen
-        Filter text such as ``"NRRD (*.nrrd)"``.
-    default
-        Ending to use where the filter names none.
+    The filter is a text such as ``"NRRD (*.nrrd)"``; where it names no ending, it is ``default``.
     """
     known = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".dcm", ".safetensors",
              ".json")  # fmt: skip

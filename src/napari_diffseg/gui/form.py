@@ -17,12 +17,8 @@ BUDGET = "seconds"  # the panel's budget buttons set this one
 class SettingsForm:
     """The form, and the settings that it stands for.
 
-    Attributes
-    ----------
-    widgets
-        magicgui widget by field name, for every field but the time budget.
-    native
-        Qt widget with all of them, labelled.
+    ``widgets`` are magicgui's, by field name, for every field but the time budget; ``native`` is a
+    Qt widget with all of them, labelled.
     """
 
     def __init__(self) -> None:
@@ -55,12 +51,7 @@ class SettingsForm:
         return widget
 
     def settings(self, seconds: float | None) -> TrainSettings:
-        """Read the form.
-
-        Parameters
-        ----------
-        seconds
-            Time budget in s; None is until the training is finished.
+        """Read the form; ``seconds`` is the time budget, None until the training is finished.
 
         Raises
         ------

@@ -86,7 +86,10 @@ def _busy(s: Situation) -> str:
     if s.task == "loading":
         return "Loading a model."
     if s.task == "checking":
-        return "Leaving each painted slice out once to measure the quality. You can go on looking."
+        return (
+            "Measuring the quality: each painted slice is left out of a training once. "
+            "You can look around meanwhile."
+        )
     return (
         f"Predicting outwards from slice {s.current}: {s.done} of {s.slices} slices done. "
         "You can look at them already."

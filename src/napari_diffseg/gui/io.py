@@ -1,6 +1,6 @@
 """What the npe2 manifest points to: reading volumes, writing masks, the sample CT.
 
-Thin covers over :mod:`napari_diffseg.io.volume`. A volume travels in its layer's metadata, so that
+Thin covers over :mod:`napari_diffseg.io.volume`. A volume is in its layer's metadata, so that
 the panel and the writer know the source grid exactly.
 """
 
@@ -16,29 +16,16 @@ from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.sample import sample_volume_path
 from napari_diffseg.io.volume import Volume, read_volume, write_mask
 
-VOLUME = "napari-diffseg volume"
-"""Key of a CT layer's metadata; its value is the :class:`Volume`."""
-
-GEOMETRY = "napari-diffseg geometry"
-"""Key of a mask layer's metadata; its value is the source :class:`Geometry`."""
-
-LABELS = "napari-diffseg labels"
-"""Key of a mask layer's metadata; its value is a tuple of :class:`Label`."""
-
-SOFT_TISSUE = (-160.0, 240.0)
-"""Contrast limits in HU of the window that a CT opens with (W400 L40)."""
+VOLUME = "napari-diffseg volume"  # key of a CT layer's metadata: the Volume
+GEOMETRY = "napari-diffseg geometry"  # key of a mask layer's metadata: the source Geometry
+LABELS = "napari-diffseg labels"  # key of a mask layer's metadata: a tuple of Label
+SOFT_TISSUE = (-160.0, 240.0)  # contrast limits in HU that a CT opens with (W400 L40)
 
 LayerData = tuple[Any, dict[str, Any], str]
 
 
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
-    """Offer to read a path, as npe2 asks for.
-
-    Parameters
-    ----------
-    path
-        File or DICOM folder; of several, each is read as a volume of its own.
-    """
+    """Offer to read files or DICOM folders, each as a volume of its own, as npe2 asks for."""
     paths = [path] if isinstance(path, str) else path
     return _read if all(Path(p).exists() for p in paths) else None
 

@@ -35,7 +35,7 @@ _HELP = {
     LOCK: "Locked: strokes neither add to it nor take from it",
     EYE: "Show or hide",
 }
-_ROW = 25
+_ROW_HEIGHT = 25
 
 # FLARE22's organs, offered while a name is typed.
 ORGANS = (
@@ -70,7 +70,7 @@ class LabelsTable(QTableWidget):
         super().__init__(0, len(_HEADERS))
         self._palette = palette
         self._rows: tuple[LabelRow, ...] = ()
-        self._most = 6
+        self._max_rows = 6
         self.setHorizontalHeaderLabels(_HEADERS)
         header = self.horizontalHeader()
         header.setHighlightSections(False)
@@ -84,7 +84,7 @@ class LabelsTable(QTableWidget):
             self.horizontalHeaderItem(column).setToolTip(text)
         self.horizontalHeaderItem(NAME).setTextAlignment(Qt.AlignmentFlag.AlignLeft)
         self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(_ROW)
+        self.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
         self.setShowGrid(False)
         self.setIconSize(QSize(16, 16))
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -109,7 +109,7 @@ class LabelsTable(QTableWidget):
 
     def fit_into(self, height: int) -> None:
         """Show as many rows as a panel of this height in px has room for; the rest scrolls."""
-        self._most = min(max((height - 600) // _ROW, 4), 13)
+        self._max_rows = min(max((height - 600) // _ROW_HEIGHT, 4), 13)
         self._fit()
 
     def selected_id(self) -> int | None:
@@ -176,17 +176,15 @@ class LabelsTable(QTableWidget):
         self.item(index, EYE).setIcon(eye_icon(not row.hidden, faint if row.hidden else ink))
 
     def _fit(self) -> None:
-        rows = max(1, min(self.rowCount(), self._most))
-        self.setFixedHeight(self.horizontalHeader().height() + rows * _ROW + 4)
+        rows = max(1, min(self.rowCount(), self._max_rows))
+        self.setFixedHeight(self.horizontalHeader().height() + rows * _ROW_HEIGHT + 4)
 
     def _on_click(self, row: int, column: int) -> None:
         if row < len(self._rows) and self._rows[row].label.id != BACKGROUND:
-            if column == LOCK:
-                self.lock_toggled.emit(self._rows[row].label.id)
-            elif column == EYE:
-                self.eye_toggled.emit(self._rows[row].label.id)
-        if self.selected_id() is not None:
-            self.picked.emit(self.selected_id())
+            signal = {LOCK: self.lock_toggled, EYE: self.eye_toggled}.get(column)
+            if signal is not None:
+                signal.emit(self._rows[row].label.id)
+        self._on_selection()
 
     def _on_double_click(self, row: int, column: int) -> None:
         if column == COLOUR and self._rows[row].label.id != BACKGROUND:

@@ -43,7 +43,7 @@ def clear_history(layer: Labels) -> None:
 
 
 def checksum(plane: NDArray[Any]) -> int:
-    """CRC-32 of a slice, to tell whether it was changed."""
+    """CRC-32 of a slice, which differs once it is changed."""
     return zlib.crc32(plane.tobytes())
 
 
@@ -115,7 +115,7 @@ class VolumeLayers:
         self.colour(self._labels, self._hidden)
 
     def rename(self, suffix: str) -> None:
-        """Name the layers; the suffix tells volumes apart when several are open."""
+        """Name the layers; the suffix distinguishes volumes when several are open."""
         self._suffix = suffix
         for name, layer in self._by_name().items():
             if layer is not None:

@@ -5,40 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from qtpy.QtCore import QPointF, QRectF, QSize, Qt
+from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QPainter, QPaintEvent, QPen, QPolygonF
-from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_diffseg.gui.theme import ACCENT, Palette, mixed
+from napari_diffseg.gui.theme import ACCENT, PaintedWidget, Palette, mixed
 
-_MOST = 600  # points drawn, about two a pixel
+_MAX_POINTS = 600  # drawn, about two a pixel
 
 
-class LossCurve(QWidget):
+class LossCurve(PaintedWidget):
     """Loss against step, the loss on a logarithmic axis; the last value is written beside it."""
 
     def __init__(self, palette: Palette) -> None:
-        super().__init__()
-        self._palette = palette
+        super().__init__(palette, 46, "Training loss")
         self._points: list[tuple[float, float]] = []
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setAccessibleName("Training loss")
         self.setToolTip(
-            "Training loss (logarithmic). It says how learning goes, not how good it is."
+            "Training loss (logarithmic). It shows how learning goes, not how good the result is."
         )
-
-    def sizeHint(self) -> QSize:  # noqa: N802
-        """Qt's question for a size."""
-        return QSize(320, 46)
-
-    def set_palette(self, palette: Palette) -> None:
-        """Follow the viewer's theme."""
-        self._palette = palette
-        self.update()
 
     def show_losses(self, losses: Sequence[float]) -> None:
         """Draw the losses of all steps so far."""
-        every = max(1, len(losses) // _MOST)
+        every = max(1, len(losses) // _MAX_POINTS)
         self._points = [
             (float(step), loss)
             for step, loss in enumerate(losses[::every])

@@ -1,8 +1,8 @@
 """The slice navigator: the whole volume at a glance, painted by hand.
 
-From left (inferior) to right (superior) every slice has its cell. Shade *and* pattern tell the
-states apart, so that neither colour vision nor a printout matters: solid is painted in full,
-dashed is scribbled, a hollow frame is accepted. Narrow cells of painted slices are widened to three
+From left (inferior) to right (superior) every slice has its cell. Shade *and* pattern distinguish
+the states, so that neither colour vision nor a printout matters: solid is painted in full, dashed
+is scribbled, a hollow frame is accepted. Narrow cells of painted slices are widened to three
 pixels, so that they do not vanish in a volume of many slices.
 """
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
+from qtpy.QtCore import QPointF, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
-from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
+from qtpy.QtWidgets import QToolTip
 
-from napari_diffseg.gui.theme import ACCENT, ATTENTION, Palette, mixed
+from napari_diffseg.gui.theme import ACCENT, ATTENTION, PaintedWidget, Palette, mixed
 from napari_diffseg.session import SliceState
 
 _TICKS, _CELLS, _FILL = 9, 22, 4  # heights in px of the three lanes, top to bottom
@@ -40,33 +40,21 @@ class NavigatorModel:
     present: dict[int, str] = field(default_factory=dict)  # names of the labels on it, by slice
 
 
-class SliceNavigator(QWidget):
+class SliceNavigator(PaintedWidget):
     """One cell a slice; click or drag to go there, arrow keys step, a tooltip describes it."""
 
     went = Signal(int)  # the slice that the user picked
 
     def __init__(self, palette: Palette) -> None:
-        super().__init__()
+        super().__init__(palette, _TICKS + _CELLS + _FILL + 2, "Slices")
         self.model = NavigatorModel()
-        self._palette = palette
         self._hover: int | None = None
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setAccessibleName("Slices")
-
-    def sizeHint(self) -> QSize:  # noqa: N802
-        """Qt's question for a size."""
-        return QSize(320, _TICKS + _CELLS + _FILL + 2)
 
     def show_model(self, model: NavigatorModel) -> None:
         """Show another state of the volume."""
         self.model = model
-        self.update()
-
-    def set_palette(self, palette: Palette) -> None:
-        """Follow the viewer's theme."""
-        self._palette = palette
         self.update()
 
     def slice_at(self, x: float) -> int | None:

@@ -32,14 +32,9 @@ def edge_letters(
 ) -> dict[str, str]:
     """Letters at the four edges of a 2D view of a canonical volume, by edge.
 
-    They are none when the view is not a slice, for then no letter is true.
-
-    Parameters
-    ----------
-    displayed
-        The canonical axes (0 is z, 1 is y, 2 is x) that run down and across the view.
-    vertical, horizontal
-        Which way the camera lets them run: ``"down"`` or ``"up"``, ``"right"`` or ``"left"``.
+    ``displayed`` are the canonical axes (0 is z, 1 is y, 2 is x) that run down and across the view,
+    ``vertical`` (down or up) and ``horizontal`` (right or left) which way the camera lets them
+    run. There are none when the view is not a slice, for then no letter is true.
     """
     if len(displayed) != 2:
         return {}

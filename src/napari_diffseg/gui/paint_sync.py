@@ -22,14 +22,8 @@ from napari_diffseg.session import Session, SessionError, SliceState
 class PaintSync(QObject):
     """Passes on what happens in the layers to the session, and shows what the session says.
 
-    Parameters
-    ----------
-    session, layers
-        Of one volume; :meth:`watch` follows the layers.
-    current
-        Gives the slice that the panel works on.
-    view
-        Gives the transverse slice in view, ``None`` where another plane is shown.
+    ``current()`` gives the slice that the panel works on, ``view()`` the transverse slice in view,
+    ``None`` where another plane is shown.
     """
 
     changed = Signal(int)  # the slice whose paint or state changed

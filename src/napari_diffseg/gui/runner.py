@@ -6,7 +6,7 @@ is a picture: it goes to the layers and never to the session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Literal
 
 import numpy as np
@@ -53,7 +53,7 @@ class Runner(QObject):
     def train(self, settings: TrainSettings, from_model: bool) -> None:
         """Train on all painted slices, then predict every slice."""
 
-        def steps() -> Iterator[Any]:
+        def steps() -> Generator[Any, None, None]:
             yield from self.session.trainer.train(settings, from_model)
             self._keep_previous()
             yield from self.session.trainer.predict()
@@ -91,13 +91,10 @@ class Runner(QObject):
             self._task.wait(STOP_SECONDS)
             self._task = None
 
-    def _run(self, running: Running, make: Callable[[], Iterator[Any]]) -> None:
-        def generator() -> Generator[Any, None, None]:
-            yield from make()
-
+    def _run(self, running: Running, make: Callable[[], Generator[Any, None, Any]]) -> None:
         self.running, self.done, self.latest, self.notes = running, 0, None, []
         self.finishing = False
-        self._task = Task(generator)
+        self._task = Task(make)
         self._task.batch.connect(self._on_batch)
         self._task.finished.connect(self._on_finished)
         self._task.failed.connect(self._on_failed)

@@ -15,10 +15,7 @@ from napari_diffseg.gui.workspace import Workspace
 class Section(QWidget):
     """A titled block of the panel; the title line may hold small things on the right.
 
-    Attributes
-    ----------
-    buttons
-        By their names in the guide.
+    ``buttons`` are those of :meth:`add_buttons`, by their names in the guide.
     """
 
     def __init__(self, title: str) -> None:
@@ -47,15 +44,8 @@ class Section(QWidget):
     ) -> QHBoxLayout:
         """Make buttons side by side, to be laid out by the caller.
 
-        Parameters
-        ----------
-        make
-            Makes one with a text.
-        texts
-            Text and help by the button's name in the guide. A click emits the section's signal of
-            this name, where it has one.
-        checkable
-            Whether they stay down.
+        ``texts`` holds text and help by the button's name in the guide, and ``make`` makes a button
+        with a text. A click emits the section's signal of the button's name, where it has one.
         """
         for name, (text, help_text) in texts.items():
             button = self.buttons[name] = make(text)

@@ -16,22 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
-_CHUNK = 2**21  # voxels compared in one turn of the event loop, about a millisecond
+_MAX_VOXELS = 2**21  # voxels compared in one turn of the event loop, about a millisecond
 
 
 class StrokeWatcher(QObject):
-    """Calls ``stroke(z, in_view)`` for each slice that somebody else has changed.
+    """Calls ``stroke(z, in_view)`` for each slice of a labels layer that somebody else has changed.
 
-    Parameters
-    ----------
-    layer
-        The labels layer.
-    differs
-        Says whether a slice differs from what the program put there.
-    view
-        Gives the transverse slice in view, ``None`` where another plane is shown.
-    stroke
-        Called with the slice and whether it was in view when the layer was changed.
+    ``differs(z)`` says whether a slice differs from what the program put there, and ``view()``
+    gives the transverse slice in view, ``None`` where another plane is shown.
     """
 
     def __init__(
@@ -93,7 +85,7 @@ class StrokeWatcher(QObject):
     def _sweep_some(self) -> None:
         self._compare_view()
         data = self.layer.data
-        step = max(1, _CHUNK // max(data[0].size, 1))
+        step = max(1, _MAX_VOXELS // max(data[0].size, 1))
         for z in range(self._next, min(self._next + step, len(data))):
             self._compare(z)
         self._next += step
@@ -114,16 +106,8 @@ def keep_locked(
 ) -> bool:
     """Undo in place what a stroke did to locked labels: they neither gain nor lose voxels.
 
-    Parameters
-    ----------
-    before, after
-        The slice before and after the stroke, uint8 (y, x); ``after`` is corrected.
-    locked
-        Ids of locked labels.
-
-    Returns
-    -------
-    Whether anything was undone.
+    ``before`` and ``after`` are the slice around the stroke, uint8 (y, x); ``after`` is corrected.
+    Returns whether anything was undone.
     """
     if not locked:
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from qtpy.QtCore import QSize
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QHBoxLayout,
@@ -92,6 +93,25 @@ def style_sheet(palette: Palette) -> str:
         border-radius: 9px; font-size: 8pt; background: transparent; }}
     QWidget#panel QToolButton#quiet {{ background: transparent; padding: 3px 4px; }}
     """
+
+
+class PaintedWidget(QWidget):
+    """A widget of a fixed height in px that paints itself in the theme's colours."""
+
+    def __init__(self, palette: Palette, height: int, name: str) -> None:
+        super().__init__()
+        self._palette, self._height = palette, height
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setAccessibleName(name)
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """Qt's question for a size."""
+        return QSize(320, self._height)
+
+    def set_palette(self, palette: Palette) -> None:
+        """Follow the viewer's theme."""
+        self._palette = palette
+        self.update()
 
 
 def row(*widgets: QWidget, stretch: bool = False) -> QHBoxLayout:

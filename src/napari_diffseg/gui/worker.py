@@ -1,6 +1,6 @@
 """Work in threads: a generator of the engine, whose items come in batches, or one plain call.
 
-The engine yields as often as it likes; the window hears of it ten times a second. Stopping closes
+The engine yields as often as it likes; the window is updated ten times a second. Stopping closes
 the generator in its own thread at the next yield, so a stopped training never commits.
 """
 
@@ -23,21 +23,9 @@ BATCH_SECONDS = 0.1
 def batches(
     items: Iterable[Any], period: float = BATCH_SECONDS, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[Any, ...]]:
-    """Group items so that at most one group comes in every ``period`` seconds.
+    """Group items so that at most one group comes in every ``period`` seconds; none is dropped.
 
-    Parameters
-    ----------
-    items
-        What is grouped; nothing is dropped.
-    period
-        In s.
-    stop
-        Asked after each item; when true the rest is not asked for.
-
-    Yields
-    ------
-    tuple
-        The items since the last group.
+    ``stop`` is asked after each item; when true the rest is not asked for.
     """
     pending: list[Any] = []
     last = -period

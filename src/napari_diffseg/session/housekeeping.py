@@ -8,8 +8,8 @@ from pathlib import Path
 from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.log import SessionFolder
 
-KEEP_BYTES = 20 * 2**30
-"""Above this, models and predictions of the sessions that were unused for longest are deleted."""
+MAX_BYTES = 20 * 2**30
+"""Of all sessions; above, models and predictions of those unused for longest are deleted."""
 
 # A training makes all of these again from the paint, which is in the journal and stays.
 _MADE_AGAIN = ("round-*.safetensors", "round-*.npz", "motion.npz", ".*.part/*")
@@ -36,7 +36,7 @@ def make_room(root: Path, own: Path) -> None:
             found.append((journal.stat().st_mtime, journal.parent, bulk, size))
     total = sum(size for *_, size in found)
     for _, place, bulk, size in sorted(found):
-        if total <= KEEP_BYTES:
+        if total <= MAX_BYTES:
             return
         if place == own or not bulk:
             continue

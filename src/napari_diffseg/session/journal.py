@@ -29,8 +29,8 @@ _FRAME = struct.Struct("<II")  # payload length, CRC-32
 _LENGTH = struct.Struct("<I")  # header length
 SYNC_SECONDS = 1.0
 """A power cut loses at most this much; a killed process loses nothing that was appended."""
-COMPACT_BYTES = 16 * 2**20
-"""A journal that has grown by this much is rewritten without what was painted over."""
+MAX_GROWTH_BYTES = 16 * 2**20
+"""A journal that has grown by more is rewritten without what was painted over."""
 
 
 class SessionError(ValueError):
@@ -124,7 +124,7 @@ class Journal:
                 if self.path.exists() and (self._stream is None or self._stream.closed):
                     self._stream = self.path.open("ab")
             assert self._stream is not None
-            self._limit = self._stream.tell() + COMPACT_BYTES
+            self._limit = self._stream.tell() + MAX_GROWTH_BYTES
 
     def append(self, record: Record) -> None:
         """Write one record; the system has it when this returns, the disk within a second."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,7 +84,9 @@ class Trainer:
 
     # Training
 
-    def train(self, settings: TrainSettings, from_model: bool = False) -> Iterator[Progress]:
+    def train(
+        self, settings: TrainSettings, from_model: bool = False
+    ) -> Generator[Progress, None, None]:
         """Train on the slices painted now; the round is committed with the last step.
 
         Closing the iterator at any step, or an error in it, leaves the model as it was.
@@ -144,7 +146,7 @@ class Trainer:
         labels: list[Label],
         note: str,
         revision: int,
-    ) -> Iterator[Progress]:
+    ) -> Generator[Progress, None, None]:
         began = last = time.perf_counter()
         parent = self.round.number if start is not None and self.round is not None else None
         yield Progress("loading", 0, None, 0.0, None, note=note)
@@ -200,7 +202,7 @@ class Trainer:
 
     # Prediction
 
-    def predict(self, start: int | None = None) -> Iterator[SlicePrediction]:
+    def predict(self, start: int | None = None) -> Generator[SlicePrediction, None, None]:
         """Predict all slices with the model in use, the current one first, then outwards.
 
         Slices whose prediction the user has corrected and not yet accepted are left alone.
@@ -218,7 +220,7 @@ class Trainer:
 
     def _predict(
         self, segmenter: Segmenter, made: Round, painted: tuple[PaintedSlice, ...], start: int
-    ) -> Iterator[SlicePrediction]:
+    ) -> Generator[SlicePrediction, None, None]:
         began = time.perf_counter()
         device = made.settings.device if made.settings is not None else "auto"
         registration = self._rounds.registration
@@ -248,7 +250,7 @@ class Trainer:
 
     # Validation
 
-    def validate(self, settings: TrainSettings) -> Iterator[Progress]:
+    def validate(self, settings: TrainSettings) -> Generator[Progress, None, None]:
         """Measure quality: leave each slice painted in full out in turn; sets ``quality``.
 
         The seconds in ``settings`` are shared by the slices that are left out.

@@ -54,20 +54,10 @@ def leave_one_out(
 
     Parameters
     ----------
-    volume
-        The CT.
-    painted
-        All painted slices.
+    volume, painted, labels, backbone, settings, registration
+        As for :func:`finetune`. The seconds are shared by the folds; each takes all the iterations.
     judged
-        Those that are left out in turn; they are painted in full.
-    labels
-        The structures.
-    backbone
-        Where each training begins.
-    settings
-        As for training. The seconds are shared by the folds; each takes all the iterations.
-    registration
-        The volume's registration from an earlier training, so that it is not computed again.
+        Slices that are left out in turn; they are painted in full.
 
     Yields
     ------
