@@ -101,8 +101,26 @@ def test_uneven_spacing_is_named(tmp_path):
     del positions[3]
     save_series(tmp_path, positions)
     geometry = read_volume(tmp_path).geometry
-    assert geometry.notes == ("uneven slice spacing 2.5 to 5 mm",)
+    assert geometry.notes == ("uneven slice spacing 2.5 to 5 mm, slices lie up to 1.2 mm off",)
     assert geometry.spacing[0] == pytest.approx(12.5 / 4)
+
+
+def test_two_parts_with_a_gap_are_no_volume(tmp_path):
+    save_series(tmp_path, line(6) + line(6, start=(-10, 20, 205)))
+    refused(tmp_path, "gap of 92.5 mm .* keep one part in the folder")
+
+
+def test_one_identifier_at_several_places_loses_no_slice(tmp_path):
+    uids = [generate_uid() for _ in range(6)]
+
+    def repeated(n, data):
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uids[n // 2]
+
+    pixels = save_series(tmp_path / "ct", line(6), change=repeated)
+    volume = read_volume(tmp_path / "ct")
+    assert volume.hu.shape == pixels.shape
+    with pytest.raises(VolumeError, match="share identifiers"):
+        write_mask(tmp_path / "m.dcm", np.ones(pixels.shape, np.uint8), volume.geometry, ())
 
 
 def test_slices_shifted_sideways_are_named(tmp_path):

@@ -195,6 +195,45 @@ def test_mhd_data_file_lies_beside_it_under_the_right_name(tmp_path, geometry, m
     assert (geometry.from_canonical(mask) == sitk.GetArrayFromImage(again).T).all()
 
 
+@pytest.mark.parametrize("ending", [".mha", ".mhd", ".nii.gz"])
+def test_a_flipped_byte_in_compressed_data_is_refused(tmp_path, geometry, mask, ending):
+    path = tmp_path / f"m{ending}"
+    noise = np.random.default_rng(0).integers(0, 200, mask.shape, np.uint8)
+    write_mask(path, noise, geometry, ())
+    data = tmp_path / "m.zraw" if ending == ".mhd" else path
+    damaged = bytearray(data.read_bytes())
+    damaged[-noise.size // 2] ^= 4
+    data.write_bytes(damaged)
+    with pytest.raises(VolumeError, match=r"damaged|CRC"):
+        read_volume(path)
+
+
+def test_a_list_of_files_must_be_whole(tmp_path):
+    planes = np.arange(60, dtype=np.int16).reshape(5, 3, 4)
+    metaimage(tmp_path / "ct.mhd", planes)
+    head = (tmp_path / "ct.mhd").read_text().split("ElementDataFile")[0]
+    names = [f"{z}.raw" for z in range(5)]
+    for name, plane in zip(names, planes, strict=True):
+        plane.tofile(tmp_path / name)
+
+    def read(*listed):
+        (tmp_path / "ct.mhd").write_text("\n".join([head + "ElementDataFile = LIST", *listed, ""]))
+        volume = read_volume(tmp_path / "ct.mhd")
+        return volume.geometry.from_canonical(volume.hu)
+
+    assert (read(*names) == planes.T).all()
+    with pytest.raises(VolumeError, match=r"ct\.mhd: lists 4 files for 5 slices"):
+        read(*names[:4])
+    # ITK would give whatever lay in memory for the last one.
+    text = (tmp_path / "ct.mhd").read_text() + names[4]
+    (tmp_path / "ct.mhd").write_text(text)
+    with pytest.raises(VolumeError, match="line break"):
+        read_volume(tmp_path / "ct.mhd")
+    (tmp_path / "2.raw").write_bytes(b"short")
+    with pytest.raises(VolumeError, match=r"2\.raw"):
+        read(*names)
+
+
 def metaimage(path, array, vector=False):
     image = sitk.GetImageFromArray(array, isVector=vector)
     sitk.WriteImage(image, str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -153,9 +154,27 @@ def _config_of_another_kind(path: Path) -> None:
     _with_header(path, config={"wings": 2})
 
 
+def _impossible_ids(path: Path) -> None:
+    _with_header(path, labels=[asdict(replace(label, id=300)) for label in (DISC, SPOT)])
+
+
+def _one_id_twice(path: Path) -> None:
+    _with_header(path, labels=[asdict(DISC), asdict(replace(SPOT, id=DISC.id))])
+
+
+def _weights_that_are_no_numbers(path: Path) -> None:
+    segmenter = Segmenter.load(path)
+    with torch.no_grad():
+        next(segmenter.parameters())[0] = torch.nan
+    segmenter.save(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
+        (_impossible_ids, "label ids are not distinct numbers from 1 to 254"),
+        (_one_id_twice, "label ids are not distinct"),
+        (_weights_that_are_no_numbers, "its weights are not finite"),
         (_truncated, "not a readable"),
         (_text, "not a readable"),
         (_gone, "not a readable"),

@@ -170,7 +170,7 @@ def ordered(folder: Path, series: str | None) -> tuple[list[_Slice], NDArray[np.
 
 def _scan(folder: Path) -> dict[str, list[_Slice]]:
     """Find the CT slices of a folder by series, each slice once."""
-    found: dict[str, dict[str, _Slice]] = defaultdict(dict)
+    found: dict[str, dict[Any, _Slice]] = defaultdict(dict)
     other: set[str] = set()
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     for path in files:
@@ -192,7 +192,9 @@ def _scan(folder: Path) -> dict[str, list[_Slice]]:
             other.add("multi-frame CT, which must first be exported slice by slice or as NIfTI")
         else:
             _check(item)
-            found[str(header.get("SeriesInstanceUID", ""))][item.uid or str(path)] = item
+            # One identifier at two places is not one slice twice, but a broken export.
+            own = item.uid or str(path), *map(float, header.ImagePositionPatient)
+            found[str(header.get("SeriesInstanceUID", ""))][own] = item
     if not found:
         kinds = f"only {', '.join(sorted(other))}" if other else "no DICOM files"
         what = kinds if files else "no files"
@@ -219,7 +221,8 @@ def _affine(
     """Place the series in RAS+ mm, and name what is not a plain box.
 
     The step from slice to slice is taken from the positions, so a tilted gantry gives a sheared
-    affine, which is where the voxels really are. With uneven gaps it is the mean step.
+    affine, which is where the voxels really are. With uneven gaps it is the mean step, unless
+    that would put a slice in another one's place.
     """
     positions = np.array([item.position for item in slices])
     _, _, row_step, column_step = slices[0].grid
@@ -234,12 +237,22 @@ def _affine(
         notes.append(f"one slice only; its thickness {thickness:g} mm is taken as spacing")
     else:
         step = (positions[-1] - positions[0]) / (len(slices) - 1)
-        gaps = np.diff(positions @ normal)
+        heights = positions @ normal
+        gaps, middle = np.diff(heights), float(np.median(np.diff(heights)))
+        even = np.linspace(heights[0], heights[-1], len(heights))
+        error = float(np.abs(heights - even).max())
+        if error >= middle:
+            raise VolumeError(
+                f"{folder}: its series has a gap of {gaps.max():.4g} mm between slices "
+                f"{middle:.3g} mm apart, which would put slices up to {error:.3g} mm off; "
+                "keep one part in the folder"
+            )
         tilt = np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1)))
         if tilt > _TILT:
             notes.append(f"gantry tilt {tilt:.1f}°")
-        if np.ptp(gaps) > _GAP * np.median(gaps):
-            notes.append(f"uneven slice spacing {gaps.min():.3g} to {gaps.max():.3g} mm")
+        if np.ptp(gaps) > _GAP * middle:
+            uneven = f"uneven slice spacing {gaps.min():.3g} to {gaps.max():.3g} mm"
+            notes.append(f"{uneven}, slices lie up to {error:.2g} mm off")
         line = positions[0] + np.outer(positions @ normal - positions[0] @ normal, step) / (
             step @ normal
         )

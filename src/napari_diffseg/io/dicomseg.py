@@ -141,6 +141,11 @@ def _source_images(path: Path, geometry: Geometry) -> list[pydicom.Dataset]:
             "choose .nii.gz or .seg.nrrd"
         )
     slices, _ = ordered(geometry.source, reference["series"])
+    if len(set(reference["slices"])) < len(slices):
+        raise VolumeError(
+            f"{path}: slices of the DICOM series share identifiers, so no DICOM-SEG can refer to "
+            "them; choose .nii.gz or .seg.nrrd"
+        )
     if tuple(item.uid for item in slices) != reference["slices"]:
         raise VolumeError(f"{path}: the DICOM series has changed on disk; open it again")
     images = []

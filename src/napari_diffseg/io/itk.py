@@ -12,9 +12,11 @@ neither the source's anatomical space nor its directions digit for digit.
 from __future__ import annotations
 
 import itertools
+import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nrrd
 import numpy as np
@@ -25,6 +27,12 @@ from napari_diffseg.io.formats import LPS, StoredImage, colour, not_a_volume, re
 from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.labels import Label, default_colour, unnamed
 
+_ITEMSIZES = {
+    **dict.fromkeys(("MET_CHAR", "MET_UCHAR"), 1),
+    **dict.fromkeys(("MET_SHORT", "MET_USHORT"), 2),
+    **dict.fromkeys(("MET_INT", "MET_UINT", "MET_FLOAT"), 4),
+    **dict.fromkeys(("MET_LONG_LONG", "MET_ULONG_LONG", "MET_DOUBLE"), 8),
+}
 _RAS = np.eye(4)
 _LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
 _SPACES = {
@@ -47,18 +55,14 @@ def read_metaimage(path: Path) -> StoredImage:
         If the file is damaged, a colour image, or says nowhere how it lies in the patient.
     """
     with reading(path):
-        with path.open("rb") as stream:
-            header = stream.read(1 << 16).split(b"ElementDataFile")[0]
-        keys = {line.split(b"=")[0].strip() for line in header.splitlines()}
-        needed = (
-            {b"ElementSpacing", b"ElementSize"},
-            {b"TransformMatrix", b"Orientation", b"Rotation"},
-        )
-        if not all(keys & either for either in needed):
+        header, start = _metaimage_header(path)
+        needed = ({"ElementSpacing", "ElementSize"}, {"TransformMatrix", "Orientation", "Rotation"})
+        if not all(header.keys() & either for either in needed):
             raise VolumeError(
                 f"{path}: has no ElementSpacing or TransformMatrix, so its place in the patient "
                 "is unknown; export it again with both"
             )
+        _check_data(path, header, start)
         image = sitk.ReadImage(str(path))
         if image.GetNumberOfComponentsPerPixel() > 1:
             raise colour(path)
@@ -68,6 +72,56 @@ def read_metaimage(path: Path) -> StoredImage:
         raise not_a_volume(path, array.shape)
     columns = np.reshape(image.GetDirection(), (n, n))[:3, :3] * image.GetSpacing()[:3]
     return StoredImage(array, LPS @ _affine(columns, image.GetOrigin()[:3]))
+
+
+def _metaimage_header(path: Path) -> tuple[dict[str, str], int]:
+    """Keys of a MetaImage header, and where its own data would begin."""
+    header: dict[str, str] = {}
+    with path.open("rb") as stream:
+        for line in stream:
+            key, _, value = line.decode(errors="replace").partition("=")
+            header[key.strip()] = value.strip()
+            if key.strip() == "ElementDataFile":
+                if value.strip().startswith("LIST"):
+                    header["files"] = stream.read().decode(errors="replace")
+                break
+        return header, stream.tell()
+
+
+def _check_data(path: Path, header: Mapping[str, str], start: int) -> None:
+    """Refuse data that is short or damaged, where ITK hands out whatever lies in memory."""
+    name = header.get("ElementDataFile", "")
+    sizes = [int(n) for n in header.get("DimSize", "").split()]
+    itemsize = _ITEMSIZES.get(header.get("ElementType", "").removesuffix("_ARRAY"))
+    if not sizes or not itemsize or "%" in name or header.get("BinaryData", "True") == "False":
+        return
+    files = [path.parent / line.strip() for line in header.get("files", "").split("\n") if line]
+    if not files:
+        files, start = ([path], start) if name == "LOCAL" else ([path.parent / name], 0)
+    elif len(files) != sizes[-1]:
+        raise VolumeError(f"{path}: lists {len(files)} files for {sizes[-1]} slices; add the rest")
+    elif not header["files"].endswith("\n"):
+        raise VolumeError(f"{path}: has no line break after its last file; add one")
+    else:
+        start = 0
+    expected = math.prod(sizes) * itemsize * int(header.get("ElementNumberOfChannels", 1))
+    for file in files:
+        with file.open("rb") as stream:
+            stream.seek(start)
+            if header.get("CompressedData", "False") == "True":
+                found = _inflated_size(stream)
+            else:
+                found = file.stat().st_size - start
+        if found < expected // len(files):
+            raise VolumeError(f"{path}: its data ({file.name}) is cut off; copy it again")
+
+
+def _inflated_size(stream: BinaryIO) -> int:
+    """Size of compressed data whose checksum is right; 0 where the stream has no end."""
+    inflate, size = zlib.decompressobj(), 0
+    while not inflate.eof and (block := inflate.unconsumed_tail or stream.read(1 << 20)):
+        size += len(inflate.decompress(block, 1 << 24))
+    return size if inflate.eof else 0
 
 
 def write_metaimage(

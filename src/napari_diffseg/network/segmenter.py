@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_diffseg.io.labels import Label
+from napari_diffseg.io.labels import MAX_LABEL, Label
 from napari_diffseg.network.backbone import (
     Backbone,
     BackboneError,
@@ -259,10 +259,15 @@ class Segmenter(nn.Module):
             labels = [
                 Label(item["id"], item["name"], tuple(item["colour"])) for item in header["labels"]
             ]
+            ids = {label.id for label in labels}
+            if len(ids) < len(labels) or not ids <= set(range(1, MAX_LABEL + 1)):
+                raise ValueError(f"its label ids are not distinct numbers from 1 to {MAX_LABEL}")
             intensity = Intensity(*(tuple(header["intensity"][k]) for k in ("hu", "value")))
             config = SegmenterConfig(**header["config"])
             made = cls(build_unet(header["unet"]), intensity, labels, config)
             made.load_state_dict(tensors)
+            if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+                raise ValueError("its weights are not finite")
         except BackboneError as error:
             raise SegmenterError(str(error)) from error
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
