@@ -11,9 +11,7 @@ from qtpy.QtWidgets import QDialog, QFileDialog, QInputDialog, QTextBrowser, QVB
 
 from napari_diffseg.gui.io import volume_layer
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.io.dicom import list_series
-from napari_diffseg.io.sample import sample_volume_path
-from napari_diffseg.io.volume import read_volume
+from napari_diffseg.io import list_series, read_volume, sample_volume_path
 from napari_diffseg.session import Session
 
 _VOLUMES = "CT volumes (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd);;All files (*)"
@@ -111,7 +109,7 @@ def load_model(parent: QWidget, workspace: Workspace) -> None:
 
 
 def with_ending(path: str, chosen: str, default: str) -> Path:
-    """Complete a file name as typed with the ending of the chosen filter, if it has none of its own.
+    """Complete a file name that has no ending with that of the chosen filter.
 
     The filter is a text such as ``"NRRD (*.nrrd)"``; where it names no ending, it is ``default``.
     """
