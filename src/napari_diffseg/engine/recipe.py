@@ -64,9 +64,20 @@ def app_recipe(training: Training, iterations: int | None) -> Iterator[Progress]
         training.propagated = propagate_labels(
             segmenter, training.grid, volume, full, training.registration
         )
-    if segmenter.config.strategy != "linear":
+    strategy = segmenter.config.strategy
+    if strategy != "scratch":
+        dense = 0
+        if iterations is not None:  # the decoder gets as many as a round of the head
+            dense = iterations // (len(_STEPS) + 1) if strategy == "decoder" else 0
+            iterations -= dense
+        yield from _head_recipe(training, iterations)
+        iterations = None if iterations is None else dense
+    if strategy != "linear":
         yield from train_dense(training, iterations, paper=False)
-        return
+
+
+def _head_recipe(training: Training, iterations: int | None) -> Iterator[Progress]:
+    """Train the head on painted slices, then round by round on pseudo-labels farther away."""
     rounds = 1 if training.registration is None else len(_STEPS)
     steps = list(_STEPS[:rounds])
     if iterations is not None:

@@ -94,13 +94,13 @@ def train_dense(training: Training, iterations: int | None, paper: bool) -> Iter
     Notes
     -----
     As arXiv 2402.15216v2 fine-tunes: Adam with coupled L2, learning rate and weight decay 1e-4, for
-    the head ten times as much.
+    the head ten times as much. A head that the app's recipe has taught keeps the lower rate.
     """
-    segmenter = training.segmenter.requires_grad_(False)
+    segmenter, taught = training.segmenter.requires_grad_(False), training.learnt
     optimiser = torch.optim.Adam(
         {
             "params": list(module.requires_grad_(True).parameters()),
-            "lr": 1e-3 if module is segmenter.head else 1e-4,
+            "lr": 1e-3 if module is segmenter.head and not taught else 1e-4,
             "weight_decay": 1e-3 if module is segmenter.head else 1e-4,
         }
         for module in segmenter.trainable()
@@ -113,6 +113,8 @@ def train_dense(training: Training, iterations: int | None, paper: bool) -> Iter
         if not paper:
             images, targets = augment(images, targets, training.generator)
         segmenter.train()
+        # A taught head has the statistics of sampled pixels; whole slices, mostly air, spoil them.
+        segmenter.head.train(not taught)
         try:
             with autocast(images.device):
                 with torch.set_grad_enabled(scratch):
