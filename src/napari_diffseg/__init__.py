@@ -1,4 +1,4 @@
-"""Segment every slice of a CT from a few painted ones, in napari or without a screen."""
+"""Segment every slice of a CT from a few painted ones, in napari or headless."""
 
 from __future__ import annotations
 

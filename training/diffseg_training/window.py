@@ -118,14 +118,14 @@ class SampleWindow:
         painted = np.zeros(256, np.uint8)
         for label_id, name in load_names(sample_names_path()).items():
             if names is None or name in names:
-                painted[label_id] = session.add_label(name).id
+                painted[label_id] = session.paint.add_label(name).id
         for z in slices:
             paint.data[z] = painted[self.truth[z]]
-        self.workspace.truth.flush()
+        self.workspace.paint_sync.flush()
         for z in slices:
             # What does not come from a stroke in view is taken for scribbles.
             self.workspace.go(z)
-            self.workspace.truth.set_state(SliceState.PAINTED)
+            self.workspace.paint_sync.set_state(SliceState.PAINTED)
         self.workspace.recolour()
 
     def close(self) -> None:

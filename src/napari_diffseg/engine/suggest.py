@@ -92,7 +92,7 @@ def suggest(
     A painted slice is taken to help its neighbours, the less the farther they are. The error
     expected at each slice (low confidence, a jump from its neighbours) that nothing near covers
     yet is what can be gained; the slice that covers most of it comes first, then the one that
-    covers most of the rest, which spreads the suggestions.
+    covers most of the rest, so that suggestions lie apart.
 
     Parameters
     ----------

@@ -24,11 +24,12 @@ def test_the_sample_is_painted_in_full_by_names(
         window.paint((24, 40), ("liver", "aorta"))
         session = window.workspace.session
         assert session is not None
-        assert [label.name for label in session.labels] == ["liver", "aorta"]
-        full = np.flatnonzero(session.states == SliceState.PAINTED)
+        assert [label.name for label in session.paint.labels] == ["liver", "aorta"]
+        full = np.flatnonzero(session.paint.states == SliceState.PAINTED)
         assert full.tolist() == [24, 40]
-        assert not (session.states == SliceState.SCRIBBLED).any()
-        assert set(np.unique(session.paint[24])) == {0, *(label.id for label in session.labels)}
+        assert not (session.paint.states == SliceState.SCRIBBLED).any()
+        ids = {label.id for label in session.paint.labels}
+        assert set(np.unique(session.paint.mask[24])) == {0, *ids}
         with pytest.raises(WindowError, match="not ready after"):
             window.until(lambda: False, limit=0.1)
     finally:
