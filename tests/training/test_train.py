@@ -180,6 +180,9 @@ def test_learning_rate_falls_linearly(recipe: Recipe) -> None:
     settings = replace(recipe.train, iterations=101, learning_rate=2e-4, final_learning_rate=2e-5)
     rates = [learning_rate(step, settings) for step in (0, 50, 100)]
     assert rates == pytest.approx([2e-4, 1.1e-4, 2e-5])
+    warm = replace(settings, warmup=3)
+    early = [learning_rate(step, warm) / learning_rate(step, settings) for step in range(5)]
+    assert early == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
 
 
 def test_cost_counts_what_the_network_has() -> None:

@@ -18,7 +18,6 @@ from typing import Any
 
 import nrrd
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
 from napari_diffseg.io.formats import LPS, StoredImage, colour, not_a_volume, reading
@@ -46,6 +45,8 @@ def read_metaimage(path: Path) -> StoredImage:
     VolumeError
         If the file is damaged, a colour image, or says nowhere how it lies in the patient.
     """
+    import SimpleITK as sitk  # 50 MB that nothing else here needs
+
     with reading(path):
         with path.open("rb") as stream:
             header = stream.read(1 << 16).split(b"ElementDataFile")[0]
@@ -74,6 +75,8 @@ def write_metaimage(
     path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label] = ()
 ) -> None:
     """Write ``.mha``, or ``.mhd`` with its data beside it; compressed."""
+    import SimpleITK as sitk
+
     affine = LPS @ geometry.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image = sitk.GetImageFromArray(array.T)
