@@ -1,0 +1,296 @@
+"""The jobs of ``gpu.py``, each of which writes JSON lines; see there."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+"""Dense bfloat16 operations a second that makers state, by a part of the card's name."""
+
+_ENDING = threading.Event()  # set when the job is asked to end
+_SAVING = 15.0  # s of the limit that pre-training keeps for its checkpoint
+_PROBE = (20.0, 75.0)  # s of training as it is, and compiled, before the faster goes on
+
+
+def tell(**values: Any) -> None:
+    """Write one line of results."""
+    print(json.dumps(values), flush=True)
+
+
+def machine() -> dict[str, Any]:
+    """Name, memory, stated and measured bfloat16 peak of the card."""
+    import torch
+
+    from diffseg_training.cost import best_matmul
+    from napari_diffseg.network.device import native_bf16, pick_device
+
+    device = pick_device()
+    kind = torch.bfloat16 if native_bf16(device) else torch.float32
+    found: dict[str, Any] = {"torch": torch.__version__, "product": best_matmul(device, kind, 0.5)}
+    if device.type == "cuda":
+        about = torch.cuda.get_device_properties(device)
+        found |= {"card": about.name, "gigabytes": round(about.total_memory / 1e9, 1)}
+        found["peak"] = next((peak for key, peak in PEAKS.items() if key in about.name), None)
+    return found
+
+
+def shares(flops: float, known: dict[str, Any]) -> dict[str, float]:
+    """A rate of operations, and its share of the measured product and of the stated peak."""
+    found = {"tflops": flops / 1e12, "share_of_product": flops / known["product"]}
+    if known.get("peak"):
+        found["share_of_peak"] = flops / known["peak"]
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def gigabytes() -> float:
+    """Peak memory of the card (of the process without one) since the last reset."""
+    from diffseg_training.cost import peak_memory
+    from napari_diffseg.network.device import pick_device
+
+    return round(peak_memory(pick_device()) / 1e9, 2)
+
+
+def tests(options: argparse.Namespace) -> None:
+    """Tests marked ``gpu``, of the files that have any."""
+    paths = [p for p in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in p.read_text()]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-o", "addopts=", "-o", "timeout=",
+         "-p", "no:cacheprovider", "-W", "ignore", "-rA", *map(str, paths)],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    lines = done.stdout.strip().splitlines()
+    kinds = ("FAILED", "ERROR", "SKIPPED", "PASSED")
+    told = [line.split("/")[-1] for line in lines if line.startswith(kinds)]
+    tell(status="done", exit=done.returncode, summary=lines[-1:], tests=told[-40:])
+    if done.returncode:
+        tell(status="done", output=(done.stdout + done.stderr)[-3000:])
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    """Pre-train the starter: as it is and compiled for a while, then the faster to the end."""
+    from diffseg_training.config import load_recipe
+    from diffseg_training.cost import network_cost
+
+    until = time.perf_counter() + options.seconds - _SAVING
+    known = machine()
+    tell(status="running", **known)
+    recipe = load_recipe("starter")
+    flops = network_cost(recipe.unet).step
+    batch = 2 if options.rehearse else options.batch
+    # Adam's learning rate grows with the root of the batch, from 8 slices; more than 1e-3 diverges.
+    top = min(1e-3, recipe.train.learning_rate * (batch / recipe.train.batch) ** 0.5)
+    run = options.work / "run"
+    base = replace(
+        recipe.train, batch=batch, resident=True, workers=0, learning_rate=top,
+        final_learning_rate=top / 20, warmup=100, iterations=10**7, log_every=10, keep_every=0,
+        save_minutes=1.0, validate_every=250, validation_slices=128, init_from=options.init_from,
+    )  # fmt: skip
+    probes = (10.0, 25.0) if options.rehearse else _PROBE
+    if options.rehearse:
+        base = replace(base, log_every=1, validate_every=5, validation_slices=2)
+    rates: dict[bool, float] = {}
+    for compiled, seconds in zip((False, True), probes, strict=True):
+        try:
+            speeds = _train(recipe, replace(base, compile=compiled), options.data, run, seconds)
+        except Exception as error:  # of many kinds: no compiler, no memory, a bug of the compiler
+            if not compiled:
+                raise
+            speeds, words = [], str(error).strip().splitlines()
+            tell(status="running", compile_failed=f"{type(error).__name__}: {words[:1]}")
+        rates[compiled] = median(speeds[1:]) if len(speeds) > 1 else 0.0
+        tell(
+            status="running", compiled=compiled, slices_per_second=round(rates[compiled], 1),
+            gigabytes=gigabytes(), **shares(rates[compiled] * flops, known),
+        )  # fmt: skip
+    best = max(rates, key=lambda compiled: rates[compiled])
+    left = until - time.perf_counter()
+    # The learning rate shall end with the time; what starting costs was seen in the probes.
+    more = max(1, int(0.93 * left * rates[best] / batch))
+    step, _ = _step(run)
+    speeds = _train(
+        recipe, replace(base, compile=best, iterations=step + more), options.data, run, left
+    )
+    rate = median(speeds[1:]) if len(speeds) > 1 else rates[best]
+    step, header = _step(run)
+    validated = header.history["validation"]
+    tell(
+        status="done", compiled=best, steps=step, slices=step * batch, batch=batch,
+        learning_rate=top, slices_per_second=round(rate, 1), gigabytes=gigabytes(),
+        losses=header.history["train"][:: max(1, len(header.history["train"]) // 40)],
+        validation=[[at, sum(v.values()) / len(v)] for at, v in validated], by_level=validated[-1:],
+        **shares(rate * flops, known),
+    )  # fmt: skip
+
+
+def _train(recipe: Any, settings: Any, data: Path, run: Path, seconds: float) -> list[float]:
+    """Train for a time; slices a second of every log interval without a validation."""
+    from diffseg_training.train import Pretrainer
+
+    began, speeds = time.perf_counter(), list[float]()
+    if _ENDING.is_set():
+        return speeds
+    run.mkdir(parents=True, exist_ok=True)
+    trainer = Pretrainer(replace(recipe, train=settings), data, run)
+
+    def end(*_: object) -> None:
+        _ENDING.set()
+        trainer.stop()
+
+    signal.signal(signal.SIGTERM, end)
+    for progress in trainer.run():
+        if not progress.validation:
+            speeds.append(progress.slices_per_second)
+        if time.perf_counter() - began > seconds:
+            trainer.stop()
+    return speeds
+
+
+def _step(run: Path) -> tuple[int, Any]:
+    from diffseg_training import checkpoint
+
+    header, _ = checkpoint.read(run / checkpoint.NAME)
+    return header.step, header
+
+
+def pieces(options: argparse.Namespace) -> None:
+    """Cut the checkpoint into pieces and put some of them where they are taken home from."""
+    from diffseg_training import checkpoint
+    from diffseg_training.pieces import split
+
+    path, folder = options.work / "run" / checkpoint.NAME, options.work / "pieces"
+    files = sorted(folder.glob("*.piece"))
+    if not files or files[0].stat().st_mtime < path.stat().st_mtime:
+        files = split(path, folder, 15.9)
+    first, last = (int(part) for part in options.pieces.split("-"))
+    for file in files[first - 1 : last]:
+        shutil.copy(file, options.out / file.name)
+    sizes = [round(file.stat().st_size / 2**20, 2) for file in files]
+    tell(status="done", pieces=len(files), mebibytes=sizes, taken=[first, min(last, len(files))])
+
+
+def unet_b(options: argparse.Namespace) -> None:
+    """Real steps of ``unet-b`` at 256: slices a second, memory and share of the peak."""
+    import torch
+
+    from diffseg_training.config import load_recipe
+    from diffseg_training.cost import network_cost
+
+    known, recipe = machine(), load_recipe("unet-b")
+    until = time.perf_counter() + options.seconds - 10
+    if options.rehearse:
+        small = replace(recipe.unet, image_size=64, widths=(32, 32, 64, 64, 64))
+        recipe = replace(recipe, unet=small)
+    cost = network_cost(recipe.unet)
+    micros = (1, 2) if options.rehearse else (8, 16, 32)
+    runs = [(micro, False) for micro in micros] + [(micros[1], True)]
+    for micro, compiled in runs:
+        begin = time.perf_counter()
+        if begin > until:
+            break
+        share = (until - begin) if compiled else min(12.0, (until - begin) / 2)
+        try:
+            rate, memory = _timed_steps(recipe, micro, share, compiled)
+        except Exception as error:
+            words = str(error).strip().splitlines()[:1]
+            tell(status="running", micro=micro, compiled=compiled,
+                 failed=f"{type(error).__name__}: {words}")  # fmt: skip
+            torch.cuda.empty_cache()
+            continue
+        tell(
+            status="running", micro=micro, compiled=compiled, slices_per_second=round(rate, 2),
+            gigabytes=memory, computed_gigabytes=round(cost.memory(micro, True) / 1e9, 2),
+            **shares(rate * cost.step, known),
+        )  # fmt: skip
+    tell(status="done", parameters=cost.parameters, **known)
+
+
+def _timed_steps(recipe: Any, micro: int, seconds: float, compiled: bool) -> tuple[float, float]:
+    """Slices a second of whole optimiser steps on random images, and peak memory in GB."""
+    import torch
+
+    from diffseg_training.cost import synchronize
+    from diffseg_training.diffusion import STEPS, add_noise, signal_levels
+    from napari_diffseg.network.device import autocast, native_bf16, pick_device
+    from napari_diffseg.network.unet import UNet
+
+    device = pick_device()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    torch.manual_seed(0)
+    net = UNet(recipe.unet).to(device)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = [parameter.detach().clone() for parameter in net.parameters()]
+    model: Any = torch.compile(net) if compiled else net
+    optimiser = torch.optim.Adam(net.parameters(), 1e-4, fused=True)
+    levels = signal_levels("cosine").to(device)
+    side, began, times = recipe.unet.image_size, time.perf_counter(), list[float]()
+    while len(times) < 3 or time.perf_counter() - began < seconds:
+        synchronize(device)
+        start = time.perf_counter()
+        image = torch.rand(micro, 1, side, side, device=device).mul(2).sub(1)
+        t, noise = torch.randint(STEPS, (micro,), device=device), torch.randn_like(image)
+        with autocast(device) if native_bf16(device) else nullcontext():
+            predicted = model(add_noise(image, noise, t, levels), t)
+        (predicted.float() - noise).square().mean().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        torch._foreach_lerp_(average, list(net.parameters()), 1e-4)
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+        if len(times) > 30:
+            break
+    return micro / median(times[1:]), gigabytes()
+
+
+def needed(names: str) -> list[str]:
+    """Modules that are not there."""
+    return [name for name in names.split(",") if importlib.util.find_spec(name) is None]
+
+
+def main() -> int:
+    """Run one job."""
+    from gpu_segment import app, rivals
+
+    jobs: dict[str, Callable[[argparse.Namespace], None]] = {
+        "tests": tests, "pretrain": pretrain, "pieces": pieces, "unet-b": unet_b, "app": app,
+        "rivals": rivals,
+    }  # fmt: skip
+    parser = argparse.ArgumentParser()
+    parser.add_argument("job", choices=list(jobs))
+    for name in ("out", "work", "data", "labelled"):
+        parser.add_argument(f"--{name}", type=Path)
+    for name in ("needs", "pieces", "init-from"):
+        parser.add_argument(f"--{name}", default="")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rehearse", action="store_true")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if missing := needed(options.needs):
+        tell(status="lacking", missing=missing)
+        return 0
+    if options.job == "pretrain" and options.data is None:
+        tell(status="lacking", missing=["--data"])
+        return 0
+    jobs[options.job](options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
