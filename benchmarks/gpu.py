@@ -55,7 +55,7 @@ JOBS = {
         Job("tests", 60, (*_CORE, "pytest")),
         Job("pretrain", 360, (*_CORE, "tensorboard")),
         Job("pieces", 40, (*_CORE,)),
-        Job("unet-b", 60, (*_CORE,)),
+        Job("unet-b", 75, (*_CORE,)),
         Job("app", 90, (*_CORE, "SimpleITK", "skimage")),
         Job("rivals", 300, (*_CORE, "SimpleITK", "skimage")),
     )

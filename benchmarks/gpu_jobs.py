@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import shutil
@@ -25,7 +26,7 @@ PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 1
 
 _ENDING = threading.Event()  # set when the job is asked to end
 _SAVING = 15.0  # s of the limit that pre-training keeps for its checkpoint
-_PROBE = (20.0, 75.0)  # s of training as it is, and compiled, before the faster goes on
+_PROBE = (15.0, 60.0)  # s of training as it is, and compiled, before the faster goes on
 
 
 def tell(**values: Any) -> None:
@@ -77,76 +78,104 @@ def tests(options: argparse.Namespace) -> None:
     lines = done.stdout.strip().splitlines()
     kinds = ("FAILED", "ERROR", "SKIPPED", "PASSED")
     told = [line.split("/")[-1] for line in lines if line.startswith(kinds)]
-    tell(status="done", exit=done.returncode, summary=lines[-1:], tests=told[-40:])
     if done.returncode:
-        tell(status="done", output=(done.stdout + done.stderr)[-3000:])
+        tell(status="running", output=(done.stdout + done.stderr)[-3000:])
+    status = "failed" if done.returncode else "done"
+    tell(status=status, exit=done.returncode, summary=lines[-1:], tests=told[-40:])
 
 
 def pretrain(options: argparse.Namespace) -> None:
     """Pre-train the starter: as it is and compiled for a while, then the faster to the end."""
-    from diffseg_training.config import load_recipe
     from diffseg_training.cost import network_cost
 
     until = time.perf_counter() + options.seconds - _SAVING
     known = machine()
     tell(status="running", **known)
-    recipe = load_recipe("starter")
-    flops = network_cost(recipe.unet).step
-    batch = 2 if options.rehearse else options.batch
-    # Adam's learning rate grows with the root of the batch, from 8 slices; more than 1e-3 diverges.
-    top = min(1e-3, recipe.train.learning_rate * (batch / recipe.train.batch) ** 0.5)
-    run = options.work / "run"
-    base = replace(
-        recipe.train, batch=batch, resident=True, workers=0, learning_rate=top,
-        final_learning_rate=top / 20, warmup=100, iterations=10**7, log_every=10, keep_every=0,
-        save_minutes=1.0, validate_every=250, validation_slices=128, init_from=options.init_from,
-    )  # fmt: skip
-    probes = (10.0, 25.0) if options.rehearse else _PROBE
-    if options.rehearse:
-        base = replace(base, log_every=1, validate_every=5, validation_slices=2)
-    rates: dict[bool, float] = {}
-    for compiled, seconds in zip((False, True), probes, strict=True):
-        try:
-            speeds = _train(recipe, replace(base, compile=compiled), options.data, run, seconds)
-        except Exception as error:  # of many kinds: no compiler, no memory, a bug of the compiler
-            if not compiled:
-                raise
-            speeds, words = [], str(error).strip().splitlines()
-            tell(status="running", compile_failed=f"{type(error).__name__}: {words[:1]}")
-        rates[compiled] = median(speeds[1:]) if len(speeds) > 1 else 0.0
-        tell(
-            status="running", compiled=compiled, slices_per_second=round(rates[compiled], 1),
-            gigabytes=gigabytes(), **shares(rates[compiled] * flops, known),
-        )  # fmt: skip
-    best = max(rates, key=lambda compiled: rates[compiled])
+    recipe = _recipe(options)
+    flops, batch, run = network_cost(recipe.unet).step, recipe.train.batch, options.work / "run"
+    eager, compiled = (8.0, 8.0) if options.rehearse else _PROBE
+    speeds = {False: _train(recipe, options.data, run, eager), True: list[float]()}
+    used = gigabytes()
+    # In a process that can be ended: a compiler may take longer than all the time there is.
+    command = [sys.executable, __file__, "probe", "--seconds", str(compiled)]
+    command += ["--data", str(options.data), "--work", str(options.work)]
+    command += ["--batch", str(options.batch), "--init-from", options.init_from]
+    command += ["--rehearse"] if options.rehearse else []
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=compiled + 20)
+        told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        speeds[True] = told[-1]["speeds"] if told else []
+        if not told:
+            tell(status="running", compile_failed=done.stderr.strip().splitlines()[-3:])
+    except subprocess.TimeoutExpired:
+        tell(status="running", compile_failed=f"not within {compiled:g} s")
+    rates = {kind: median(found[1:] or [0.0]) for kind, found in speeds.items()}
+    for kind, rate in rates.items():
+        tell(status="running", compiled=kind, slices_per_second=round(rate, 1),
+             **shares(rate * flops, known))  # fmt: skip
+    best = rates[True] > rates[False]
     left = until - time.perf_counter()
-    # The learning rate shall end with the time; what starting costs was seen in the probes.
-    more = max(1, int(0.93 * left * rates[best] / batch))
-    step, _ = _step(run)
-    speeds = _train(
-        recipe, replace(base, compile=best, iterations=step + more), options.data, run, left
-    )
-    rate = median(speeds[1:]) if len(speeds) > 1 else rates[best]
-    step, header = _step(run)
-    validated = header.history["validation"]
+    # The learning rate shall end with the time, of which a compiler takes some again.
+    more = max(1, int((0.95 * left - 15 * best) * max(rates[best], 0.1) / batch))
+    settings = replace(recipe.train, compile=best, iterations=_header(run).step + more)
+    found = _train(replace(recipe, train=settings), options.data, run, left)
+    rate = median(found[1:] or [rates[best]])
+    header = _header(run)
+    history, validated = header.history["train"], header.history["validation"]
     tell(
-        status="done", compiled=best, steps=step, slices=step * batch, batch=batch,
-        learning_rate=top, slices_per_second=round(rate, 1), gigabytes=gigabytes(),
-        losses=header.history["train"][:: max(1, len(header.history["train"]) // 40)],
+        status="done", compiled=best, steps=header.step, slices=header.step * batch, batch=batch,
+        learning_rate=settings.learning_rate, slices_per_second=round(rate, 1),
+        gigabytes=max(used, gigabytes()), losses=history[:: max(1, len(history) // 40)],
         validation=[[at, sum(v.values()) / len(v)] for at, v in validated], by_level=validated[-1:],
         **shares(rate * flops, known),
     )  # fmt: skip
 
 
-def _train(recipe: Any, settings: Any, data: Path, run: Path, seconds: float) -> list[float]:
+def probe(options: argparse.Namespace) -> None:
+    """Part of :func:`pretrain`: go on for a while, compiled."""
+    recipe = _recipe(options)
+    recipe = replace(recipe, train=replace(recipe.train, compile=True))
+    speeds = _train(recipe, options.data, options.work / "run", options.seconds)
+    tell(status="done", speeds=[round(speed, 1) for speed in speeds])
+
+
+def _recipe(options: argparse.Namespace) -> Any:
+    """Give the starter with a large batch that stays on the device."""
+    from diffseg_training.config import load_recipe
+
+    recipe = load_recipe("starter")
+    batch = 2 if options.rehearse else options.batch
+    # Adam's learning rate grows with the root of the batch, from 8 slices; more than 1e-3 diverges.
+    top = min(1e-3, recipe.train.learning_rate * (batch / recipe.train.batch) ** 0.5)
+    settings = replace(
+        recipe.train, batch=batch, resident=True, workers=0, learning_rate=top,
+        final_learning_rate=top / 20, warmup=100, iterations=10**7, log_every=10, keep_every=0,
+        save_minutes=1.0, validate_every=250, validation_slices=128, init_from=options.init_from,
+    )  # fmt: skip
+    if options.rehearse:
+        settings = replace(settings, log_every=1, validate_every=5, validation_slices=1)
+    return replace(recipe, train=settings)
+
+
+def _train(recipe: Any, data: Path, run: Path, seconds: float) -> list[float]:
     """Train for a time; slices a second of every log interval without a validation."""
+    import torch
+
+    if _ENDING.is_set():
+        return []
+    speeds = _trained(recipe, data, run, seconds)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the handler holds the trainer
+    gc.collect()
+    torch.cuda.empty_cache()  # for the process that comes next
+    return speeds
+
+
+def _trained(recipe: Any, data: Path, run: Path, seconds: float) -> list[float]:
     from diffseg_training.train import Pretrainer
 
     began, speeds = time.perf_counter(), list[float]()
-    if _ENDING.is_set():
-        return speeds
     run.mkdir(parents=True, exist_ok=True)
-    trainer = Pretrainer(replace(recipe, train=settings), data, run)
+    trainer = Pretrainer(recipe, data, run)
 
     def end(*_: object) -> None:
         _ENDING.set()
@@ -161,11 +190,10 @@ def _train(recipe: Any, settings: Any, data: Path, run: Path, seconds: float) ->
     return speeds
 
 
-def _step(run: Path) -> tuple[int, Any]:
+def _header(run: Path) -> Any:
     from diffseg_training import checkpoint
 
-    header, _ = checkpoint.read(run / checkpoint.NAME)
-    return header.step, header
+    return checkpoint.read(run / checkpoint.NAME)[0]
 
 
 def pieces(options: argparse.Namespace) -> None:
@@ -194,30 +222,32 @@ def unet_b(options: argparse.Namespace) -> None:
     known, recipe = machine(), load_recipe("unet-b")
     until = time.perf_counter() + options.seconds - 10
     if options.rehearse:
-        small = replace(recipe.unet, image_size=64, widths=(32, 32, 64, 64, 64))
+        small = replace(recipe.unet, image_size=32, widths=(16, 16, 32))
         recipe = replace(recipe, unet=small)
     cost = network_cost(recipe.unet)
     micros = (1, 2) if options.rehearse else (8, 16, 32)
-    runs = [(micro, False) for micro in micros] + [(micros[1], True)]
-    for micro, compiled in runs:
-        begin = time.perf_counter()
-        if begin > until:
-            break
-        share = (until - begin) if compiled else min(12.0, (until - begin) / 2)
+
+    def measured(micro: int, seconds: float, compiled: bool) -> None:
+        what = {"status": "running", "micro": micro, "compiled": compiled}
         try:
-            rate, memory = _timed_steps(recipe, micro, share, compiled)
-        except Exception as error:
+            rate, memory = _timed_steps(recipe, micro, seconds, compiled)
+        except Exception as error:  # no memory, no compiler
             words = str(error).strip().splitlines()[:1]
-            tell(status="running", micro=micro, compiled=compiled,
-                 failed=f"{type(error).__name__}: {words}")  # fmt: skip
+            tell(**what, failed=f"{type(error).__name__}: {words}")
             torch.cuda.empty_cache()
-            continue
+            return
         tell(
-            status="running", micro=micro, compiled=compiled, slices_per_second=round(rate, 2),
-            gigabytes=memory, computed_gigabytes=round(cost.memory(micro, True) / 1e9, 2),
+            **what, slices_per_second=round(rate, 2), gigabytes=memory,
+            computed_gigabytes=round(cost.memory(micro, True) / 1e9, 2),
             **shares(rate * cost.step, known),
         )  # fmt: skip
+
+    for micro in micros:
+        if (left := until - time.perf_counter()) > 0:
+            measured(micro, min(10.0, left / 2), False)
     tell(status="done", parameters=cost.parameters, **known)
+    if not options.rehearse:  # may take longer than there is time
+        measured(micros[1], 10.0, True)
 
 
 def _timed_steps(recipe: Any, micro: int, seconds: float, compiled: bool) -> tuple[float, float]:
@@ -260,7 +290,7 @@ def _timed_steps(recipe: Any, micro: int, seconds: float, compiled: bool) -> tup
 
 def needed(names: str) -> list[str]:
     """Modules that are not there."""
-    return [name for name in names.split(",") if importlib.util.find_spec(name) is None]
+    return [name for name in names.split(",") if name and importlib.util.find_spec(name) is None]
 
 
 def main() -> int:
@@ -268,9 +298,14 @@ def main() -> int:
     from gpu_segment import app, rivals
 
     jobs: dict[str, Callable[[argparse.Namespace], None]] = {
-        "tests": tests, "pretrain": pretrain, "pieces": pieces, "unet-b": unet_b, "app": app,
+        "tests": tests,
+        "pretrain": pretrain,
+        "probe": probe,
+        "pieces": pieces,
+        "unet-b": unet_b,
+        "app": app,
         "rivals": rivals,
-    }  # fmt: skip
+    }
     parser = argparse.ArgumentParser()
     parser.add_argument("job", choices=list(jobs))
     for name in ("out", "work", "data", "labelled"):
