@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from gpu_segment import app, rival, rivals, tell
+
 ROOT = Path(__file__).parents[1]
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 """Dense bfloat16 operations a second that makers state, by a part of the card's name."""
@@ -27,11 +29,6 @@ PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 1
 _ENDING = threading.Event()  # set when the job is asked to end
 _SAVING = 15.0  # s of the limit that pre-training keeps for its checkpoint
 _PROBE = (15.0, 60.0)  # s of training as it is, and compiled, before the faster goes on
-
-
-def tell(**values: Any) -> None:
-    """Write one line of results."""
-    print(json.dumps(values), flush=True)
 
 
 def machine() -> dict[str, Any]:
@@ -295,8 +292,6 @@ def needed(names: str) -> list[str]:
 
 def main() -> int:
     """Run one job."""
-    from gpu_segment import app, rivals
-
     jobs: dict[str, Callable[[argparse.Namespace], None]] = {
         "tests": tests,
         "pretrain": pretrain,
@@ -305,12 +300,13 @@ def main() -> int:
         "unet-b": unet_b,
         "app": app,
         "rivals": rivals,
+        "rival": rival,
     }
     parser = argparse.ArgumentParser()
     parser.add_argument("job", choices=list(jobs))
     for name in ("out", "work", "data", "labelled"):
         parser.add_argument(f"--{name}", type=Path)
-    for name in ("needs", "pieces", "init-from"):
+    for name in ("needs", "pieces", "init-from", "method"):
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--batch", type=int, default=256)

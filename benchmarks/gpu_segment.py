@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +20,8 @@ _STALL = 0.005  # Dice that the next budget has to bring
 
 def tell(**values: Any) -> None:
     """Write one line of results."""
-    print(json.dumps(values), flush=True)
+    sys.stdout.write(json.dumps(values) + "\n")  # at once: several processes may write
+    sys.stdout.flush()
 
 
 def app(options: argparse.Namespace) -> None:
@@ -140,50 +144,82 @@ def _dice(found: Any, wanted: Any) -> float:
 
 
 def rivals(options: argparse.Namespace) -> None:
-    """The rivals of the papers' table, each with more seconds until more bring nothing."""
-    from diffseg_training.benchmark.methods import Options, find_method
-    from diffseg_training.benchmark.profiles import RIVALS
-    from diffseg_training.benchmark.tasks import LearningBudget, make_task, score
+    """The rivals of the papers' table side by side, a process each: none of them fills a card."""
+    plan = _plan(options.rehearse)
+    command = [sys.executable, str(Path(__file__).with_name("gpu_jobs.py")), "rival"]
+    command += ["--seconds", str(options.seconds - 10)]
+    command += ["--labelled", str(options.labelled)] if options.labelled else []
+    command += ["--rehearse"] if options.rehearse else []
+    threads = str(max(1, (os.cpu_count() or 1) // len(plan)))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    running = {
+        name: subprocess.Popen([*command, "--method", name], env=environment) for name in plan
+    }
+    codes = {name: process.wait() for name, process in running.items()}
+    tell(status="done", side_by_side=len(plan), failed=[name for name, c in codes.items() if c])
 
-    # The papers' grid and the authors' sizes for the rivals; ours at the grid of its backbone.
-    full, own = Options(side=256, small=False), Options()
+
+def _plan(rehearse: bool) -> dict[str, Any]:
+    """Methods and their options: the papers' grid and the authors' sizes for the rivals."""
+    from diffseg_training.benchmark.methods import Options
+    from diffseg_training.benchmark.profiles import RIVALS
+
+    if rehearse:
+        return {"attention-unet": Options(side=64), "deeplabv3plus": Options(side=64)}
+    full, own = Options(side=256, small=False), Options()  # ours at the grid of its backbone
     plan = {name: own if name == "ddpm-seg" else full for name in RIVALS if name != "nnunet"}
-    plan |= dict.fromkeys(("scratch", "linear", "decoder"), own)
-    budgets: tuple[float, ...] = _BUDGETS
-    if options.rehearse:
-        budgets = (0.5, 1.0)
-        plan = {"attention-unet": Options(side=64), "deeplabv3plus": Options(side=64)}
+    return plan | dict.fromkeys(("scratch", "linear", "decoder"), own)
+
+
+def rival(options: argparse.Namespace) -> None:
+    """One method, with more seconds until more bring nothing."""
+    from diffseg_training.benchmark.methods import find_method
+    from diffseg_training.benchmark.tasks import LearningBudget, make_task
+
+    name, chosen = options.method, _plan(options.rehearse)[options.method]
+    budgets = (0.5, 1.0) if options.rehearse else _BUDGETS
     until = time.perf_counter() + options.seconds - 5
     splits = list(_splits(options.labelled))
-    best: dict[tuple[str, str], float] = {}
-    stalled: set[tuple[str, str]] = set()
-    # Small budgets of all first, so that a list that is cut off compares all of them.
+    best: dict[str, float] = {}
+    stalled: set[str] = set()
+    # A small budget of all splits first, so that a list that is cut off has all of them.
     for budget in budgets:
-        for name, chosen in plan.items():
-            for key, split, scans, labels in splits:
-                row = (name, key)
-                if row in stalled or time.perf_counter() + budget > until:
-                    continue
-                what = {"method": name, "split": key, "budget": budget}
-                try:
-                    task = make_task(split, scans, labels, LearningBudget(seconds=budget), 0)
-                    outcome = find_method(name).run(task, chosen)
-                    figures, _ = score(split, scans, labels, outcome.masks)
-                except Exception as error:
-                    stalled.add(row)
-                    tell(status="running", **what, failed=f"{type(error).__name__}: {error}"[:300])
-                    continue
-                dice = figures["dice"]
-                if row in best and dice - best[row] < _STALL:
-                    stalled.add(row)
-                best[row] = max(dice, best.get(row, 0.0))
-                tell(
-                    status="running", **what, dice=round(dice, 4), hd95_mm=figures["hd95_mm"],
-                    steps=outcome.steps, fit_seconds=round(outcome.fit_seconds, 1),
-                    note=outcome.note, stalled=row in stalled,
-                )  # fmt: skip
-    tell(status="done", best={f"{m} {s}": round(d, 4) for (m, s), d in best.items()},
-         still_rising=[f"{m} {s}" for m, s in best if (m, s) not in stalled])  # fmt: skip
+        for key, split, scans, labels in splits:
+            if key in stalled or time.perf_counter() + budget > until:
+                continue
+            what = {"status": "running", "method": name, "split": key, "budget": budget}
+            try:
+                task = make_task(split, scans, labels, LearningBudget(seconds=budget), 0)
+                outcome = find_method(name).run(task, chosen)
+            except Exception as error:
+                stalled.add(key)
+                tell(**what, failed=f"{type(error).__name__}: {error}"[:300])
+                continue
+            dice = _tested_dice(split, scans, labels, outcome.masks)
+            if key in best and dice - best[key] < _STALL:
+                stalled.add(key)
+            best[key] = max(dice, best.get(key, 0.0))
+            tell(
+                **what, dice=round(dice, 4), steps=outcome.steps, note=outcome.note,
+                fit_seconds=round(outcome.fit_seconds, 1), stalled=key in stalled,
+            )  # fmt: skip
+
+
+def _tested_dice(split: Any, scans: Any, labels: Any, masks: Any) -> float:
+    """Mean over the labels that the tested slices show; surface distances would take longer."""
+    import numpy as np
+
+    found = []
+    for label in labels:
+        each = []
+        for one, mask in zip(split.test, masks, strict=True):
+            tested = list(one.slices)
+            wanted = scans[one.scan].reference[tested] == label.id
+            if wanted.any():
+                each.append(_dice(mask[tested] == label.id, wanted))
+        if each:
+            found.append(np.mean(each))
+    return float(np.mean(found))
 
 
 def _splits(labelled: Path | None) -> Iterator[tuple[str, Any, Any, Any]]:
