@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,20 @@ def test_parts_and_recomputed_activations_change_nothing(
     saving = replace(recipe.train, accumulate=2, checkpointing=True, workers=1)
     thrifty = losses(replace(recipe, train=saving), store, tmp_path / "thrifty")
     assert thrifty == pytest.approx(plain, rel=1e-5)
+
+
+def test_compiled_steps_follow_the_curve(
+    recipe: Recipe, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(recipe, train=replace(recipe.train, precision="float32"))
+    plain = losses(recipe, store, tmp_path / "plain")
+    # The network is traced and differentiated as for any backend, but needs no C++ compiler.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    compiled = replace(recipe, train=replace(recipe.train, compile=True))
+    assert losses(compiled, store, tmp_path / "compiled") == pytest.approx(plain, rel=1e-4)
+    # Names in the checkpoint are those of the network itself.
+    longer = replace(recipe, train=replace(recipe.train, iterations=7))
+    assert list(losses(longer, store, tmp_path / "compiled")) == [7]
 
 
 def test_stop_saves_the_step_that_was_reached(recipe: Recipe, store: Path, tmp_path: Path) -> None:
