@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(job: Job, options: argparse.Namespace) -> bool:
     """Run one job in a process; every JSON line of it is a result."""
-    seconds = min(job.seconds, 90.0) if options.rehearse else job.seconds
+    seconds = min(job.seconds, 150.0) if options.rehearse else job.seconds
     command = [sys.executable, str(Path(__file__).with_name("gpu_jobs.py")), job.name]
     command += ["--needs", ",".join(job.needs), "--seconds", str(seconds)]
     for name in ("out", "work", "data", "labelled", "init_from", "batch", "pieces"):

@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[1]
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 """Dense bfloat16 operations a second that makers state, by a part of the card's name."""
 
-_ENDING = threading.Event()  # set when the job is asked to end
+_ending = threading.Event()  # set when the job is asked to end
+_running: list[Any] = []  # the trainer that is to save then
 _SAVING = 15.0  # s of the limit that pre-training keeps for its checkpoint
 _PROBE = (15.0, 60.0)  # s of training as it is, and compiled, before the faster goes on
 
@@ -85,6 +86,7 @@ def pretrain(options: argparse.Namespace) -> None:
     """Pre-train the starter: as it is and compiled for a while, then the faster to the end."""
     from diffseg_training.cost import network_cost
 
+    signal.signal(signal.SIGTERM, _end)
     until = time.perf_counter() + options.seconds - _SAVING
     known = machine()
     tell(status="running", **known)
@@ -158,10 +160,8 @@ def _train(recipe: Any, data: Path, run: Path, seconds: float) -> list[float]:
     """Train for a time; slices a second of every log interval without a validation."""
     import torch
 
-    if _ENDING.is_set():
-        return []
     speeds = _trained(recipe, data, run, seconds)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the handler holds the trainer
+    _running.clear()
     gc.collect()
     torch.cuda.empty_cache()  # for the process that comes next
     return speeds
@@ -173,18 +173,22 @@ def _trained(recipe: Any, data: Path, run: Path, seconds: float) -> list[float]:
     began, speeds = time.perf_counter(), list[float]()
     run.mkdir(parents=True, exist_ok=True)
     trainer = Pretrainer(recipe, data, run)
-
-    def end(*_: object) -> None:
-        _ENDING.set()
-        trainer.stop()
-
-    signal.signal(signal.SIGTERM, end)
+    _running.append(trainer)
+    if _ending.is_set():
+        return speeds
     for progress in trainer.run():
         if not progress.validation:
             speeds.append(progress.slices_per_second)
         if time.perf_counter() - began > seconds:
             trainer.stop()
     return speeds
+
+
+def _end(*_: object) -> None:
+    """Save after the step that is running, and train no more."""
+    _ending.set()
+    for trainer in _running:
+        trainer.stop()
 
 
 def _header(run: Path) -> Any:
