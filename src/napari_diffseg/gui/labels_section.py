@@ -45,6 +45,7 @@ class LabelsSection(Section):
             (table.eye_toggled, Workspace.toggle_eye),
         ):
             signal.connect(act(action))
+        table.done.connect(desk.focus_canvas)
         self._act = act
 
     def show_state(self, workspace: Workspace | None, guide: Guide) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from qtpy.QtCore import QModelIndex, QSize, Qt, Signal
 from qtpy.QtGui import QColor
@@ -58,13 +59,14 @@ class LabelRow:
 
 
 class LabelsTable(QTableWidget):
-    """Table of the labels; all signals begin with the label's id."""
+    """Table of the labels; all signals but ``done`` begin with the label's id."""
 
     picked = Signal(int)
     renamed = Signal(int, str)
     colour_asked = Signal(int)
     lock_toggled = Signal(int)
     eye_toggled = Signal(int)
+    done = Signal()  # a row was clicked or a name was typed: the keys belong to the picture again
 
     def __init__(self, palette: Palette) -> None:
         super().__init__(0, len(_HEADERS))
@@ -91,10 +93,8 @@ class LabelsTable(QTableWidget):
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setItemDelegateForColumn(NAME, _NameDelegate(self))
-        self.setEditTriggers(
-            QAbstractItemView.EditTrigger.DoubleClicked
-            | QAbstractItemView.EditTrigger.EditKeyPressed
-        )
+        # No key begins an edit: napari's tool keys are single letters and digits.
+        self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
         self.cellClicked.connect(self._on_click)
         self.cellDoubleClicked.connect(self._on_double_click)
         self.itemSelectionChanged.connect(self._on_selection)
@@ -146,6 +146,13 @@ class LabelsTable(QTableWidget):
                 self.setCurrentCell(index, NAME)
                 self.editItem(self.item(index, NAME))
 
+    def closeEditor(  # noqa: N802
+        self, editor: QWidget, hint: QStyledItemDelegate.EndEditHint
+    ) -> None:
+        """Put the editor of a name away, and begin no other one, as Tab would."""
+        super().closeEditor(editor, QStyledItemDelegate.EndEditHint.NoHint)
+        self.done.emit()
+
     def _fill(self, index: int, row: LabelRow) -> None:
         background = row.label.id == BACKGROUND
         texts = {
@@ -185,10 +192,16 @@ class LabelsTable(QTableWidget):
             if signal is not None:
                 signal.emit(self._rows[row].label.id)
         self._on_selection()
+        self._let_go()
 
     def _on_double_click(self, row: int, column: int) -> None:
         if column == COLOUR and self._rows[row].label.id != BACKGROUND:
             self.colour_asked.emit(self._rows[row].label.id)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self.state() != QAbstractItemView.State.EditingState:
+            self.done.emit()
 
     def _on_selection(self) -> None:
         if self.selected_id() is not None:
@@ -208,7 +221,17 @@ class _NameDelegate(QStyledItemDelegate):
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         editor.setCompleter(completer)
+        # While the completer's list is open it takes Enter, and the delegate never sees it.
+        editor.returnPressed.connect(partial(self._end, editor))
+        completer.activated.connect(partial(self._end, editor))
         return editor
+
+    def _end(self, editor: QLineEdit, text: str | None = None) -> None:
+        if text is not None:
+            editor.setText(text)
+        editor.completer().popup().hide()
+        self.commitData.emit(editor)
+        self.closeEditor.emit(editor, QStyledItemDelegate.EndEditHint.NoHint)
 
 
 def _quality_text(row: LabelRow) -> str:
