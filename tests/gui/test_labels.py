@@ -87,3 +87,24 @@ def test_a_row_picked_with_the_mouse_leaves_the_keys_to_the_picture(window):
     window.type("left kidney", Qt.Key.Key_Return)
     assert _names(window) == ["left kidney", "spleen"]
     assert window.sentence.startswith("Paint left kidney and spleen")
+
+
+def test_the_sentence_has_the_new_name(window):
+    window.painted_and_trained()
+    window.add_label("spleen")
+    window.train()
+    window.idle()
+    assert window.sentence.startswith("No painted pixel yet: spleen.")
+    _activate(window)
+    _click_row(window, 1, double=True)
+    window.type("pancreas", Qt.Key.Key_Return)
+    assert "spleen" not in window.sentence
+
+    # A name that is refused is said, until one is accepted.
+    _click_row(window, 1, double=True)
+    window.type("liver", Qt.Key.Key_Return)
+    assert window.panel.guide.tone == "error"
+    _click_row(window, 1, double=True)
+    window.type("stomach", Qt.Key.Key_Return)
+    assert window.panel.guide.tone == "next"
+    assert _names(window) == ["liver", "stomach"]

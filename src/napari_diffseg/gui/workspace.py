@@ -195,7 +195,7 @@ class Workspace(QObject):
 
     def _on_stroke(self, z: int) -> None:
         self._suggestions = [s for s in self._suggestions if s.z != z]
-        self.error = self.said = ""
+        self.unsay()
         self._mark_suggestion()
 
     def accept(self) -> None:
@@ -336,6 +336,10 @@ class Workspace(QObject):
     def _flush(self) -> None:
         """Bring every stroke into the session, and clear the sentence, before something begins."""
         self.paint_sync.flush()
+        self.unsay()
+
+    def unsay(self) -> None:
+        """Clear what the sentence says of the past, which no longer holds."""
         self.error = self.said = ""
 
     def call(
