@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari_diffseg.io.geometry import Geometry
+
 PRESETS: dict[str, tuple[float, float]] = {
     "Soft tissue": (400, 40),
     "Lung": (1500, -600),
@@ -44,6 +46,17 @@ def edge_letters(
     if horizontal == "left":
         across = across[::-1]
     return dict(zip(_POSITIONS, (*down, *across), strict=True))
+
+
+def slice_position(geometry: Geometry, z: int) -> str:
+    """Write how far up the patient a slice's centre is, in mm: ``"S 12.5 mm"``.
+
+    The zero is the source file's, as are S (superior of it) and I (inferior).
+    """
+    _, rows, columns = geometry.canonical_shape
+    centre = geometry.canonical_affine @ (z, (rows - 1) / 2, (columns - 1) / 2, 1.0)
+    height = round(float(centre[2]), 1)
+    return f"{'I' if height < 0 else 'S'} {abs(height):.1f} mm"
 
 
 class Letters:
