@@ -14,7 +14,7 @@ from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide, Situation, guide
 from napari_diffseg.gui.labels_section import LabelsSection
 from napari_diffseg.gui.more_section import MoreSection
-from napari_diffseg.gui.orientation import PRESETS, Letters, window_limits
+from napari_diffseg.gui.orientation import PRESETS, Orientation, window_limits
 from napari_diffseg.gui.result_section import ExportSection, ResultSection
 from napari_diffseg.gui.situation import situation_of
 from napari_diffseg.gui.slices_section import SlicesSection
@@ -52,7 +52,7 @@ class Panel(QWidget):
         self._lay_out()
         self._connect()
         self._threads = ThreadCap()
-        self._letters = Letters(self.viewer)
+        self._orientation = Orientation(self.viewer)
         # Many signals, one refresh a turn of the event loop.
         self._soon = QTimer(self, singleShot=True, interval=0)
         self._soon.timeout.connect(self.refresh)
@@ -128,7 +128,7 @@ class Panel(QWidget):
         )
         self.guide = guide(situation)
         self.banner.show_guide(self.guide, situation.waiting)
-        self._letters.show(workspace is not None)
+        self._orientation.show(workspace is not None)
         for section in self.sections:
             section.show_state(workspace, self.guide)
 
@@ -208,5 +208,5 @@ class Panel(QWidget):
             self._window.removeEventFilter(self)
             self._window = None
         self.desk.close(remove_layers)
-        self._letters.close()
+        self._orientation.close()
         self._threads.release()
