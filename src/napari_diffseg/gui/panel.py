@@ -9,7 +9,7 @@ from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 from napari_diffseg.gui import files
-from napari_diffseg.gui.banner import Banner
+from napari_diffseg.gui.banner import Banner, Choice
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide, Situation, guide
 from napari_diffseg.gui.labels_section import LabelsSection
@@ -94,6 +94,7 @@ class Panel(QWidget):
         self.volume.chosen.connect(self.desk.choose)
         for signal, action in (
             (self.banner.restore, Workspace.restore_earlier),
+            (self.banner.again, Workspace.find_earlier),
             (self.banner.fresh, Workspace.start_fresh),
             (self.volume.window, self._set_window),
             (self.volume.card, self._show_card),
@@ -127,7 +128,9 @@ class Panel(QWidget):
             Situation(foreign=self.desk.foreign) if workspace is None else situation_of(workspace)
         )
         self.guide = guide(situation)
-        self.banner.show_guide(self.guide, situation.waiting)
+        choice: Choice = "elsewhere" if situation.elsewhere else "earlier"
+        asked = bool(situation.elsewhere) or situation.waiting
+        self.banner.show_guide(self.guide, choice if asked else "")
         self._orientation.show(workspace is not None)
         for section in self.sections:
             section.show_state(workspace, self.guide)
