@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from qtpy.QtCore import QModelIndex, QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QModelIndex, QObject, QSize, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -225,6 +225,14 @@ class _NameDelegate(QStyledItemDelegate):
         editor.returnPressed.connect(partial(self._end, editor))
         completer.activated.connect(partial(self._end, editor))
         return editor
+
+    def eventFilter(self, editor: QObject, event: QEvent) -> bool:  # noqa: N802
+        """End the edit with Enter at once, where Qt would end it a second time later."""
+        enter = (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+        if event.type() == QEvent.Type.KeyPress and event.key() in enter:
+            self._end(editor)
+            return True
+        return bool(super().eventFilter(editor, event))
 
     def _end(self, editor: QLineEdit, text: str | None = None) -> None:
         if text is not None:
