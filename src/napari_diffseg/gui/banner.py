@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFrame, QLabel, QSizePolicy, QVBoxLayout
+from qtpy.QtWidgets import QFrame, QVBoxLayout
 
+from napari_diffseg.gui.elided import ElidedLabel
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.theme import ACCENT, ATTENTION, BAD, group, push
 
 _EDGES = {"next": ACCENT, "busy": ATTENTION, "error": BAD}
-
+_LINES = 3  # of the sentence; they are kept free, so that the panel does not jump
 Choice = Literal["", "earlier", "elsewhere"]
 
 
@@ -25,9 +26,7 @@ class Banner(QFrame):
     def __init__(self) -> None:
         super().__init__()
         self.setObjectName("banner")
-        self.sentence = QLabel()
-        self.sentence.setWordWrap(True)
-        self.sentence.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
+        self.sentence = ElidedLabel(_LINES)
         self.restore_button, self.fresh_button = push("Restore"), push("Start fresh")
         self.again_button = push("Try again")
         self.restore_button.setToolTip("Go on where the earlier work ended")
@@ -38,11 +37,9 @@ class Banner(QFrame):
         self.fresh_button.clicked.connect(self.fresh)
         self.choice = group(self.restore_button, self.again_button, self.fresh_button)
         column = QVBoxLayout(self)
-        column.setContentsMargins(12, 8, 10, 8)
+        column.setContentsMargins(12, 6, 10, 6)
         column.addWidget(self.sentence)
         column.addWidget(self.choice)
-        # Two lines are kept free, so that the panel does not jump with every sentence.
-        self.setMinimumHeight(2 * self.sentence.fontMetrics().height() + 22)
         self._tone = ""
 
     def show_guide(self, guide: Guide, choice: Choice = "") -> None:

@@ -37,6 +37,8 @@ _HELP = {
     EYE: "Show or hide",
 }
 _ROW_HEIGHT = 25
+_FEWEST_ROWS, _MOST_ROWS = 3, 13
+_OTHER_HEIGHT = 690  # px that the rest of the panel takes after a training
 
 # FLARE22's organs, offered while a name is typed.
 ORGANS = (
@@ -72,7 +74,6 @@ class LabelsTable(QTableWidget):
         super().__init__(0, len(_HEADERS))
         self._palette = palette
         self._rows: tuple[LabelRow, ...] = ()
-        self._max_rows = 6
         self.setHorizontalHeaderLabels(_HEADERS)
         header = self.horizontalHeader()
         header.setHighlightSections(False)
@@ -99,7 +100,7 @@ class LabelsTable(QTableWidget):
         self.cellDoubleClicked.connect(self._on_double_click)
         self.itemSelectionChanged.connect(self._on_selection)
         self.itemChanged.connect(self._on_edit)
-        self._fit()
+        self.fit_into(0)
 
     def set_palette(self, palette: Palette) -> None:
         """Follow the viewer's theme."""
@@ -108,9 +109,12 @@ class LabelsTable(QTableWidget):
         self.show_rows(rows, self.selected_id())
 
     def fit_into(self, height: int) -> None:
-        """Show as many rows as a panel of this height in px has room for; the rest scrolls."""
-        self._max_rows = min(max((height - 600) // _ROW_HEIGHT, 4), 13)
-        self._fit()
+        """Take as many rows as a panel of this height in px has room for; the rest scrolls.
+
+        The height does not depend on the labels, so that nothing below moves with a new one.
+        """
+        rows = min(max((height - _OTHER_HEIGHT) // _ROW_HEIGHT, _FEWEST_ROWS), _MOST_ROWS)
+        self.setFixedHeight(self.horizontalHeader().height() + rows * _ROW_HEIGHT + 4)
 
     def selected_id(self) -> int | None:
         """Id of the selected row."""
@@ -127,7 +131,6 @@ class LabelsTable(QTableWidget):
             self.setRowCount(len(rows))
             for index, row in enumerate(rows):
                 self._fill(index, row)
-            self._fit()
         ids = [row.label.id for row in rows]
         if selected in ids:
             self.setCurrentCell(ids.index(selected), NAME)
@@ -181,10 +184,6 @@ class LabelsTable(QTableWidget):
         faint = self._palette.muted
         self.item(index, LOCK).setIcon(lock_icon(row.locked, ink if row.locked else faint))
         self.item(index, EYE).setIcon(eye_icon(not row.hidden, faint if row.hidden else ink))
-
-    def _fit(self) -> None:
-        rows = max(1, min(self.rowCount(), self._max_rows))
-        self.setFixedHeight(self.horizontalHeader().height() + rows * _ROW_HEIGHT + 4)
 
     def _on_click(self, row: int, column: int) -> None:
         if row < len(self._rows) and self._rows[row].label.id != BACKGROUND:

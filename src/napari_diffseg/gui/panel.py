@@ -71,7 +71,7 @@ class Panel(QWidget):
         inner = QWidget()
         column = QVBoxLayout(inner)
         column.setContentsMargins(10, 2, 10, 8)
-        column.setSpacing(11)
+        column.setSpacing(7)
         for section in self.sections:
             column.addWidget(section)
         column.addStretch(1)
@@ -189,9 +189,10 @@ class Panel(QWidget):
         self.shut_down()
 
     def resizeEvent(self, event: QEvent) -> None:  # noqa: N802
-        """Give the labels the room that the other sections leave."""
+        """Share the height out, so that the buttons of every section are in sight."""
         super().resizeEvent(event)
         self.labels.table.fit_into(self.height())
+        self.train.fit_into(self.height())
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
         """Shut down when the main window was really closed, not asked to and then kept."""
