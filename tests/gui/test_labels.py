@@ -55,7 +55,7 @@ def test_after_a_name_the_keys_are_the_tools(window):
     assert paint.mode == "fill"
 
 
-def test_a_name_is_chosen_from_the_list_with_the_mouse(window):
+def test_a_name_is_chosen_from_the_list(window):
     window.open()
     _activate(window)
     window.click(window.panel.labels.buttons["add"])
@@ -64,6 +64,13 @@ def test_a_name_is_chosen_from_the_list_with_the_mouse(window):
     window.qtbot.mouseClick(popup.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(10, 5))
     window.until(lambda: _names(window) == ["spleen"])
     assert window.canvas().hasFocus()
+
+    # With the arrow keys: the second name that holds "kidney".
+    window.click(window.panel.labels.buttons["add"])
+    window.type(Qt.Key.Key_Backspace, "kidney", Qt.Key.Key_Down, Qt.Key.Key_Down)
+    window.type(Qt.Key.Key_Return, "3")
+    assert _names(window) == ["spleen", "left kidney"]
+    assert window.workspace.layers.paint.mode == "polygon"
 
 
 def test_a_row_picked_with_the_mouse_leaves_the_keys_to_the_picture(window):
