@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -116,22 +117,22 @@ def test_evaluate_errors(case: Case, capsys: pytest.CaptureFixture[str]):
 # open
 
 
-def test_open_starts_napari_with_the_panel(case: Case, monkeypatch: pytest.MonkeyPatch):
-    called: list[list[str]] = []
+def test_open_becomes_napari_with_the_panel(case: Case, monkeypatch: pytest.MonkeyPatch):
+    started: list[list[str]] = []
 
-    def call(command: list[str]) -> int:
-        called.append(command)
-        return 0
+    def run_module(name: str, run_name: str) -> None:
+        assert (name, run_name) == ("napari", "__main__")
+        started.append(sys.argv)
 
-    monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setattr(runpy, "run_module", run_module)
+    monkeypatch.setattr(sys, "argv", ["napari-diffseg", "open"])
     assert main(["open", case.ct]) == 0
     assert main(["open", "--sample"]) == 0
     assert main(["open"]) == 0
-    head = [sys.executable, "-m", "napari"]
     panel = ["--with", "napari-diffseg"]
-    assert called[0] == [*head, case.ct, "--plugin", "napari-diffseg", *panel]
-    assert Path(called[1][3]).exists()
-    assert called[2] == [*head, *panel]
+    assert started[0] == ["napari", case.ct, "--plugin", "napari-diffseg", *panel]
+    assert Path(started[1][1]).exists()
+    assert started[2] == ["napari", *panel]
 
 
 def test_open_says_how_to_get_the_window(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt, QThreadPool
+from qtpy.QtWidgets import QApplication
 from session_tools import tiny_backbone, tiny_volume
 
 from napari_diffseg.gui.io import volume_layer
@@ -123,6 +124,15 @@ class Window:
         """Press Ctrl and a key over the canvas."""
         self.qtbot.keyClick(self.canvas(), key, Qt.KeyboardModifier.ControlModifier)
         self.qtbot.wait(30)
+
+    def type(self, *keys):
+        """Press keys (or the characters of texts) where the window system would send them."""
+        for key in keys:
+            for one in key if isinstance(key, str) else (key,):
+                target = QApplication.activePopupWidget() or QApplication.focusWidget()
+                press = self.qtbot.keyClicks if isinstance(one, str) else self.qtbot.keyClick
+                press(target, one)
+                self.qtbot.wait(10)
 
     def undo(self):
         self.key(Qt.Key.Key_Z)

@@ -19,6 +19,7 @@ TRAINED = replace(PAINTED, model=True, predicted=133, rounds=1, current_predicte
         (Situation(foreign="photo"), "“photo” was not opened by napari-diffseg", "next"),
         (replace(OPEN, opening=True), "Getting chest ready", "busy"),
         (replace(OPEN, waiting=True, recoverable=2), "2 slices painted): restore it", "next"),
+        (replace(OPEN, elsewhere="7"), "(process 7): close it there and try again, or st", "next"),
         (OPEN, "Add a label", "next"),
         (LABELLED, "Paint liver on two or three slices, then Train.", "next"),
         (replace(LABELLED, labels=("liver", "spleen")), "Paint liver and spleen on", "next"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import subprocess
+import runpy
 import sys
 import time
 from collections.abc import Sequence
@@ -185,7 +185,7 @@ def add_open(parser: argparse.ArgumentParser) -> None:
 
 
 def _open(args: argparse.Namespace) -> int:
-    """Start napari as a process of its own: the command line stays free of Qt."""
+    """Become napari: one process, so that closing the terminal closes the window."""
     for needed in ("napari", "qtpy"):
         if importlib.util.find_spec(needed) is None:
             raise CommandError(f'{needed} is not installed; run: pip install "napari-diffseg[gui]"')
@@ -196,10 +196,11 @@ def _open(args: argparse.Namespace) -> int:
         path = sample_volume_path()
     if path is not None and not path.exists():
         raise CommandError(f"{path}: no such file; check the path")
-    command = [sys.executable, "-m", "napari"]
-    if path is not None:
-        command += [str(path), "--plugin", "napari-diffseg"]
-    return subprocess.call([*command, "--with", "napari-diffseg"])
+    words = [] if path is None else [str(path), "--plugin", "napari-diffseg"]
+    sys.argv = ["napari", *words, "--with", "napari-diffseg"]
+    # As `python -m napari` does: napari and Qt are imported by their own command only.
+    runpy.run_module("napari", run_name="__main__")
+    return 0
 
 
 def add_backbones(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

@@ -57,6 +57,10 @@ class Desk(QObject):
 
         return slot
 
+    def focus_canvas(self) -> None:
+        """Let keys go to the picture, where napari's tool keys are heard."""
+        self.viewer.window._qt_viewer.canvas.native.setFocus()
+
     def choose(self, index: int) -> None:
         """Work on another volume: its layers are shown, the others' are hidden."""
         chosen = self.workspaces[index]

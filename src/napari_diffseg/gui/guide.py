@@ -22,6 +22,7 @@ class Situation:
     opening: bool = False  # the session is being made
     recoverable: int = 0  # slices painted in an earlier session
     waiting: bool = False  # an earlier session waits for the user's choice
+    elsewhere: str = ""  # the process that has this CT's session open; waits for a choice, too
     labels: tuple[str, ...] = ()  # their names
     painted: int = 0  # slices that hold paint
     changed: int = 0  # slices whose paint changed since the last round
@@ -104,6 +105,11 @@ def _next(s: Situation) -> str:
                 "open the file again with Open below."
             )
         return "Drag a CT onto the viewer: a NIfTI, NRRD or MHA file, or a DICOM folder."
+    if s.elsewhere:
+        return (
+            f"This CT is open in another window (process {s.elsewhere}): "
+            "close it there and try again, or start fresh here."
+        )
     if s.waiting:
         return (
             f"Earlier work on this CT was found ({_slices(s.recoverable)} painted): "
@@ -136,6 +142,8 @@ def _blocked(s: Situation) -> dict[str, str]:
         everything = "Open a CT first."
     elif s.opening:
         everything = "The CT is being made ready."
+    elif s.elsewhere:
+        everything = "Close the other window and try again, or start fresh first."
     elif s.waiting:
         everything = "Restore the earlier work or start fresh first."
     if everything:

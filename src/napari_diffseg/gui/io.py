@@ -19,6 +19,7 @@ from napari_diffseg.io.volume import Volume, read_volume, write_mask
 VOLUME = "napari-diffseg volume"  # key of a CT layer's metadata: the Volume
 GEOMETRY = "napari-diffseg geometry"  # key of a mask layer's metadata: the source Geometry
 LABELS = "napari-diffseg labels"  # key of a mask layer's metadata: a tuple of Label
+AXES = ("z", "y", "x")  # names of a canonical volume's axes, which napari shows beside its sliders
 SOFT_TISSUE = (-160.0, 240.0)  # contrast limits in HU that a CT opens with (W400 L40)
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -42,6 +43,7 @@ def volume_layer(volume: Volume) -> LayerData:
         {
             "name": volume.name,
             "scale": volume.geometry.spacing,
+            "axis_labels": AXES,
             "contrast_limits": SOFT_TISSUE,
             "colormap": "gray",
             "interpolation2d": "linear",

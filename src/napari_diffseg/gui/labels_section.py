@@ -45,6 +45,7 @@ class LabelsSection(Section):
             (table.eye_toggled, Workspace.toggle_eye),
         ):
             signal.connect(act(action))
+        table.done.connect(desk.focus_canvas)
         self._act = act
 
     def show_state(self, workspace: Workspace | None, guide: Guide) -> None:
@@ -68,6 +69,7 @@ class LabelsSection(Section):
     def _rename(self, workspace: Workspace, label_id: int, name: str) -> None:
         self.table.forget()  # a name that is refused must not stay in the table
         workspace.begun.paint.rename_label(label_id, name)
+        workspace.unsay()  # it may hold the old name
         workspace.recolour()
 
     def _ask_colour(self, workspace: Workspace, label_id: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from qtpy.QtCore import QModelIndex, QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QModelIndex, QObject, QSize, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -36,6 +37,8 @@ _HELP = {
     EYE: "Show or hide",
 }
 _ROW_HEIGHT = 25
+_FEWEST_ROWS, _MOST_ROWS = 3, 13
+_OTHER_HEIGHT = 690  # px that the rest of the panel takes after a training
 
 # FLARE22's organs, offered while a name is typed.
 ORGANS = (
@@ -58,19 +61,19 @@ class LabelRow:
 
 
 class LabelsTable(QTableWidget):
-    """Table of the labels; all signals begin with the label's id."""
+    """Table of the labels; all signals but ``done`` begin with the label's id."""
 
     picked = Signal(int)
     renamed = Signal(int, str)
     colour_asked = Signal(int)
     lock_toggled = Signal(int)
     eye_toggled = Signal(int)
+    done = Signal()  # a row was clicked or a name was typed: the keys belong to the picture again
 
     def __init__(self, palette: Palette) -> None:
         super().__init__(0, len(_HEADERS))
         self._palette = palette
         self._rows: tuple[LabelRow, ...] = ()
-        self._max_rows = 6
         self.setHorizontalHeaderLabels(_HEADERS)
         header = self.horizontalHeader()
         header.setHighlightSections(False)
@@ -91,15 +94,13 @@ class LabelsTable(QTableWidget):
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setItemDelegateForColumn(NAME, _NameDelegate(self))
-        self.setEditTriggers(
-            QAbstractItemView.EditTrigger.DoubleClicked
-            | QAbstractItemView.EditTrigger.EditKeyPressed
-        )
+        # No key begins an edit: napari's tool keys are single letters and digits.
+        self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
         self.cellClicked.connect(self._on_click)
         self.cellDoubleClicked.connect(self._on_double_click)
         self.itemSelectionChanged.connect(self._on_selection)
         self.itemChanged.connect(self._on_edit)
-        self._fit()
+        self.fit_into(0)
 
     def set_palette(self, palette: Palette) -> None:
         """Follow the viewer's theme."""
@@ -108,9 +109,12 @@ class LabelsTable(QTableWidget):
         self.show_rows(rows, self.selected_id())
 
     def fit_into(self, height: int) -> None:
-        """Show as many rows as a panel of this height in px has room for; the rest scrolls."""
-        self._max_rows = min(max((height - 600) // _ROW_HEIGHT, 4), 13)
-        self._fit()
+        """Take as many rows as a panel of this height in px has room for; the rest scrolls.
+
+        The height does not depend on the labels, so that nothing below moves with a new one.
+        """
+        rows = min(max((height - _OTHER_HEIGHT) // _ROW_HEIGHT, _FEWEST_ROWS), _MOST_ROWS)
+        self.setFixedHeight(self.horizontalHeader().height() + rows * _ROW_HEIGHT + 4)
 
     def selected_id(self) -> int | None:
         """Id of the selected row."""
@@ -127,7 +131,6 @@ class LabelsTable(QTableWidget):
             self.setRowCount(len(rows))
             for index, row in enumerate(rows):
                 self._fill(index, row)
-            self._fit()
         ids = [row.label.id for row in rows]
         if selected in ids:
             self.setCurrentCell(ids.index(selected), NAME)
@@ -145,6 +148,13 @@ class LabelsTable(QTableWidget):
             if row.label.id == label_id:
                 self.setCurrentCell(index, NAME)
                 self.editItem(self.item(index, NAME))
+
+    def closeEditor(  # noqa: N802
+        self, editor: QWidget, hint: QStyledItemDelegate.EndEditHint
+    ) -> None:
+        """Put the editor of a name away, and begin no other one, as Tab would."""
+        super().closeEditor(editor, QStyledItemDelegate.EndEditHint.NoHint)
+        self.done.emit()
 
     def _fill(self, index: int, row: LabelRow) -> None:
         background = row.label.id == BACKGROUND
@@ -175,20 +185,22 @@ class LabelsTable(QTableWidget):
         self.item(index, LOCK).setIcon(lock_icon(row.locked, ink if row.locked else faint))
         self.item(index, EYE).setIcon(eye_icon(not row.hidden, faint if row.hidden else ink))
 
-    def _fit(self) -> None:
-        rows = max(1, min(self.rowCount(), self._max_rows))
-        self.setFixedHeight(self.horizontalHeader().height() + rows * _ROW_HEIGHT + 4)
-
     def _on_click(self, row: int, column: int) -> None:
         if row < len(self._rows) and self._rows[row].label.id != BACKGROUND:
             signal = {LOCK: self.lock_toggled, EYE: self.eye_toggled}.get(column)
             if signal is not None:
                 signal.emit(self._rows[row].label.id)
         self._on_selection()
+        self._let_go()
 
     def _on_double_click(self, row: int, column: int) -> None:
         if column == COLOUR and self._rows[row].label.id != BACKGROUND:
             self.colour_asked.emit(self._rows[row].label.id)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self.state() != QAbstractItemView.State.EditingState:
+            self.done.emit()
 
     def _on_selection(self) -> None:
         if self.selected_id() is not None:
@@ -208,7 +220,25 @@ class _NameDelegate(QStyledItemDelegate):
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         editor.setCompleter(completer)
+        # While the completer's list is open it takes Enter, and the delegate never sees it.
+        editor.returnPressed.connect(partial(self._end, editor))
+        completer.activated.connect(partial(self._end, editor))
         return editor
+
+    def eventFilter(self, editor: QObject, event: QEvent) -> bool:  # noqa: N802
+        """End the edit with Enter at once, where Qt would end it a second time later."""
+        enter = (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+        if event.type() == QEvent.Type.KeyPress and event.key() in enter:
+            self._end(editor)
+            return True
+        return bool(super().eventFilter(editor, event))
+
+    def _end(self, editor: QLineEdit, text: str | None = None) -> None:
+        if text is not None:
+            editor.setText(text)
+        editor.completer().popup().hide()
+        self.commitData.emit(editor)
+        self.closeEditor.emit(editor, QStyledItemDelegate.EndEditHint.NoHint)
 
 
 def _quality_text(row: LabelRow) -> str:

@@ -17,7 +17,7 @@ from napari.utils.colormaps import Colormap, DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_diffseg.engine.annotations import BACKGROUND
-from napari_diffseg.gui.io import GEOMETRY, LABELS
+from napari_diffseg.gui.io import AXES, GEOMETRY, LABELS
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
 
@@ -223,7 +223,7 @@ class VolumeLayers:
 
     def _place(self) -> dict[str, Any]:
         # Scale only: a permuted or sheared affine would bring napari's non-orthogonal slicing.
-        return {"scale": self.volume.geometry.spacing, "units": "mm"}
+        return {"scale": self.volume.geometry.spacing, "axis_labels": AXES, "units": "mm"}
 
     def _add(self, layer: Any, select: bool = True) -> Any:
         active = self.viewer.layers.selection.active

@@ -9,12 +9,12 @@ from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 from napari_diffseg.gui import files
-from napari_diffseg.gui.banner import Banner
+from napari_diffseg.gui.banner import Banner, Choice
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide, Situation, guide
 from napari_diffseg.gui.labels_section import LabelsSection
 from napari_diffseg.gui.more_section import MoreSection
-from napari_diffseg.gui.orientation import PRESETS, Letters, window_limits
+from napari_diffseg.gui.orientation import PRESETS, Orientation, window_limits
 from napari_diffseg.gui.result_section import ExportSection, ResultSection
 from napari_diffseg.gui.situation import situation_of
 from napari_diffseg.gui.slices_section import SlicesSection
@@ -52,7 +52,7 @@ class Panel(QWidget):
         self._lay_out()
         self._connect()
         self._threads = ThreadCap()
-        self._letters = Letters(self.viewer)
+        self._orientation = Orientation(self.viewer)
         # Many signals, one refresh a turn of the event loop.
         self._soon = QTimer(self, singleShot=True, interval=0)
         self._soon.timeout.connect(self.refresh)
@@ -71,7 +71,7 @@ class Panel(QWidget):
         inner = QWidget()
         column = QVBoxLayout(inner)
         column.setContentsMargins(10, 2, 10, 8)
-        column.setSpacing(11)
+        column.setSpacing(7)
         for section in self.sections:
             column.addWidget(section)
         column.addStretch(1)
@@ -94,6 +94,7 @@ class Panel(QWidget):
         self.volume.chosen.connect(self.desk.choose)
         for signal, action in (
             (self.banner.restore, Workspace.restore_earlier),
+            (self.banner.again, Workspace.find_earlier),
             (self.banner.fresh, Workspace.start_fresh),
             (self.volume.window, self._set_window),
             (self.volume.card, self._show_card),
@@ -127,8 +128,10 @@ class Panel(QWidget):
             Situation(foreign=self.desk.foreign) if workspace is None else situation_of(workspace)
         )
         self.guide = guide(situation)
-        self.banner.show_guide(self.guide, situation.waiting)
-        self._letters.show(workspace is not None)
+        choice: Choice = "elsewhere" if situation.elsewhere else "earlier"
+        asked = bool(situation.elsewhere) or situation.waiting
+        self.banner.show_guide(self.guide, choice if asked else "")
+        self._orientation.show(workspace is not None)
         for section in self.sections:
             section.show_state(workspace, self.guide)
 
@@ -186,9 +189,10 @@ class Panel(QWidget):
         self.shut_down()
 
     def resizeEvent(self, event: QEvent) -> None:  # noqa: N802
-        """Give the labels the room that the other sections leave."""
+        """Share the height out, so that the buttons of every section are in sight."""
         super().resizeEvent(event)
         self.labels.table.fit_into(self.height())
+        self.train.fit_into(self.height())
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
         """Shut down when the main window was really closed, not asked to and then kept."""
@@ -208,5 +212,5 @@ class Panel(QWidget):
             self._window.removeEventFilter(self)
             self._window = None
         self.desk.close(remove_layers)
-        self._letters.close()
+        self._orientation.close()
         self._threads.release()

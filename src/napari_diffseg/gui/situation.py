@@ -15,9 +15,10 @@ def situation_of(workspace: Workspace) -> Situation:
         painted = 0 if workspace.earlier is None else _painted(workspace.earlier)
         return Situation(
             volume=workspace.volume.name,
-            opening=workspace.earlier is None,
+            opening=workspace.earlier is None and not workspace.elsewhere,
             recoverable=painted,
             waiting=workspace.earlier is not None,
+            elsewhere=workspace.elsewhere,
             error=workspace.error,
         )
     return Situation(

@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QSizePolicy
 
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.navigator import NavigatorModel, SliceNavigator
+from napari_diffseg.gui.orientation import slice_position
 from napari_diffseg.gui.section import Section
 from napari_diffseg.gui.theme import Palette, allow, row, text_label, tool
 from napari_diffseg.gui.workspace import Workspace
@@ -31,6 +32,11 @@ class SlicesSection(Section):
 
     def __init__(self, palette: Palette) -> None:
         super().__init__("Slices")
+        self.position = text_label()
+        self.position.setToolTip(
+            "How far the slice is above (S) or below (I) the zero of the patient's coordinates"
+        )
+        self.header.addWidget(self.position)
         self.navigator = SliceNavigator(palette)
         self.navigator.went.connect(self.went)
         self.body.addWidget(self.navigator)
@@ -60,6 +66,9 @@ class SlicesSection(Section):
         notes = {SliceState.ACCEPTED: " · accepted", SliceState.UNPAINTED: " · unpainted"}
         where = f"slice {model.current} of 0–{count - 1}{notes.get(state, '')}"
         self.where.setText(where if count else "")
+        self.position.setText(
+            slice_position(workspace.volume.geometry, model.current) if workspace else ""
+        )
         what = "Strokes on this slice will count as" if unpainted else "This slice is"
         self._help["full"] = f"{what} painted in full: whatever is not painted is background"
         self._help["scribbles"] = (

@@ -29,6 +29,7 @@ _BUTTONS = {
     "finish": ("Finish", "Stop learning, keep what has been learnt, and predict every slice"),
     "stop": ("Stop", ""),
 }
+_ROOMY = 740  # px of the panel with which the curve pushes no button out of sight
 _STOPS = {
     "training": "Give this training up at the next step; the model from before is kept",
     "predicting": "Stop here; the slices predicted so far are kept",
@@ -63,9 +64,14 @@ class TrainSection(Section):
         self.bar.setFixedHeight(6)
         self.time = text_label()
         self.curve = LossCurve(palette)
+        self._roomy = False
         for widget in (self.bar, self.time, self.curve):
             self.body.addWidget(widget)
             widget.hide()
+
+    def fit_into(self, height: int) -> None:
+        """Leave the loss in sight after a training if a panel of this height in px has room."""
+        self._roomy = height >= _ROOMY
 
     @property
     def seconds(self) -> float | None:
@@ -98,7 +104,7 @@ class TrainSection(Section):
             button.setEnabled(not running)
         losses = runner.losses if runner is not None else []
         self.curve.show_losses(losses)
-        self.curve.setVisible(len(losses) > 1)
+        self.curve.setVisible(len(losses) > 1 and (bool(running) or self._roomy))
         if runner is not None and running:
             self._show_progress(runner)
 

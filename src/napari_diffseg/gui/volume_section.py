@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox
 
+from napari_diffseg.gui.elided import ElidedLabel
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.orientation import PRESETS
 from napari_diffseg.gui.section import Section
-from napari_diffseg.gui.theme import group, text_label, tool
+from napari_diffseg.gui.theme import group, row, text_label, tool
 from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.io.volume import Volume
+
+_CHIP_WIDTH = 110  # px of text at most, so that a long GPU's name leaves room for the CT's
 
 
 class VolumeSection(Section):
@@ -25,15 +28,22 @@ class VolumeSection(Section):
 
     def __init__(self) -> None:
         super().__init__("Volume")
-        self.name = text_label(style="name")
+        self.name = ElidedLabel()
+        self.name.setObjectName("name")
         self.choice = QComboBox()
         self.choice.setToolTip("Which of the open volumes the panel works on")
         self.choice.activated.connect(self.chosen)
+        self.choice.setMinimumContentsLength(8)
+        self.choice.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
         self.facts, self.notes = text_label(wrap=True), text_label(wrap=True)
         self.device, self.backbone = tool(style="chip"), tool(style="chip")
-        self.device.setToolTip("Where the network runs")
         self.backbone.clicked.connect(self.card)
-        self.chips = group(self.device, self.backbone, stretch=True)
+        self.chips = group(self.device, self.backbone)
+        line = row(self.choice, self.name, self.chips)
+        line.setStretch(2, 0)
+        self.body.addLayout(line)
         presets = []
         for name, (width, level) in PRESETS.items():
             button = tool(name)
@@ -48,8 +58,8 @@ class VolumeSection(Section):
         sample.clicked.connect(self.open_sample)
         self.openers = group(file, folder, sample)
         for widget in (
-            *(self.choice, self.name, self.facts, self.notes),
-            *(self.chips, self.presets, self.openers),
+            *(self.facts, self.notes),
+            *(self.presets, self.openers),
         ):
             self.body.addWidget(widget)
 
@@ -76,7 +86,10 @@ class VolumeSection(Section):
 
     def show_state(self, workspace: Workspace | None, guide: Guide) -> None:
         """Show where the network runs, and the pre-trained network that training begins at."""
-        self.device.setText(device_text())
+        device = device_text()
+        metrics = self.device.fontMetrics()
+        self.device.setText(metrics.elidedText(device, Qt.TextElideMode.ElideRight, _CHIP_WIDTH))
+        self.device.setToolTip(f"Where the network runs: {device}")
         if workspace is not None:
             error = workspace.backbone_error
             unknown = "⚠ no backbone" if error else "…"

@@ -22,7 +22,7 @@ from napari_diffseg.gui.runner import STOP_SECONDS, Runner
 from napari_diffseg.gui.worker import BackgroundCall
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone
-from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.journal import SessionError, SessionInUseError
 from napari_diffseg.session.session import Session
 
 T = TypeVar("T")
@@ -40,6 +40,7 @@ class Workspace(QObject):
         self.layers = VolumeLayers(viewer, ct, self.volume)
         self.session: Session | None = None
         self.earlier: Session | None = None  # waits for the user's choice
+        self.elsewhere = ""  # the process that has the session open; waits for the user's choice
         self.hidden: set[int] = set()  # labels that are not drawn
         self.suggested: dict[int, str] = {}
         self.error = self.said = ""
@@ -53,15 +54,30 @@ class Workspace(QObject):
         self._closed = False
         self._viewer = viewer
         viewer.dims.events.current_step.connect(self._on_step)
-        self.call(self._find, self._found)
+        self.find_earlier()
 
     # -- opening and closing ----------------------------------------------------------------
+
+    def find_earlier(self) -> None:
+        """Look for earlier work on this CT; where another window has it, the user chooses."""
+        self.elsewhere = ""
+        self.call(self._find, self._found, self._not_found)
+        self.changed.emit()
+
+    def _not_found(self, error: Exception) -> None:
+        if isinstance(error, SessionInUseError):
+            self.elsewhere = error.process
+            self.changed.emit()
+        else:
+            self.fail(error)
 
     def _find(self) -> tuple[Session, bool, str]:
         # In a thread: hashing the volume and reading a journal take a while.
         note = ""
         try:
             earlier = Session.recover(self.volume)
+        except SessionInUseError:
+            raise
         except SessionError as error:
             earlier, note = None, f"A new session was begun: {error}."
         if earlier is None:
@@ -84,10 +100,11 @@ class Workspace(QObject):
             self._begin(session, " ".join(session.notes))
 
     def start_fresh(self) -> None:
-        """Begin anew; the earlier session stays on disk."""
-        if self.earlier is not None:
-            self.earlier.close()
-            self.earlier = None
+        """Begin anew; the earlier session stays on disk, and in the window that has it open."""
+        if self.earlier is not None or self.elsewhere:
+            if self.earlier is not None:
+                self.earlier.close()
+            self.earlier, self.elsewhere = None, ""
             self._begin(Session(self.volume), "")
 
     def _begin(self, session: Session, note: str) -> None:
@@ -195,7 +212,7 @@ class Workspace(QObject):
 
     def _on_stroke(self, z: int) -> None:
         self._suggestions = [s for s in self._suggestions if s.z != z]
-        self.error = self.said = ""
+        self.unsay()
         self._mark_suggestion()
 
     def accept(self) -> None:
@@ -336,6 +353,10 @@ class Workspace(QObject):
     def _flush(self) -> None:
         """Bring every stroke into the session, and clear the sentence, before something begins."""
         self.paint_sync.flush()
+        self.unsay()
+
+    def unsay(self) -> None:
+        """Clear what the sentence says of the past, which no longer holds."""
         self.error = self.said = ""
 
     def call(

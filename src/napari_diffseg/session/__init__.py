@@ -4,7 +4,7 @@ A :class:`Session` has paint, a prediction, rounds and a trainer, which share on
 recovered after a crash. It is headless; command line and window both drive it.
 """
 
-from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.journal import SessionError, SessionInUseError
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.rounds import Round, Rounds
@@ -18,6 +18,7 @@ __all__ = [
     "Rounds",
     "Session",
     "SessionError",
+    "SessionInUseError",
     "SliceState",
     "Trainer",
 ]

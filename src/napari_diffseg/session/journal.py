@@ -37,6 +37,23 @@ class SessionError(ValueError):
     """Something that a session refuses or cannot do; the message says what to do instead."""
 
 
+class SessionInUseError(SessionError):
+    """A session that another window or process has open.
+
+    Attributes
+    ----------
+    process
+        Its process id, or ``"unknown"``.
+    """
+
+    def __init__(self, process: str) -> None:
+        super().__init__(
+            f"this volume's session is open in another window (process {process}); "
+            "close it there, or start a new session"
+        )
+        self.process = process
+
+
 @contextmanager
 def saving() -> Iterator[None]:
     """Turn a failure of the disk into a :class:`SessionError`."""

@@ -13,7 +13,7 @@ import filelock
 import numpy as np
 
 from napari_diffseg.io.volume import Volume
-from napari_diffseg.session.journal import Journal, Record, SessionError, saving
+from napari_diffseg.session.journal import Journal, Record, SessionError, SessionInUseError, saving
 
 _IDS: WeakKeyDictionary[Volume, str] = WeakKeyDictionary()
 
@@ -42,8 +42,10 @@ class SessionFolder:
 
     Raises
     ------
+    SessionInUseError
+        If another window or process has it open.
     SessionError
-        If another window or process has it open, or it cannot be written.
+        If it cannot be written.
     FileExistsError
         If it must not be there and is.
     """
@@ -59,10 +61,7 @@ class SessionFolder:
             owner.write_text(str(os.getpid()))
         except filelock.Timeout as error:
             pid = owner.read_text() if owner.exists() else "unknown"
-            raise SessionError(
-                f"this volume's session is open in another window (process {pid}); "
-                "close it there, or start a new session"
-            ) from error
+            raise SessionInUseError(pid) from error
         except OSError as error:
             if new and isinstance(error, FileExistsError):
                 raise

@@ -118,7 +118,7 @@ class Session:
 
         Raises
         ------
-        SessionError
+        SessionInUseError
             If it is open in another window or process.
         """
         root = Path(folder or home() / "sessions")
