@@ -91,12 +91,6 @@ def in_colour(path):
     nib.save(nib.Nifti1Image(rgb, np.eye(4)), path)
 
 
-def in_microns(path):
-    image = nib.Nifti1Image(distinct((2, 3, 4)), np.eye(4))
-    image.header.set_xyzt_units("micron")
-    nib.save(image, path)
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -109,7 +103,6 @@ def in_microns(path):
         (cut_off, "cut off"),
         (without_its_checksum, "cut off"),
         (in_colour, "colour"),
-        (in_microns, "millimetres"),
         (lambda path: path.write_bytes(b"not a volume"), "cannot be read|cut off"),
         (lambda path: path.write_bytes(b""), "cannot be read|cut off"),
         (lambda path: None, "no such file"),

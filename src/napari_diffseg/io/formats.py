@@ -8,6 +8,7 @@ Writers get an array ``(i, j, k)`` on the source grid, that grid, and the labels
 from __future__ import annotations
 
 import gzip
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,12 @@ _NIFTI_FIELDS = (
     "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
     "qoffset_z", "srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units",
 )  # fmt: skip
+
+_MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
+
+_SAME_PLACE = 0.5
+"""A qform further than this from the sform, in mm, is another place. Below, it is rounding: near a
+half turn the float32 quaternion of a qform is off by some tenths of a millimetre."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +105,6 @@ def read_nifti(path: Path) -> StoredImage:
         stream.seek(0)
         image = (nib.Nifti2Image if nifti2 else nib.Nifti1Image).from_stream(stream)
         header = image.header
-        if header.get_xyzt_units()[0] not in ("mm", "unknown"):
-            raise VolumeError(f"{path}: is not in millimetres; save it with xyzt_units in mm")
         codes = int(header["qform_code"]), int(header["sform_code"])
         if codes == (0, 0):
             raise VolumeError(
@@ -109,18 +114,30 @@ def read_nifti(path: Path) -> StoredImage:
         array = np.asanyarray(image.dataobj.get_unscaled())
         while stream.read(1 << 20):  # gzip checks its length and sum only at the very end
             pass
-        notes: tuple[str, ...] = ()
-        if min(codes) > 0 and not np.allclose(header.get_qform(), header.get_sform(), atol=0.1):
-            notes = ("qform and sform disagree; the sform is used",)
+        unit = header.get_xyzt_units()[0]
+        to_mm = np.diag([_MILLIMETRES[unit]] * 3 + [1.0])
+        notes = []
+        if unit in ("meter", "micron"):
+            notes.append(f"lengths are in {unit}s in the file, and converted to millimetres")
+        if min(codes) > 0:
+            apart = _apart(to_mm @ header.get_qform(), to_mm @ header.get_sform(), array.shape)
+            if apart > _SAME_PLACE:
+                notes.append(f"qform and sform lie {apart:.3g} mm apart; the sform is used")
         reference = {name: np.array(header[name]) for name in _NIFTI_FIELDS} | {"nifti2": nifti2}
         return StoredImage(
             array,
-            np.asarray(image.affine, np.float64),
+            to_mm @ np.asarray(image.affine, np.float64),
             float(image.dataobj.slope),
             float(image.dataobj.inter),
-            notes,
+            tuple(notes),
             {"nifti": reference},
         )
+
+
+def _apart(one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+    """Largest distance in mm between the places that two affines give to a corner of a grid."""
+    corners = [*itertools.product(*((0, n - 1) for n in (*shape, 1)[:3]), [1])]
+    return float(np.linalg.norm((one - other) @ np.transpose(corners), axis=0).max())
 
 
 def write_nifti(

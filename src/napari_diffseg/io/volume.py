@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_diffseg.io import dicom, dicomseg, formats, itk
+from napari_diffseg.io import dicom, dicomseg, formats, hounsfield, itk
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.formats import StoredImage
 from napari_diffseg.io.geometry import Geometry, VolumeError
@@ -94,7 +94,8 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
         stored = _read(path)
         geometry, name = _geometry(path, stored), stem(path)
         hu = formats.to_hu(stored.planes(), geometry)
-    return Volume(hu, geometry, name)
+    notes = (*geometry.notes, *hounsfield.doubts(hu))
+    return Volume(hu, replace(geometry, notes=notes), name)
 
 
 def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
