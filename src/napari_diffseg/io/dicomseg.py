@@ -21,6 +21,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from napari_diffseg.io.dicom import ordered
+from napari_diffseg.io.dicom_scan import read_dicom
 from napari_diffseg.io.formats import LPS, StoredImage, reading
 from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.labels import Label, class_indices, default_colour
@@ -122,7 +123,7 @@ def read_dicomseg(path: Path, geometry: Geometry | None = None) -> StoredImage:
             labels.append(Label(int(ids[n]), description.segment_label, colour))
         slices = geometry.reference.get("dicom", {}).get("slices", ()) if geometry else ()
         sources = {uid for *_, uid in segmentation.get_source_image_uids()}
-        if geometry and sources <= set(slices):
+        if geometry and sources <= set(slices) and len(set(slices)) == len(slices):
             frames = segmentation.get_pixels_by_source_instance(
                 slices, combine_segments=True, assert_missing_frames_are_empty=True
             )
@@ -140,7 +141,17 @@ def _source_images(path: Path, geometry: Geometry) -> list[pydicom.Dataset]:
             f"{path}: DICOM-SEG needs a volume that was read from a DICOM folder; "
             "choose .nii.gz or .seg.nrrd"
         )
-    slices, _ = ordered(geometry.source, reference["series"])
+    slices = ordered(geometry.source, reference["series"])[1].slices
+    if slices[0].frame is not None:
+        raise VolumeError(
+            f"{path}: the volume comes from multi-frame DICOM, to which this version writes no "
+            "DICOM-SEG; choose .nii.gz or .seg.nrrd"
+        )
+    if len({str(item.header.get("SeriesInstanceUID", "")) for item in slices}) > 1:
+        raise VolumeError(
+            f"{path}: slices of the DICOM series have series UIDs of their own, so no DICOM-SEG "
+            "can refer to them; choose .nii.gz or .seg.nrrd"
+        )
     if len(set(reference["slices"])) < len(slices):
         raise VolumeError(
             f"{path}: slices of the DICOM series share identifiers, so no DICOM-SEG can refer to "
@@ -150,7 +161,7 @@ def _source_images(path: Path, geometry: Geometry) -> list[pydicom.Dataset]:
         raise VolumeError(f"{path}: the DICOM series has changed on disk; open it again")
     images = []
     for item in slices:
-        image = pydicom.dcmread(item.path, stop_before_pixels=True)
+        image = read_dicom(item.path, stop_before_pixels=True)
         missing = [name for name in _NEEDED if not image.get(name)]
         if missing or not item.uid:
             raise VolumeError(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_diffseg.io import dicom, dicomseg, formats, hounsfield, itk
+from napari_diffseg.io.dicom_scan import is_dicom
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.formats import StoredImage
 from napari_diffseg.io.geometry import Geometry, VolumeError
@@ -65,7 +66,7 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     Parameters
     ----------
     path
-        NIfTI, NRRD or MetaImage file, or a folder with DICOM slices.
+        NIfTI, NRRD or MetaImage file, a folder with DICOM slices, or one file of a DICOM series.
     series
         Which series of a DICOM folder: its UID or its number.
 
@@ -86,10 +87,8 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     ((133, 256, 256), dtype('int16'), (2.5, 1.40625, 1.40625))
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() or _is_dicom(path):
         hu, geometry, name = dicom.read_series(path, series)
-    elif path.suffix.lower() == ".dcm":
-        raise VolumeError(f"{path}: is one DICOM file; give the folder that holds its series")
     else:
         stored = _read(path)
         geometry, name = _geometry(path, stored), stem(path)
@@ -231,6 +230,11 @@ def _ending(path: Path) -> str | None:
     name = path.name.lower()
     fitting = [ending for ending in (*_READERS, *_MASK_WRITERS) if name.endswith(ending)]
     return max(fitting, key=len, default=None)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file that no other reader claims by its ending is DICOM."""
+    return _ending(path) not in _READERS and path.is_file() and is_dicom(path)
 
 
 def _pick(path: Path, choices: dict[str, Any]) -> Any:
