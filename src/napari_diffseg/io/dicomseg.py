@@ -131,7 +131,7 @@ def read_dicomseg(path: Path, geometry: Geometry | None = None) -> StoredImage:
         else:
             volume = segmentation.get_volume(combine_segments=True)
             array, affine = volume.array, LPS @ volume.affine
-        return StoredImage(ids[array], affine, labels=tuple(labels), crop=True)
+        return StoredImage(ids[array], affine, labels=tuple(labels))
 
 
 def _source_images(path: Path, geometry: Geometry) -> list[pydicom.Dataset]:

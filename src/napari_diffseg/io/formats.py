@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -54,8 +54,6 @@ class StoredImage:
         As in :class:`~napari_diffseg.io.geometry.Geometry`.
     labels
         Labels that the file names.
-    crop
-        Whether this format stores a part of a grid as a matter of course.
     """
 
     array: NDArray[Any]
@@ -65,7 +63,6 @@ class StoredImage:
     notes: tuple[str, ...] = ()
     reference: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[Label, ...] = ()
-    crop: bool = False
 
     def planes(self) -> Iterator[NDArray[Any]]:
         """Planes (i, j) of HU for each k; further axes must have length one."""
@@ -82,6 +79,11 @@ def reading(path: Path) -> Iterator[None]:
     except VolumeError:
         raise
     except FileNotFoundError as error:
+        missing = Path(str(error.filename or path))
+        if missing.name != path.name:
+            raise VolumeError(
+                f"{path}: its data file {missing.name} is missing; put it beside the header"
+            ) from error
         raise VolumeError(f"{path}: no such file; check the path") from error
     except (EOFError, zlib.error) as error:
         raise VolumeError(f"{path}: is cut off or damaged; copy or download it again") from error
@@ -92,18 +94,27 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_nifti(path: Path) -> StoredImage:
-    """Read ``.nii`` or ``.nii.gz``.
+    """Read ``.nii`` or ``.nii.gz``, compressed or not whatever its name, or ``.hdr`` and ``.img``.
 
     Raises
     ------
     VolumeError
         If the file is damaged, or says nowhere how it lies in the patient.
     """
-    packed = path.name.lower().endswith(".gz")
-    with reading(path), gzip.open(path) if packed else path.open("rb") as stream:
-        nifti2 = stream.read(4) in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
-        stream.seek(0)
-        image = (nib.Nifti2Image if nifti2 else nib.Nifti1Image).from_stream(stream)
+    pair = path.suffix.lower() in (".hdr", ".img")
+    with reading(path), _opened(path.with_suffix(".hdr") if pair else path) as stream:
+        start = stream.read(348)
+        nifti2 = start[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+        if pair:
+            if b"ni1\0" not in start[344:] and b"ni2\0" not in start[4:8]:
+                raise VolumeError(
+                    f"{path}: is Analyze, which does not say left from right; convert it again "
+                    "from the original"
+                )
+            image = (nib.Nifti2Pair if nifti2 else nib.Nifti1Pair).from_filename(path)
+        else:
+            stream.seek(0)
+            image = (nib.Nifti2Image if nifti2 else nib.Nifti1Image).from_stream(stream)
         header = image.header
         codes = int(header["qform_code"]), int(header["sform_code"])
         if codes == (0, 0):
@@ -132,6 +143,13 @@ def read_nifti(path: Path) -> StoredImage:
             tuple(notes),
             {"nifti": reference},
         )
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file that is compressed or not, by its content."""
+    with path.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    return cast("IO[bytes]", gzip.open(path)) if packed else path.open("rb")
 
 
 def _apart(one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, ...]) -> float:

@@ -45,7 +45,7 @@ class Volume:
 
 _Writer = Callable[[Path, NDArray[Any], Geometry, Sequence[Label]], None]
 _READERS: dict[str, Callable[[Path], StoredImage]] = {
-    **dict.fromkeys((".nii", ".nii.gz"), formats.read_nifti),
+    **dict.fromkeys((".nii", ".nii.gz", ".hdr", ".img"), formats.read_nifti),
     **dict.fromkeys((".mha", ".mhd"), itk.read_metaimage),
     **dict.fromkeys((".nrrd", ".nhdr", ".seg.nrrd"), itk.read_nrrd),
 }
@@ -58,6 +58,9 @@ _MASK_WRITERS: dict[str, _Writer] = _IMAGE_WRITERS | {
     ".seg.nrrd": itk.write_nrrd,
     ".dcm": dicomseg.write_dicomseg,
 }
+
+_ROUNDING = 0.02
+"""Values this close to a whole number are that label, as files stored with a scale hold them."""
 
 
 def read_volume(path: str | Path, series: str | None = None) -> Volume:
@@ -105,7 +108,8 @@ def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
     path
         NIfTI, NRRD, ``.seg.nrrd``, MetaImage or DICOM-SEG file.
     geometry
-        The grid that the labels must lie on; their file may store it in another order of axes.
+        The grid that the labels must lie on; their file may store it in another order of axes, or
+        only a part of it.
 
     Returns
     -------
@@ -128,7 +132,7 @@ def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
     own = _geometry(path, stored)
     mask = _mask(path, stored)
     if geometry is not None:
-        placed = geometry.placed(mask, stored.affine, stored.crop)
+        placed = geometry.placed(mask, stored.affine)
         if placed is None:
             raise VolumeError(
                 f"{path}: lies on another grid ({_grid(own)}) than the volume "
@@ -275,11 +279,13 @@ def _mask(path: Path, stored: StoredImage) -> NDArray[np.uint8]:
     for k, plane in enumerate(stored.planes()):
         if not np.isfinite(plane).all():
             raise VolumeError(f"{path}: holds NaN or infinite voxels; choose a label file")
-        if plane.min() < 0 or plane.max() > MAX_LABEL:
+        real = plane.dtype.kind == "f"
+        whole = np.rint(plane) if real else plane
+        if whole.min() < 0 or whole.max() > MAX_LABEL:
             raise VolumeError(f"{path}: holds values outside 0 to {MAX_LABEL}; renumber its labels")
-        mask[..., k] = plane
-        if plane.dtype.kind == "f" and (mask[..., k] != plane).any():
+        if real and np.abs(plane - whole).max() > _ROUNDING:
             raise VolumeError(f"{path}: holds fractions, so it is an image; choose a label file")
+        mask[..., k] = whole
     return mask
 
 
