@@ -90,6 +90,7 @@ def read_series(source: Path, series: str | None = None) -> tuple[NDArray[Any], 
             "series": name,
             "frame_of_reference": str(first.get("FrameOfReferenceUID", "")),
             "slices": tuple(item.uid for item in slices),
+            "positions": tuple(tuple(item.position.tolist()) for item in slices),
         }
     }
     shape = (columns, rows, len(slices))

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
+from napari_diffseg.io import segframes
 from napari_diffseg.io.dicom import ordered
-from napari_diffseg.io.dicom_scan import read_dicom
+from napari_diffseg.io.dicom_scan import Slice, read_dicom
 from napari_diffseg.io.formats import LPS, StoredImage, reading
 from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.labels import Label, class_indices, default_colour
@@ -49,6 +50,14 @@ _MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
     "StudyID", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
+
+_FORMS = {
+    "PatientSex": "[MFO]|",
+    "PatientBirthDate": r"(?!0{8})\d{8}|",
+    "StudyDate": r"(?!0{8})\d{8}|",
+    "StudyTime": r"(\d{2}){1,3}(\.\d{1,6})?|",
+}
+"""What some of these may look like; anything else stands for unknown."""
 
 
 def write_dicomseg(
@@ -97,8 +106,8 @@ def write_dicomseg(
 def read_dicomseg(path: Path, geometry: Geometry | None = None) -> StoredImage:
     """Read a DICOM-SEG without overlapping segments.
 
-    If ``geometry`` is that of the DICOM series on which it was made, slices are matched by their
-    identifiers; otherwise by position.
+    On a ``geometry``, each frame lies where its own position and orientation put it, whatever its
+    order, its direction and the images that it refers to. Without one, frames must make a volume.
 
     Raises
     ------
@@ -109,10 +118,9 @@ def read_dicomseg(path: Path, geometry: Geometry | None = None) -> StoredImage:
         dataset = pydicom.dcmread(path)
         if dataset.get("Modality") != "SEG":
             raise VolumeError(f"{path}: is no DICOM-SEG; for a CT series give its folder")
-        segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
         ids, labels = np.zeros(65536, np.uint16), []
-        for n in segmentation.segment_numbers:
-            description = segmentation.get_segment_description(n)
+        for description in dataset.SegmentSequence:
+            n = int(description.SegmentNumber)
             own = re.fullmatch(r"label (\d+)", str(description.get("SegmentDescription", "")))
             ids[n] = int(own[1]) if own else n
             lab = description.get("RecommendedDisplayCIELabValue")
@@ -120,15 +128,11 @@ def read_dicomseg(path: Path, geometry: Geometry | None = None) -> StoredImage:
             if lab is not None:
                 r, g, b = (int(c) for c in hd.color.CIELabColor.from_dicom_value(lab).to_rgb())
                 colour = (r, g, b)
-            labels.append(Label(int(ids[n]), description.segment_label, colour))
-        slices = geometry.reference.get("dicom", {}).get("slices", ()) if geometry else ()
-        sources = {uid for *_, uid in segmentation.get_source_image_uids()}
-        if geometry and sources <= set(slices) and len(set(slices)) == len(slices):
-            frames = segmentation.get_pixels_by_source_instance(
-                slices, combine_segments=True, assert_missing_frames_are_empty=True
-            )
-            array, affine = frames.T, geometry.affine
+            labels.append(Label(int(ids[n]), str(description.SegmentLabel), colour))
+        if geometry:
+            array, affine = segframes.on_grid(path, dataset, geometry), geometry.affine
         else:
+            segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
             volume = segmentation.get_volume(combine_segments=True)
             array, affine = volume.array, LPS @ volume.affine
         return StoredImage(ids[array], affine, labels=tuple(labels))
@@ -168,13 +172,32 @@ def _source_images(path: Path, geometry: Geometry) -> list[pydicom.Dataset]:
                 f"{path}: the DICOM series has no {', '.join(missing or ['SOPInstanceUID'])}, so "
                 "no DICOM-SEG can refer to it; choose .nii.gz or .seg.nrrd"
             )
-        image.SOPInstanceUID = item.uid
-        image.SOPClassUID = image.get("SOPClassUID") or image.file_meta.MediaStorageSOPClassUID
-        for name in _MAY_BE_EMPTY:
-            if name not in image:
-                setattr(image, name, None)
+        _clean(image, item, geometry)
         images.append(image)
     return images
+
+
+def _clean(image: pydicom.Dataset, item: Slice, geometry: Geometry) -> None:
+    """Bring a source header to what the standard lets a segmentation refer to.
+
+    Unknown values become empty, text becomes Unicode, rounded directions become orthogonal, and a
+    missing thickness becomes the distance of the slices.
+    """
+    image.decode()
+    image.SpecificCharacterSet = "ISO_IR 192"
+    image.SOPInstanceUID, image.SOPClassUID = item.uid, item.storage
+    for name in _MAY_BE_EMPTY:
+        value = str(image.get(name) or "")
+        fits = re.fullmatch(_FORMS.get(name, ".*"), value, re.DOTALL)
+        if name not in image or not fits:
+            setattr(image, name, None)
+    row, column = item.orientation
+    row = row / np.linalg.norm(row)
+    column = column - (column @ row) * row
+    column /= np.linalg.norm(column)
+    image.ImageOrientationPatient = [f"{c:.12f}"[:16] for c in (*row, *column)]
+    if not image.get("SliceThickness"):
+        image.SliceThickness = f"{np.linalg.norm(geometry.affine[:3, 2]):.10g}"
 
 
 def _describe(number: int, label: Label, algorithm: Any) -> Any:
