@@ -190,16 +190,14 @@ def _planes(slices: list[Slice]) -> Iterator[NDArray[Any]]:
 
 
 def _value_bits(plane: NDArray[Any], dataset: pydicom.Dataset) -> NDArray[Any]:
-    """Take out what old scanners keep beside a value, such as an overlay, as GDCM does.
+    """Take out what old scanners keep above the stored bits of a value, such as an overlay.
 
-    A value takes Bits Stored bits up to High Bit, and may be signed.
+    pydicom does so too, but not for JPEG 2000 and JPEG-LS. Like it and GDCM, this takes no notice
+    of High Bit, which CT does not choose and some exports write wrong.
     """
-    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
-    above = allocated - 1 - int(dataset.get("HighBit", stored - 1))
-    if stored >= allocated or above < 0 or plane.dtype.itemsize * 8 != allocated:
-        return plane
-    # A shift to the left drops what lies above, one to the right what lies below; it keeps signs.
-    return (plane << above) >> (allocated - stored)
+    unused = plane.dtype.itemsize * 8 - int(dataset.BitsStored)
+    # A shift to the left drops what lies above; the one back keeps the sign.
+    return (plane << unused) >> unused if unused > 0 else plane
 
 
 def _number(group: Group) -> str:
