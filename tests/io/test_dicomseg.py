@@ -4,6 +4,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from scipy.spatial.transform import Rotation
 from synthetic import FRAME, STUDY, deleting, line, save_series
 
 from napari_diffseg.io.geometry import VolumeError
@@ -153,6 +154,27 @@ def test_dicom_seg_is_written_for_headers_as_they_are(tmp_path, change, name, th
     measures = found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert measures.SliceThickness == thickness
     assert (read_labels(tmp_path / "m.dcm", volume.geometry).mask == mask).all()
+
+
+@pytest.mark.parametrize("digits", [3, 4])
+def test_dicom_seg_is_written_for_rounded_directions(tmp_path, digits):
+    exact = Rotation.from_euler("xyz", (7, 8, 9), degrees=True).as_matrix()[:, :2].T.ravel()
+    rounded = np.round(exact, digits)
+
+    def jitter(n, data):  # each slice is rounded on its own
+        values = rounded + (10.0**-digits if n == 1 else 0) * np.array([0, 0, 0, 0, 0, 0.9])
+        data.ImageOrientationPatient = [f"{v:.5f}" for v in values]
+
+    normal = np.cross(exact[:3], exact[3:])
+    save_series(tmp_path / "ct", line(3, 2.5 * normal), rows=512, columns=512, change=jitter)
+    volume = read_volume(tmp_path / "ct")
+    mask = np.zeros(volume.hu.shape, np.uint8)
+    mask[1, 500:, 490:], mask[2, :9, 300] = 1, 2
+    write_mask(tmp_path / "m.dcm", mask, volume.geometry, LABELS[:2])
+    assert (read_labels(tmp_path / "m.dcm", volume.geometry).mask == mask).all()
+    array = volume.geometry.from_canonical(mask)
+    found = hd.seg.segread(tmp_path / "m.dcm").get_volume(combine_segments=True).array
+    assert (found.max(), np.count_nonzero(found)) == (2, np.count_nonzero(array))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

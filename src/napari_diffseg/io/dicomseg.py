@@ -172,16 +172,18 @@ def _source_images(path: Path, geometry: Geometry) -> list[pydicom.Dataset]:
                 f"{path}: the DICOM series has no {', '.join(missing or ['SOPInstanceUID'])}, so "
                 "no DICOM-SEG can refer to it; choose .nii.gz or .seg.nrrd"
             )
-        _clean(image, item, geometry)
+        _clean(image, item, slices[0].orientation, geometry)
         images.append(image)
     return images
 
 
-def _clean(image: pydicom.Dataset, item: Slice, geometry: Geometry) -> None:
+def _clean(
+    image: pydicom.Dataset, item: Slice, directions: NDArray[np.float64], geometry: Geometry
+) -> None:
     """Bring a source header to what the standard lets a segmentation refer to.
 
-    Unknown values become empty, text becomes Unicode, rounded directions become orthogonal, and a
-    missing thickness becomes the distance of the slices.
+    Unknown values become empty, text becomes Unicode, directions are made orthogonal and the same
+    for all slices, and a missing thickness becomes the distance of the slices.
     """
     image.decode()
     image.SpecificCharacterSet = "ISO_IR 192"
@@ -191,7 +193,7 @@ def _clean(image: pydicom.Dataset, item: Slice, geometry: Geometry) -> None:
         fits = re.fullmatch(_FORMS.get(name, ".*"), value, re.DOTALL)
         if name not in image or not fits:
             setattr(image, name, None)
-    row, column = item.orientation
+    row, column = directions
     row = row / np.linalg.norm(row)
     column = column - (column @ row) * row
     column /= np.linalg.norm(column)
