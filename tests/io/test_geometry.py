@@ -128,8 +128,10 @@ def test_disagreeing_qform_and_sform_are_named(tmp_path):
     np.testing.assert_allclose(geometry.affine, image.get_sform())
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("meter", 1e-3), ("micron", 1e3)])
-def test_metres_and_microns_are_converted(tmp_path, unit, factor):
+@pytest.mark.parametrize(
+    ("unit", "factor", "name"), [("meter", 1e-3, "metres"), ("micron", 1e3, "microns")]
+)
+def test_metres_and_microns_are_converted(tmp_path, unit, factor, name):
     affine = affine_of((1, 0, 2), (-1, 1, 1), degrees=(3, 0, 9))
     stored = np.diag([factor] * 3 + [1]) @ affine
     image = nib.Nifti1Image(distinct((4, 3, 5)), stored)
@@ -138,9 +140,7 @@ def test_metres_and_microns_are_converted(tmp_path, unit, factor):
     nib.save(image, tmp_path / "ct.nii.gz")
     volume = read_volume(tmp_path / "ct.nii.gz")
     np.testing.assert_allclose(volume.geometry.affine, affine, rtol=1e-5, atol=1e-4)
-    assert volume.geometry.notes == (
-        f"lengths are in {unit}s in the file, and converted to millimetres",
-    )
+    assert volume.geometry.notes == (f"lengths in {name} are converted to millimetres",)
     # A mask lies on its source for readers that convert and for those that do not.
     write_mask(tmp_path / "m.nii.gz", volume.hu.astype(np.uint8), volume.geometry, ())
     again = nib.load(tmp_path / "m.nii.gz")

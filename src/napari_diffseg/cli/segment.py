@@ -35,7 +35,9 @@ class SegmentError(ValueError):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``segment``; those of training come from :class:`TrainSettings`."""
     parser.add_argument("volume", metavar="VOLUME", type=Path, help="CT file or DICOM folder")
-    parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
+    parser.add_argument(
+        "--series", metavar="UID", help="which series of a DICOM folder, or its number"
+    )
     parser.add_argument(
         "--labels", metavar="LABELS", type=Path, required=True, help="painted slices, on its grid"
     )

@@ -129,7 +129,9 @@ def read_nifti(path: Path) -> StoredImage:
         to_mm = np.diag([_MILLIMETRES[unit]] * 3 + [1.0])
         notes = []
         if unit in ("meter", "micron"):
-            notes.append(f"lengths are in {unit}s in the file, and converted to millimetres")
+            notes.append(
+                f"lengths in {unit.replace('meter', 'metre')}s are converted to millimetres"
+            )
         if min(codes) > 0:
             apart = _apart(to_mm @ header.get_qform(), to_mm @ header.get_sform(), array.shape)
             if apart > _SAME_PLACE:
