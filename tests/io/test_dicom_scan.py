@@ -1,5 +1,6 @@
 """Which files and slices are one volume: odd exports, single files, several acquisitions."""
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
@@ -40,8 +41,14 @@ def test_frames_are_ordered_by_position_and_rescaled_each(tmp_path):
     offsets = (1000 + np.arange(4))[:, None, None]
     assert (volume.hu == pixels.astype(int) - offsets).all()
     assert volume.geometry.affine[2, 3] == 100
-    with pytest.raises(VolumeError, match="multi-frame DICOM"):
-        write_mask(tmp_path / "m.dcm", np.ones(volume.hu.shape, np.uint8), volume.geometry, ())
+    mask = (volume.hu % 3).astype(np.uint8)
+    write_mask(tmp_path / "m.dcm", mask, volume.geometry, ())
+    found = hd.seg.segread(tmp_path / "m.dcm")
+    for frame, z in enumerate([2, 0, 3, 1], start=1):
+        plane = found.get_pixels_by_source_frame(
+            volume.geometry.reference["dicom"]["slices"][0], [frame], combine_segments=True
+        )[0]
+        assert (plane == mask[z]).all()
 
 
 def test_legacy_converted_enhanced_ct_is_read(tmp_path):
@@ -66,6 +73,8 @@ def test_one_enhanced_ct_with_two_phases_is_offered_as_two(tmp_path):
         read_volume(tmp_path / "one.dcm")
     second = read_volume(tmp_path / "one.dcm", f"{data.SeriesInstanceUID}/2")
     assert (second.hu == hu_of(pixels[3:])).all()
+    with pytest.raises(VolumeError, match="not the whole of one multi-frame"):
+        write_mask(tmp_path / "m.dcm", np.ones((3, 4, 5), np.uint8), second.geometry, ())
 
 
 @pytest.mark.parametrize("name", ["{}.dcm", "IM{}", "1.2.840.{}"])

@@ -26,6 +26,7 @@ from napari_diffseg.io.dicom_scan import Slice, read_dicom
 from napari_diffseg.io.formats import LPS, StoredImage, reading
 from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.labels import Label, class_indices, default_colour
+from napari_diffseg.io.multiframe import FRAMES
 
 # SNOMED CT codes by the last words of a label's name; "left" and "right" stay in the label.
 _ORGANS = {
@@ -74,7 +75,7 @@ def write_dicomseg(
         If the volume did not come from DICOM, its series is gone or lacks identifiers, or there
         are no labels.
     """
-    images = _source_images(path, geometry)
+    images, order = _source_images(path, geometry)
     if not labels:
         raise VolumeError(f"{path}: a DICOM-SEG needs at least one label; paint or add one")
     release = version("napari-diffseg")
@@ -85,7 +86,7 @@ def write_dicomseg(
         warnings.simplefilter("ignore")  # about empty or unusual values in the source's own header
         segmentation = hd.seg.Segmentation(
             source_images=images,
-            pixel_array=class_indices(labels)[array.T],
+            pixel_array=class_indices(labels)[array.T[order]],
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[_describe(n, x, algorithm) for n, x in enumerate(labels, 1)],
             series_instance_uid=generate_uid(),
@@ -138,7 +139,11 @@ def read_dicomseg(path: Path, geometry: Geometry | None = None) -> StoredImage:
         return StoredImage(ids[array], affine, labels=tuple(labels))
 
 
-def _source_images(path: Path, geometry: Geometry) -> list[pydicom.Dataset]:
+def _source_images(path: Path, geometry: Geometry) -> tuple[list[pydicom.Dataset], list[int]]:
+    """Headers that a segmentation refers to, and the slice of the volume for each of their frames.
+
+    A multi-frame file is one header; otherwise there is one for each slice.
+    """
     reference = geometry.reference.get("dicom")
     if reference is None or geometry.source is None:
         raise VolumeError(
@@ -146,25 +151,34 @@ def _source_images(path: Path, geometry: Geometry) -> list[pydicom.Dataset]:
             "choose .nii.gz or .seg.nrrd"
         )
     slices = ordered(geometry.source, reference["series"])[1].slices
-    if slices[0].frame is not None:
-        raise VolumeError(
-            f"{path}: the volume comes from multi-frame DICOM, to which this version writes no "
-            "DICOM-SEG; choose .nii.gz or .seg.nrrd"
-        )
     if len({str(item.header.get("SeriesInstanceUID", "")) for item in slices}) > 1:
         raise VolumeError(
             f"{path}: slices of the DICOM series have series UIDs of their own, so no DICOM-SEG "
             "can refer to them; choose .nii.gz or .seg.nrrd"
         )
-    if len(set(reference["slices"])) < len(slices):
+    order = sorted(range(len(slices)), key=lambda k: slices[k].frame or 0)
+    multi = slices[0].frame is not None
+    if multi and (
+        len({item.path for item in slices}) > 1
+        or len(slices) < len(read_dicom(slices[0].path, stop_before_pixels=True)[FRAMES].value)
+    ):
+        raise VolumeError(
+            f"{path}: the volume is not the whole of one multi-frame DICOM file, so no DICOM-SEG "
+            "can refer to it; choose .nii.gz or .seg.nrrd"
+        )
+    if not multi and len({item.uid for item in slices}) < len(slices):
         raise VolumeError(
             f"{path}: slices of the DICOM series share identifiers, so no DICOM-SEG can refer to "
             "them; choose .nii.gz or .seg.nrrd"
         )
-    if tuple(item.uid for item in slices) != reference["slices"]:
+    places = tuple(tuple(item.position.tolist()) for item in slices)
+    if (tuple(item.uid for item in slices), places) != (
+        reference["slices"],
+        reference["positions"],
+    ):
         raise VolumeError(f"{path}: the DICOM series has changed on disk; open it again")
     images = []
-    for item in slices:
+    for item in slices[:1] if multi else slices:
         image = read_dicom(item.path, stop_before_pixels=True)
         missing = [name for name in _NEEDED if not image.get(name)]
         if missing or not item.uid:
@@ -174,7 +188,7 @@ def _source_images(path: Path, geometry: Geometry) -> list[pydicom.Dataset]:
             )
         _clean(image, item, slices[0].orientation, geometry)
         images.append(image)
-    return images
+    return images, order
 
 
 def _clean(
