@@ -63,8 +63,9 @@ def test_unusable_labels_are_refused(tmp_path, array, words):
 def test_labels_on_another_grid_are_refused(tmp_path, shape, affine):
     geometry = Geometry.from_affine(affine_of((0, 1, 2), (1, 1, 1)), (2, 3, 4))
     save_nifti(tmp_path / "labels.nii.gz", np.ones(shape, np.uint8), affine)
-    with pytest.raises(VolumeError, match="another grid"):
-        read_labels(tmp_path / "labels.nii.gz", geometry)
+    for part in (False, True):
+        with pytest.raises(VolumeError, match="another grid"):
+            read_labels(tmp_path / "labels.nii.gz", geometry, part=part)
 
 
 def test_labels_on_an_aligned_part_of_the_grid_are_placed(tmp_path):
@@ -74,8 +75,10 @@ def test_labels_on_an_aligned_part_of_the_grid_are_placed(tmp_path):
     whole[1:4, 2:6, 3:8] = distinct((3, 4, 5), np.uint8) + 1
     image = nib.Nifti1Image(whole, affine).slicer[1:4, 2:6, 3:8]
     nib.save(image.as_reoriented(np.array([[2, 1], [0, -1], [1, 1]])), tmp_path / "part.nii.gz")
-    found = read_labels(tmp_path / "part.nii.gz", geometry)
+    found = read_labels(tmp_path / "part.nii.gz", geometry, part=True)
     assert (found.mask == geometry.to_canonical(whole)).all()
+    with pytest.raises(VolumeError, match="another grid"):
+        read_labels(tmp_path / "part.nii.gz", geometry)
 
 
 def test_labels_that_were_quantised_are_rounded(tmp_path):

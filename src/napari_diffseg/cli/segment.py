@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     with ProgressLine() as line:
         with clock.stage("read"):
             volume = read_volume(args.volume, series=args.series)
-            labels = read_labels(args.labels, volume.geometry)
+            labels = read_labels(args.labels, volume.geometry, part=True)
             names = load_names(args.names) if args.names else {}
         for note in volume.geometry.notes:
             line.say(f"napari-diffseg: warning: {args.volume}: {note}")

@@ -54,6 +54,8 @@ class StoredImage:
         As in :class:`~napari_diffseg.io.geometry.Geometry`.
     labels
         Labels that the file names.
+    crop
+        Whether this format stores a part of a grid as a matter of course.
     """
 
     array: NDArray[Any]
@@ -63,6 +65,7 @@ class StoredImage:
     notes: tuple[str, ...] = ()
     reference: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[Label, ...] = ()
+    crop: bool = False
 
     def planes(self) -> Iterator[NDArray[Any]]:
         """Planes (i, j) of HU for each k; further axes must have length one."""

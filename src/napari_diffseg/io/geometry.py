@@ -145,7 +145,9 @@ class Geometry:
             )
         return array[self._flipped()].transpose(np.argsort(self.axes))
 
-    def placed(self, array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any] | None:
+    def placed(
+        self, array: NDArray[Any], affine: NDArray[np.float64], crop: bool = False
+    ) -> NDArray[Any] | None:
         """Bring an array that another file stores onto this source grid, without resampling.
 
         Parameters
@@ -154,11 +156,13 @@ class Geometry:
             (i', j', k') on the other file's grid.
         affine
             (4, 4), that grid's voxel to millimetres in RAS+.
+        crop
+            Accept an array that covers only a part of this grid; the rest becomes 0.
 
         Returns
         -------
-        The array in this grid's ``(i, j, k)``, 0 where it covers only a part; None when the two
-        are not the same grid in some order of axes, or it reaches beyond this one.
+        The array in this grid's ``(i, j, k)``, or None when the two are not the same grid in some
+        order of axes.
         """
         mapping = np.linalg.inv(self.affine) @ affine
         turn, offset = np.rint(mapping[:3, :3]), np.rint(mapping[:3, 3])
@@ -174,7 +178,7 @@ class Geometry:
         stop = start + turned.shape
         if (start == 0).all() and turned.shape == self.shape:
             return turned
-        if (start < 0).any() or (stop > self.shape).any():
+        if not crop or (start < 0).any() or (stop > self.shape).any():
             return None
         whole = np.zeros(self.shape, array.dtype)
         whole[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = turned

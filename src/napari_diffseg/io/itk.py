@@ -177,6 +177,7 @@ def read_nrrd(path: Path) -> StoredImage:
         _SPACES[space] @ _affine(np.stack(list(steps.values()), 1), header["space origin"]),
         reference={"nrrd": {"space": header["space"]}},
         labels=tuple(label for _, label in segments),
+        crop=bool(segments),
     )
 
 

@@ -100,7 +100,7 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     return Volume(hu, replace(geometry, notes=notes), name)
 
 
-def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
+def read_labels(path: str | Path, geometry: Geometry | None = None, part: bool = False) -> LabelMap:
     """Read a label file.
 
     Parameters
@@ -108,8 +108,10 @@ def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
     path
         NIfTI, NRRD, ``.seg.nrrd``, MetaImage or DICOM-SEG file.
     geometry
-        The grid that the labels must lie on; their file may store it in another order of axes, or
-        only a part of it.
+        The grid that the labels must lie on; their file may store it in another order of axes.
+    part
+        Accept a file that covers only an aligned part of that grid; formats that crop to the
+        labels, such as ``.seg.nrrd``, always may.
 
     Returns
     -------
@@ -132,7 +134,7 @@ def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
     own = _geometry(path, stored)
     mask = _mask(path, stored)
     if geometry is not None:
-        placed = geometry.placed(mask, stored.affine)
+        placed = geometry.placed(mask, stored.affine, part or stored.crop)
         if placed is None:
             raise VolumeError(
                 f"{path}: lies on another grid ({_grid(own)}) than the volume "
