@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_diffseg.engine.predict import SlicePrediction
+from napari_diffseg.engine.progress import SlicePrediction
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.geometry import Geometry
 from napari_diffseg.io.labels import Label

@@ -12,8 +12,8 @@ from engine_tools import DISC, SHAPE, SPOT, dice, disc_volume, lively, paint, ti
 
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.finetune import finetune
-from napari_diffseg.engine.predict import SlicePrediction, posterior, predict
-from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.predict import posterior, predict
+from napari_diffseg.engine.progress import Progress, SlicePrediction
 from napari_diffseg.engine.propagation import PropagatedLabels
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QColorDialog, QDialogButtonBox, QFileDialog, QToolBut
 from session_tools import tiny_volume
 
 from napari_diffseg.engine.progress import Progress
+from napari_diffseg.gui.train_section import BUDGETS
 from napari_diffseg.session import Session, SliceState
 
 
@@ -238,6 +239,23 @@ def test_what_a_training_tells_is_said_at_its_end(window):
     window.click(window.panel.train.buttons["stop"])
     window.idle()
     assert window.sentence.startswith("Training stopped, the model before it is kept.")
+
+
+def test_the_budget_is_a_minute_until_another_is_chosen(window):
+    window.open()
+    window.session.paint.add_label("liver")
+    window.paint_block(1, 1)
+    asked = []
+    window.workspace.train = lambda settings, from_model: asked.append(settings.seconds)
+    panel = window.panel.train
+    window.click(panel.buttons["train"])
+    for text, seconds in BUDGETS:
+        (button,) = (b for b in panel.findChildren(QToolButton) if b.text() == text)
+        assert button.isVisible()
+        window.click(button)
+        window.click(panel.buttons["train"])
+        assert asked.pop() == seconds
+    assert asked == [60]
 
 
 def test_finish_keeps_what_was_learnt_and_predicts(window):

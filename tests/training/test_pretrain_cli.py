@@ -13,6 +13,7 @@ from diffseg_training.cost import network_cost
 from diffseg_training.settings import (
     ConvertSettings,
     EvaluateSettings,
+    PackSettings,
     PrepareSettings,
     PretrainError,
     PretrainSettings,
@@ -53,6 +54,7 @@ def test_paper_networks_have_about_the_papers_weights(name: str, millions: int) 
     "kind",
     [
         PrepareSettings,
+        PackSettings,
         PretrainSettings,
         SampleSettings,
         EvaluateSettings,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,20 @@ def test_parts_and_recomputed_activations_change_nothing(
     assert thrifty == pytest.approx(plain, rel=1e-5)
 
 
+def test_compiled_steps_follow_the_curve(
+    recipe: Recipe, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(recipe, train=replace(recipe.train, precision="float32"))
+    plain = losses(recipe, store, tmp_path / "plain")
+    # The network is traced and differentiated as for any backend, but needs no C++ compiler.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    compiled = replace(recipe, train=replace(recipe.train, compile=True))
+    assert losses(compiled, store, tmp_path / "compiled") == pytest.approx(plain, rel=1e-4)
+    # Names in the checkpoint are those of the network itself.
+    longer = replace(recipe, train=replace(recipe.train, iterations=7))
+    assert list(losses(longer, store, tmp_path / "compiled")) == [7]
+
+
 def test_stop_saves_the_step_that_was_reached(recipe: Recipe, store: Path, tmp_path: Path) -> None:
     trainer = Pretrainer(recipe, store, tmp_path)
     for progress in trainer.run():
@@ -180,6 +195,9 @@ def test_learning_rate_falls_linearly(recipe: Recipe) -> None:
     settings = replace(recipe.train, iterations=101, learning_rate=2e-4, final_learning_rate=2e-5)
     rates = [learning_rate(step, settings) for step in (0, 50, 100)]
     assert rates == pytest.approx([2e-4, 1.1e-4, 2e-5])
+    warm = replace(settings, warmup=3)
+    early = [learning_rate(step, warm) / learning_rate(step, settings) for step in range(5)]
+    assert early == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
 
 
 def test_cost_counts_what_the_network_has() -> None:

@@ -16,6 +16,7 @@ from diffseg_training.extra import missing_extra
 from diffseg_training.settings import (
     ConvertSettings,
     EvaluateSettings,
+    PackSettings,
     PrepareSettings,
     PretrainError,
     PretrainSettings,
@@ -55,9 +56,16 @@ def _parser() -> argparse.ArgumentParser:
     add_settings(one, PrepareSettings)
     one.set_defaults(run=_prepare)
 
+    one = commands.add_parser("pack", help="put a store into a few files that are easy to copy")
+    one.add_argument("store", type=Path, help="folder that prepare wrote")
+    one.add_argument("--out", type=Path, required=True, help="folder for the packs")
+    one.add_argument("--config", required=True, help="name of a shipped configuration, or a .toml")
+    add_settings(one, PackSettings)
+    one.set_defaults(run=_pack)
+
     one = commands.add_parser("train", help="train, or resume, a backbone")
     one.add_argument("--config", required=True, help="name of a shipped configuration, or a .toml")
-    one.add_argument("--data", type=Path, help="folder that prepare wrote")
+    one.add_argument("--data", type=Path, help="folder that prepare or pack wrote, or one pack")
     one.add_argument("--out", type=Path, help="folder for checkpoints and logs")
     one.add_argument(
         "--dry-run", type=int, metavar="STEPS",
@@ -65,6 +73,21 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_settings(one, PretrainSettings, show_defaults=False)
     one.set_defaults(run=_train)
+
+    one = commands.add_parser("split", help="cut a checkpoint into small files")
+    one.add_argument("checkpoint", type=Path, help="file that train wrote")
+    one.add_argument("--out", type=Path, required=True, help="folder for the pieces")
+    one.add_argument("--megabytes", type=float, default=16.0, help="largest size of one, in MiB")
+    one.set_defaults(run=_split)
+
+    one = commands.add_parser("join", help="put a checkpoint together from its pieces")
+    one.add_argument("pieces", nargs="+", type=Path, help="the files that split wrote")
+    one.add_argument("--out", type=Path, required=True, help="the checkpoint.safetensors to write")
+    one.add_argument(
+        "--averaged", action="store_true",
+        help="write the averaged network alone, for which the first pieces are enough",
+    )  # fmt: skip
+    one.set_defaults(run=_join)
 
     one = commands.add_parser("sample", help="generate slices with a backbone")
     one.add_argument("backbone", help="name or file of a backbone, or a checkpoint")
@@ -120,6 +143,30 @@ def _prepare(options: argparse.Namespace) -> None:
         )
 
 
+def _pack(options: argparse.Namespace) -> None:
+    from diffseg_training.pack import SOFT_TISSUE, pack
+    from diffseg_training.start import intensity_of
+    from diffseg_training.store import SliceStore
+
+    settings = settings_from(options, PackSettings())
+    store = SliceStore(options.store)
+    intensity = intensity_of(load_recipe(options.config).train, store, None)
+    last = None
+    for last in pack(store, options.out, intensity, settings):
+        print(f"[{last.done}/{last.total}] volumes", flush=True)
+    if last is None:
+        raise PretrainError(f"{options.store}: holds no volumes")
+    for path in last.files:
+        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+    error = last.errors
+    low, high = SOFT_TISSUE
+    print(
+        f"{last.bytes / 2**20:.1f} MiB in all; error in HU: largest {error['max']:.1f}, "
+        f"root mean square {error['rms']:.2f}; from {low} to {high} HU "
+        f"{error['max_soft_tissue']:.1f} and {error['rms_soft_tissue']:.2f}"
+    )
+
+
 def _train(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.config)
     recipe = replace(recipe, train=settings_from(options, recipe.train))
@@ -144,6 +191,20 @@ def _train(options: argparse.Namespace) -> None:
     for progress in trainer.run():
         if trainer.leads:
             print(describe(progress), flush=True)
+
+
+def _split(options: argparse.Namespace) -> None:
+    from diffseg_training.pieces import split
+
+    for path in split(options.checkpoint, options.out, options.megabytes):
+        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def _join(options: argparse.Namespace) -> None:
+    from diffseg_training.pieces import join
+
+    join(options.pieces, options.out, options.averaged)
+    print(options.out)
 
 
 def _sample(options: argparse.Namespace) -> None:

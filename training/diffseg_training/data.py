@@ -70,7 +70,7 @@ class Draws(Dataset[Draw]):
     def __getitem__(self, draw: int) -> Draw:
         epoch, place = divmod(draw, len(self.slices))
         rng = np.random.Generator(np.random.Philox(key=[self.settings.seed, draw]))
-        plane = self.slices[int(_order(len(self.slices), self.settings.seed, epoch)[place])]
+        plane = self.slices[int(slice_order(len(self.slices), self.settings.seed, epoch)[place])]
         image = model_image(self._cropped(plane, rng), self.table, self.size)
         if self.settings.flip and rng.random() < 0.5:
             image = image.flip(-1)
@@ -112,7 +112,8 @@ def model_image(plane: NDArray[np.int16], table: NDArray[np.float32], size: int)
 
 
 @lru_cache(maxsize=2)
-def _order(slices: int, seed: int, epoch: int) -> NDArray[Any]:
+def slice_order(slices: int, seed: int, epoch: int) -> NDArray[Any]:
+    """Order in which an epoch shows the slices."""
     return np.random.default_rng([seed, epoch]).permutation(slices)
 
 

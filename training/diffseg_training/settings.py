@@ -77,6 +77,22 @@ class PrepareSettings:
 
 
 @dataclass(frozen=True)
+class PackSettings:
+    """How a store becomes a few portable files.
+
+    Attributes
+    ----------
+    grid
+        Side of the packed slices in pixels; 0 keeps the store's.
+    megabytes
+        Largest size of one file, in MiB.
+    """
+
+    grid: int = 0
+    megabytes: float = 16.0
+
+
+@dataclass(frozen=True)
 class PretrainSettings:
     """How the network is trained; the defaults are those of arXiv 2402.15216v2.
 
@@ -92,6 +108,9 @@ class PretrainSettings:
         Learning rate of Adam at the first step.
     final_learning_rate
         Learning rate at the last step, reached linearly.
+    warmup
+        First steps of the run, over which the learning rate rises to its course; for large
+        batches.
     ema
         Decay of the weights' moving average once it is warm.
     schedule
@@ -114,6 +133,11 @@ class PretrainSettings:
         Compute activations again in the backward pass to save memory.
     precision
         ``auto`` takes bfloat16 where the hardware has it.
+    compile
+        Compile the network with ``torch.compile``: minutes at the start, then faster steps.
+    resident
+        Keep all slices in the device's memory and cut, flip and noise them there; ``workers`` are
+        not needed then.
     device
         ``auto``, ``cpu`` or ``cuda``.
     threads
@@ -142,6 +166,7 @@ class PretrainSettings:
     accumulate: int = 1
     learning_rate: float = 2e-4
     final_learning_rate: float = 2e-5
+    warmup: int = 0
     ema: float = 0.9999
     schedule: Schedule = "cosine"
     timestep_power: float = 1.0
@@ -152,6 +177,8 @@ class PretrainSettings:
     clip: float = 0.0
     checkpointing: bool = False
     precision: Literal["auto", "float32"] = "auto"
+    compile: bool = False
+    resident: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
     workers: int = 0

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from diffseg_training.settings import PretrainError, Source
 from napari_diffseg.io.dicom import list_series
 
@@ -94,6 +92,8 @@ def spacing(found: Found) -> tuple[float, float, float]:
             if series.uid == found.series:
                 z, y, x = series.spacing
                 return float(z), float(y), float(x)
+    import SimpleITK as sitk  # training from packs does without it
+
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(found.path))
     reader.ReadImageInformation()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -37,11 +37,23 @@ def _mapped(path: Path) -> NDArray[np.int16]:
 
 
 class Slices(Sequence[NDArray[np.int16]]):
-    """Slices of one split, each ``(grid, grid)`` int16 HU, read from disk when asked for."""
+    """Slices of some volumes, each ``(grid, grid)`` int16 HU, read when asked for.
 
-    def __init__(self, folder: Path, volumes: Sequence[dict[str, Any]]) -> None:
-        self.folder = folder
+    Parameters
+    ----------
+    volumes
+        Lines of the manifest.
+    array
+        Gives the slices of such a volume, ``(n, grid, grid)``.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[dict[str, Any]],
+        array: Callable[[Mapping[str, Any]], NDArray[np.int16]],
+    ) -> None:
         self.volumes = volumes
+        self._array = array
         self._ends = np.cumsum([volume["slices"] for volume in volumes], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -52,7 +64,7 @@ class Slices(Sequence[NDArray[np.int16]]):
             raise IndexError(index)
         volume = int(np.searchsorted(self._ends, index, side="right"))
         start = int(self._ends[volume - 1]) if volume else 0
-        return _mapped(self.folder / self.volumes[volume]["store"])[index - start]
+        return self._array(self.volumes[volume])[index - start]
 
 
 class SliceStore:
@@ -90,6 +102,11 @@ class SliceStore:
         statistics: dict[str, float] = self.manifest["statistics"]
         return statistics
 
+    def array(self, volume: Mapping[str, Any]) -> NDArray[np.int16]:
+        """Slices of a volume of the manifest, ``(n, grid, grid)`` in HU, mapped from disk."""
+        return _mapped(self.folder / volume["store"])
+
     def slices(self, split: Split) -> Slices:
         """Slices of ``train`` or ``validation``."""
-        return Slices(self.folder, [v for v in self.manifest["volumes"] if v["split"] == split])
+        chosen = [volume for volume in self.manifest["volumes"] if volume["split"] == split]
+        return Slices(chosen, self.array)

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,13 +26,14 @@ from torch.utils.tensorboard import SummaryWriter
 from diffseg_training import checkpoint
 from diffseg_training.checkpoint import Header
 from diffseg_training.cost import network_cost
-from diffseg_training.data import Draws, Shard
+from diffseg_training.data import Draw, Draws, Shard
 from diffseg_training.diffusion import add_noise, signal_levels
 from diffseg_training.memory import keep_freed_memory
+from diffseg_training.pack import open_store
 from diffseg_training.progress import PretrainProgress, mean_loss
+from diffseg_training.resident import ResidentDraws
 from diffseg_training.settings import PretrainError, PretrainSettings, Recipe
 from diffseg_training.start import intensity_of, origin, summary
-from diffseg_training.store import SliceStore
 from diffseg_training.validate import validate, validation_images
 from napari_diffseg.network.backbone import Backbone, load_backbone, save_backbone
 from napari_diffseg.network.device import autocast, native_bf16, pick_device
@@ -69,12 +69,14 @@ class Pretrainer:
         self.device, self.rank, self.world = _join(settings)
         if self.device.type == "cpu":
             keep_freed_memory()
+        else:
+            torch.backends.cudnn.benchmark = True  # all batches have one shape
         if settings.batch % (self.world * settings.accumulate):
             raise PretrainError(
                 f"batch {settings.batch} is not a multiple of {self.world} processes x "
                 f"{settings.accumulate} accumulated parts"
             )
-        store = SliceStore(data)
+        store = open_store(data)
         slices, held = store.slices("train"), store.slices("validation")
         if not len(slices) or not len(held):
             raise PretrainError(
@@ -112,12 +114,18 @@ class Pretrainer:
         if settings.checkpointing:
             _recompute_stages(self.net)
         self.model: nn.Module = self.net
+        if settings.compile:
+            self.model = torch.compile(self.net)  # type: ignore[assignment]
         if self.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            self.model = DistributedDataParallel(self.net, device_ids=ids)
+            self.model = DistributedDataParallel(self.model, device_ids=ids)
         self.levels = signal_levels(settings.schedule).to(self.device)
         size = recipe.unet.image_size
-        self.draws = Draws(slices, self.header.intensity, size, settings)
+        self.draws: Draws | ResidentDraws = (
+            ResidentDraws(slices, self.header.intensity, size, settings, self.device)
+            if settings.resident
+            else Draws(slices, self.header.intensity, size, settings)
+        )
         self.held = validation_images(
             held, self.header.intensity, size, settings.validation_slices
         ).to(self.device)
@@ -146,17 +154,9 @@ class Pretrainer:
         """Train to the last iteration, yielding at every logged or validated step."""
         settings, header = self.settings, self.header
         first, steps = header.step, settings.iterations
-        shard = Shard(settings, first, steps, self.rank, self.world)
-        loader = DataLoader(
-            self.draws,
-            batch_sampler=shard,
-            num_workers=settings.workers,
-            pin_memory=self.device.type == "cuda",
-            persistent_workers=settings.workers > 0,
-        )
         logs = str(self.out / "tensorboard")
         writer = SummaryWriter(logs, purge_step=first) if self.leads else None
-        batches = iter(loader)
+        batches = self._batches(first, steps)
         begun = logged = saved = time.perf_counter()
         since, inside, losses = first, 0.0, torch.zeros((), device=self.device)
         for step in range(first + 1, steps + 1):
@@ -205,7 +205,24 @@ class Pretrainer:
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def _step(self, batches: Iterator[Any], lr: float) -> tuple[Tensor, float]:
+    def _batches(self, first: int, last: int) -> Iterator[Draw]:
+        """Micro-batches of this process, on its device."""
+        settings, draws = self.settings, self.draws
+        if isinstance(draws, ResidentDraws):
+            for step in range(first, last):
+                yield from draws.parts(step, self.rank, self.world)
+            return
+        loader = DataLoader(
+            draws,
+            batch_sampler=Shard(settings, first, last, self.rank, self.world),
+            num_workers=settings.workers,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=settings.workers > 0,
+        )
+        for draw in loader:
+            yield Draw(*(tensor.to(self.device, non_blocking=True) for tensor in draw))
+
+    def _step(self, batches: Iterator[Draw], lr: float) -> tuple[Tensor, float]:
         """Do one optimiser step; return its mean loss and the seconds spent in the network."""
         settings, total = self.settings, torch.zeros((), device=self.device)
         for group in self.optimiser.param_groups:
@@ -213,9 +230,7 @@ class Pretrainer:
         self.optimiser.zero_grad()
         spent = 0.0
         for part in range(settings.accumulate):
-            image, t, noise = (
-                tensor.to(self.device, non_blocking=True) for tensor in next(batches)
-            )
+            image, t, noise = next(batches)
             image = image.contiguous(memory_format=self.layout)
             begun = time.perf_counter()
             with self._unsynchronised(part < settings.accumulate - 1):
@@ -311,9 +326,12 @@ def train(recipe: Recipe, data: Path, out: Path) -> Iterator[PretrainProgress]:
 
 
 def learning_rate(step: int, settings: PretrainSettings) -> float:
-    """Learning rate of a step (from 0), falling linearly to the last step."""
+    """Learning rate of a step (from 0), falling linearly to the last step after a warm-up."""
     share = step / max(1, settings.iterations - 1)
-    return settings.learning_rate + share * (settings.final_learning_rate - settings.learning_rate)
+    course = settings.learning_rate + share * (
+        settings.final_learning_rate - settings.learning_rate
+    )
+    return course * min(1.0, (step + 1) / (settings.warmup + 1))
 
 
 def _average(

@@ -14,10 +14,20 @@ import numpy as np
 import psutil
 import torch
 
-from napari_diffseg.engine import PaintedSlice, TrainSettings, finetune, predict
-from napari_diffseg.io import Geometry, Label, Volume
-from napari_diffseg.network import Backbone, BackboneError, list_backbones, load_backbone
-from napari_diffseg.network.backbone import verify
+from napari_diffseg.engine.annotations import PaintedSlice
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import (
+    Backbone,
+    BackboneError,
+    list_backbones,
+    load_backbone,
+    verify,
+)
 from napari_diffseg.network.device import native_bf16, pick_device
 from napari_diffseg.session.report import commit, package_version
 

@@ -25,7 +25,8 @@ from napari_diffseg.io.labels import Label, LabelMap, labels_for, load_names
 from napari_diffseg.io.volume import Volume, read_labels, read_volume, stem, write_mask
 from napari_diffseg.network.device import pick_device
 from napari_diffseg.network.segmenter import Segmenter
-from napari_diffseg.session import Session, SliceState
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
 
 
 class SegmentError(ValueError):

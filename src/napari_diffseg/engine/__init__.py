@@ -7,8 +7,8 @@ Registration, label propagation, random walker and metrics are its tools.
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice, TrainError
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.metrics import dice, evaluate
-from napari_diffseg.engine.predict import SlicePrediction, predict
-from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.progress import Progress, SlicePrediction
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.engine.suggest import Suggestion, suggest
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_diffseg.engine.annotations import PaintedSlice, class_maps
 from napari_diffseg.engine.grid import SliceGrid
+from napari_diffseg.engine.progress import SlicePrediction
 from napari_diffseg.engine.propagation import PropagatedLabels
 from napari_diffseg.engine.random_walker import refine_outlines
 from napari_diffseg.engine.registration import Registration, soft_tissue
@@ -25,25 +24,6 @@ _BATCH = 4
 _SINGLE_SLICE_WEIGHT = 0.5  # of a head that learnt from one painted slice
 _MIN_PROPAGATED = 1e-3  # probability of a propagated label, at least
 _MIN_LOG_HEAD = -8.0  # log probability of a class in the head's opinion, at least
-
-
-@dataclass(frozen=True, eq=False)
-class SlicePrediction:
-    """One predicted slice.
-
-    Attributes
-    ----------
-    z
-        Slice index, inferior to superior.
-    mask
-        Label ids ``(y, x)``, uint8.
-    confidence
-        Probability of the chosen label in percent ``(y, x)``, uint8.
-    """
-
-    z: int
-    mask: NDArray[np.uint8]
-    confidence: NDArray[np.uint8]
 
 
 def outwards(start: int, count: int) -> list[int]:

@@ -7,9 +7,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from napari_diffseg.engine.predict import SlicePrediction
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.network.segmenter import Segmenter
+
+
+@dataclass(frozen=True, eq=False)
+class SlicePrediction:
+    """One predicted slice.
+
+    Attributes
+    ----------
+    z
+        Slice index, inferior to superior.
+    mask
+        Label ids ``(y, x)``, uint8.
+    confidence
+        Probability of the chosen label in percent ``(y, x)``, uint8.
+    """
+
+    z: int
+    mask: NDArray[np.uint8]
+    confidence: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,9 @@ import os
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from napari_diffseg.engine.grid import SliceGrid
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Intensity
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 SOFT_TISSUE = Intensity((-1024.0, -160.0, 240.0, 1500.0), (-1.0, -0.9, 0.9, 1.0))
 """Soft tissue fills most of the range: the labels follow its edges."""
@@ -68,6 +71,7 @@ def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Registrati
     Symmetric demons: Vercauteren et al., "Diffeomorphic demons", NeuroImage 45 (2009), as
     implemented by SimpleITK.
     """
+    import SimpleITK as sitk  # 50 MB that training a backbone can do without
 
     def image(z: int) -> sitk.Image:
         return sitk.GetImageFromArray(soft_tissue(grid, volume.hu[z][None])[0].numpy())

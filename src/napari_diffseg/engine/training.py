@@ -12,8 +12,8 @@ from torch import Tensor
 from napari_diffseg.engine.annotations import PaintedSlice
 from napari_diffseg.engine.augment import augment
 from napari_diffseg.engine.grid import SliceGrid
-from napari_diffseg.engine.predict import SlicePrediction, native_prediction, predict_slices
-from napari_diffseg.engine.progress import Budget, Progress
+from napari_diffseg.engine.predict import native_prediction, predict_slices
+from napari_diffseg.engine.progress import Budget, Progress, SlicePrediction
 from napari_diffseg.engine.propagation import PropagatedLabels
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.io.volume import Volume

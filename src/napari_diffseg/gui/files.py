@@ -11,8 +11,10 @@ from qtpy.QtWidgets import QDialog, QFileDialog, QInputDialog, QTextBrowser, QVB
 
 from napari_diffseg.gui.io import volume_layer
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.io import list_series, read_volume, sample_volume_path
-from napari_diffseg.session import Session
+from napari_diffseg.io.dicom import list_series
+from napari_diffseg.io.sample import sample_volume_path
+from napari_diffseg.io.volume import read_volume
+from napari_diffseg.session.session import Session
 
 _VOLUMES = "CT volumes (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd);;All files (*)"
 _MASKS = ";;".join(

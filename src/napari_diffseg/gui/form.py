@@ -8,7 +8,8 @@ from typing import Any, get_args, get_type_hints
 from magicgui.widgets import LineEdit, SpinBox, create_widget
 from qtpy.QtWidgets import QFormLayout, QWidget
 
-from napari_diffseg.engine import TrainError, TrainSettings
+from napari_diffseg.engine.annotations import TrainError
+from napari_diffseg.engine.settings import TrainSettings
 
 BUDGET = "seconds"  # the panel's budget buttons set this one
 

@@ -12,14 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_diffseg.io import (
-    Geometry,
-    Volume,
-    VolumeError,
-    read_volume,
-    sample_volume_path,
-    write_mask,
-)
+from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.sample import sample_volume_path
+from napari_diffseg.io.volume import Volume, read_volume, write_mask
 
 VOLUME = "napari-diffseg volume"  # key of a CT layer's metadata: the Volume
 GEOMETRY = "napari-diffseg geometry"  # key of a mask layer's metadata: the source Geometry

@@ -8,14 +8,14 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QFileDialog
 
-from napari_diffseg.engine import BACKGROUND
+from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.labels_table import LabelRow, LabelsTable
 from napari_diffseg.gui.section import Section
 from napari_diffseg.gui.theme import Palette, allow, tool
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.io import Label
+from napari_diffseg.io.labels import Label
 
 _REMOVE = "Remove the chosen label; it must not be painted"
 _BUTTONS = {

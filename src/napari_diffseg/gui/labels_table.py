@@ -18,10 +18,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_diffseg.engine import BACKGROUND
+from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.gui.icons import eye_icon, lock_icon, swatch
 from napari_diffseg.gui.theme import Palette
-from napari_diffseg.io import Label
+from napari_diffseg.io.labels import Label
 
 COLOUR, NAME, ID, SLICES, QUALITY, LOCK, EYE = range(7)
 _WIDTHS = {COLOUR: 24, ID: 30, SLICES: 38, QUALITY: 58, LOCK: 24, EYE: 24}

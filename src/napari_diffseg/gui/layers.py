@@ -16,9 +16,10 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 from numpy.typing import NDArray
 
-from napari_diffseg.engine import BACKGROUND
+from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.gui.io import GEOMETRY, LABELS
-from napari_diffseg.io import Label, Volume
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
 
 PAINT_OPACITY, PREDICTION_OPACITY = 0.7, 0.4
 _CLEAR = (0.0, 0.0, 0.0, 0.0)

@@ -11,7 +11,7 @@ from napari_diffseg.gui.section import Section
 from napari_diffseg.gui.theme import allow, text_label, tool
 from napari_diffseg.gui.train_section import duration
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.session import Round
+from napari_diffseg.session.rounds import Round
 
 _BUTTONS = {
     "restore": ("Restore round", "Bring back this round's model and prediction"),

@@ -17,7 +17,7 @@ from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QP
 from qtpy.QtWidgets import QToolTip
 
 from napari_diffseg.gui.theme import ACCENT, ATTENTION, PaintedWidget, Palette, mixed
-from napari_diffseg.session import SliceState
+from napari_diffseg.session.paint import SliceState
 
 _TICKS, _CELLS, _FILL = 9, 22, 4  # heights in px of the three lanes, top to bottom
 _STATE_TEXT = {

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
-from napari_diffseg.engine import BACKGROUND
+from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.gui.layers import VolumeLayers, checksum
 from napari_diffseg.gui.strokes import StrokeWatcher, keep_locked
-from napari_diffseg.session import Session, SessionError, SliceState
+from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
 
 
 class PaintSync(QObject):

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
-from napari_diffseg.engine import Progress, SlicePrediction, TrainSettings
+from napari_diffseg.engine.progress import Progress, SlicePrediction
+from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.gui.layers import VolumeLayers
 from napari_diffseg.gui.worker import Task
-from napari_diffseg.session import Session
+from napari_diffseg.session.session import Session
 
 Running = Literal["", "training", "predicting", "checking"]
 

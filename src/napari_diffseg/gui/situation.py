@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from napari_diffseg.gui.guide import Situation
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.session import Session, SliceState
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
 
 
 def situation_of(workspace: Workspace) -> Situation:

@@ -11,7 +11,7 @@ from napari_diffseg.gui.navigator import NavigatorModel, SliceNavigator
 from napari_diffseg.gui.section import Section
 from napari_diffseg.gui.theme import Palette, allow, row, text_label, tool
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.session import SliceState
+from napari_diffseg.session.paint import SliceState
 
 _CLEAR = "Take all paint off this slice (Ctrl+Z brings it back)"
 _BUTTONS = {

@@ -50,14 +50,14 @@ class TrainSection(Section):
         for name, style in zip(_BUTTONS, ("primary", "second", "primary", "stop"), strict=True):
             self.buttons[name].setObjectName(style)
         self._budgets = QButtonGroup(self)
-        for index, (text, seconds) in enumerate(BUDGETS):
-            button = tool(text)
+        choices = [tool(text) for text, _ in BUDGETS]
+        for index, (button, (text, seconds)) in enumerate(zip(choices, BUDGETS, strict=True)):
             button.setCheckable(True)
             button.setChecked(seconds == 60)
             span = "without a limit" if seconds is None else f"for up to {text}"
             button.setToolTip(f"Learn {span}, then predict every slice")
             self._budgets.addButton(button, index)
-        self.body.addLayout(row(*self._budgets.buttons()))
+        self.body.addLayout(row(*choices))
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(6)

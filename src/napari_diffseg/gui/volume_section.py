@@ -10,7 +10,7 @@ from napari_diffseg.gui.orientation import PRESETS
 from napari_diffseg.gui.section import Section
 from napari_diffseg.gui.theme import group, text_label, tool
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.io import Volume
+from napari_diffseg.io.volume import Volume
 
 
 class VolumeSection(Section):

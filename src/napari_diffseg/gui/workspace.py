@@ -13,15 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
-from napari_diffseg.engine import Suggestion, TrainSettings
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.engine.suggest import Suggestion
 from napari_diffseg.gui.io import VOLUME
 from napari_diffseg.gui.layers import VolumeLayers
 from napari_diffseg.gui.paint_sync import PaintSync
 from napari_diffseg.gui.runner import STOP_SECONDS, Runner
 from napari_diffseg.gui.worker import BackgroundCall
-from napari_diffseg.io import Volume
-from napari_diffseg.network import Backbone
-from napari_diffseg.session import Session, SessionError
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Backbone
+from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.session import Session
 
 T = TypeVar("T")
 

@@ -21,7 +21,6 @@ from typing import Any, BinaryIO
 
 import nrrd
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
 from napari_diffseg.io.formats import LPS, StoredImage, colour, not_a_volume, reading
@@ -55,6 +54,8 @@ def read_metaimage(path: Path) -> StoredImage:
     VolumeError
         If the file is damaged, a colour image, or says nowhere how it lies in the patient.
     """
+    import SimpleITK as sitk  # 50 MB that nothing else here needs
+
     with reading(path):
         header, start = _metaimage_header(path)
         needed = ({"ElementSpacing", "ElementSize"}, {"TransformMatrix", "Orientation", "Rotation"})
@@ -129,6 +130,8 @@ def write_metaimage(
     path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label] = ()
 ) -> None:
     """Write ``.mha``, or ``.mhd`` with its data beside it; compressed."""
+    import SimpleITK as sitk
+
     affine = LPS @ geometry.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image = sitk.GetImageFromArray(array.T)

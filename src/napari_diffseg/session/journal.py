@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from napari_diffseg.io import atomic_write
+from napari_diffseg.io.files import atomic_write
 
 _MARKER = b"\xd1DSJ"
 _FRAME = struct.Struct("<II")  # payload length, CRC-32

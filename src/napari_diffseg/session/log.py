@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import filelock
 import numpy as np
 
-from napari_diffseg.io import Volume
+from napari_diffseg.io.volume import Volume
 from napari_diffseg.session.journal import Journal, Record, SessionError, saving
 
 _IDS: WeakKeyDictionary[Volume, str] = WeakKeyDictionary()

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_diffseg.engine import BACKGROUND, PaintedSlice
-from napari_diffseg.io import MAX_LABEL, Label, default_colour, load_names
-from napari_diffseg.io.labels import unnamed
+from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
+from napari_diffseg.io.labels import MAX_LABEL, Label, default_colour, load_names, unnamed
 from napari_diffseg.session.journal import Record, SessionError
 from napari_diffseg.session.log import SessionLog
 

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_diffseg.engine import SlicePrediction
+from napari_diffseg.engine.progress import SlicePrediction
 from napari_diffseg.session.journal import Record, SessionError
 from napari_diffseg.session.log import SessionLog
 from napari_diffseg.session.paint import Paint

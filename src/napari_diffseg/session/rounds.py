@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_diffseg.engine import TrainSettings
 from napari_diffseg.engine.registration import Registration
-from napari_diffseg.io import atomic_write
-from napari_diffseg.network import Segmenter, SegmenterError
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.files import atomic_write
+from napari_diffseg.network.segmenter import Segmenter, SegmenterError
 from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.log import SessionLog
 

@@ -21,11 +21,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_diffseg.engine import Suggestion, suggest
-from napari_diffseg.engine.suggest import slice_change, slice_confidence
-from napari_diffseg.io import Label, Volume, atomic_write, check_outputs, write_mask
-from napari_diffseg.network import Backbone
-from napari_diffseg.network.backbone import home
+from napari_diffseg.engine.suggest import Suggestion, slice_change, slice_confidence, suggest
+from napari_diffseg.io.files import atomic_write, check_outputs
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume, write_mask
+from napari_diffseg.network.backbone import Backbone, home
 from napari_diffseg.session.journal import Record, SessionError, decode
 from napari_diffseg.session.log import SessionFolder, SessionLog, volume_id
 from napari_diffseg.session.paint import Paint, SliceState

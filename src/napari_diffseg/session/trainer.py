@@ -10,18 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_diffseg.engine import (
-    BACKGROUND,
-    PaintedSlice,
-    Progress,
-    SlicePrediction,
-    TrainSettings,
-    finetune,
-    predict,
-)
+from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.progress import Progress, SlicePrediction
 from napari_diffseg.engine.registration import Registration
-from napari_diffseg.io import Label, Volume, check_outputs
-from napari_diffseg.network import Backbone, Segmenter, load_backbone
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.files import check_outputs
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Backbone, load_backbone
+from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session.housekeeping import make_room
 from napari_diffseg.session.journal import Record, SessionError, saving
 from napari_diffseg.session.log import SessionLog

@@ -11,18 +11,16 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from napari_diffseg.engine import (
-    BACKGROUND,
-    PaintedSlice,
-    Progress,
-    TrainSettings,
-    finetune,
-    metrics,
-    predict,
-)
+from napari_diffseg.engine import metrics
+from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
+from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.registration import Registration
-from napari_diffseg.io import Label, Volume
-from napari_diffseg.network import Backbone
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.labels import Label
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Backbone
 from napari_diffseg.session.journal import SessionError
 
 MAX_FOLDS = 10

@@ -1,0 +1,52 @@
+"""The list of jobs for a rented machine, run as a program."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+
+
+def _run(out: Path, *words: str) -> tuple[int, list[dict[str, Any]]]:
+    # No path to the packages: the program finds them beside itself.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, PROGRAM, "--out", out, "--work", out / "work", "--rehearse", *words],
+        capture_output=True, text=True, timeout=280, env=environment,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert lines == [json.loads(line) for line in done.stdout.splitlines()]
+    return done.returncode, lines
+
+
+def test_a_job_that_lacks_something_says_so_and_the_next_one_runs(tmp_path: Path) -> None:
+    code, lines = _run(tmp_path, "--jobs", "pretrain,pieces")
+    assert [(line["job"], line["status"]) for line in lines] == [
+        ("pretrain", "began"), ("pretrain", "lacking"), ("pieces", "began"), ("pieces", "failed"),
+    ]  # fmt: skip
+    assert lines[1]["missing"] == ["--data"]
+    assert (
+        "no such checkpoint" in lines[3]["stderr"][-1] or "No such file" in lines[3]["stderr"][-1]
+    )
+    assert code == 1
+
+
+def test_a_job_that_takes_too_long_is_cut_off(tmp_path: Path) -> None:
+    code, lines = _run(tmp_path, "--jobs", "unet-b", "--limit", "unet-b=1")
+    assert [line["status"] for line in lines] == ["began", "cut off"]
+    assert lines[-1]["at"] < 20
+    assert code == 1
+
+
+def test_steps_of_the_large_network_are_measured(tmp_path: Path) -> None:
+    code, lines = _run(tmp_path, "--jobs", "unet-b")
+    measured = [line for line in lines if "micro" in line]
+    assert [line["micro"] for line in measured] == [1, 2]
+    assert all(line["slices_per_second"] > 0 < line["share_of_product"] for line in measured)
+    assert lines[-1]["status"] == "done"
+    assert code == 0
