@@ -6,8 +6,14 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import SimpleITK as sitk
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLosslessSV1, generate_uid
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    generate_uid,
+)
 from scipy.spatial.transform import Rotation
 
 ORIENTATIONS = [
@@ -119,6 +125,38 @@ def save_series(
             meta.TransferSyntaxUID = syntax
         data.save_as(path, enforce_file_format=True)
     return pixels
+
+
+def enhanced(folder, path, order=None):
+    """Make one Enhanced CT of the series in a folder, its frames in some order of file names."""
+    slices = [pydicom.dcmread(file) for file in sorted(folder.iterdir())]
+    slices = [slices[n] for n in order or range(len(slices))]
+    data, one = pydicom.dcmread(sorted(folder.iterdir())[0]), slices[0]
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = EnhancedCTImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
+    data.NumberOfFrames = len(slices)
+    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(data, tag)
+    for tag in ("SliceThickness", "RescaleSlope", "RescaleIntercept"):
+        delattr(data, tag)
+    shared, measures, turned = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = one.PixelSpacing, one.SliceThickness
+    turned.ImageOrientationPatient = one.ImageOrientationPatient
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [turned]
+    data.SharedFunctionalGroupsSequence = [shared]
+    data.PerFrameFunctionalGroupsSequence = []
+    for item in slices:
+        own, place, value, content = Dataset(), Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = item.ImagePositionPatient
+        value.RescaleSlope, value.RescaleIntercept = item.RescaleSlope, item.RescaleIntercept
+        value.RescaleType = "HU"
+        content.FrameAcquisitionNumber = item.get("AcquisitionNumber", 1)
+        own.PlanePositionSequence, own.PixelValueTransformationSequence = [place], [value]
+        own.FrameContentSequence = [content]
+        data.PerFrameFunctionalGroupsSequence.append(own)
+    data.PixelData = b"".join(item.PixelData for item in slices)
+    data.save_as(path, enforce_file_format=True)
+    return data
 
 
 def line(count, step=(0, 0, 2.5), start=(-10, 20, 100)):

@@ -163,7 +163,7 @@ def test_segment_errors_are_one_line(
 def test_unusable_files_are_named(case: Case, capsys: pytest.CaptureFixture[str]):
     empty = save(Path("empty.nii.gz"), np.zeros_like(case.labels_ijk))
     moved = save(Path("moved.nii.gz"), case.labels_ijk, AFFINE + np.eye(4)[[3, 3, 3, 3]] * 5)
-    small = save(Path("small.nii.gz"), case.labels_ijk[..., :5])
+    large = save(Path("large.nii.gz"), np.pad(case.labels_ijk, ((0, 0), (0, 0), (0, 1))))
     content = gzip.decompress(Path(case.ct).read_bytes())
     whole = gzip.compress(content)
     Path("torn.nii.gz").write_bytes(whole[: len(whole) // 2])
@@ -174,7 +174,7 @@ def test_unusable_files_are_named(case: Case, capsys: pytest.CaptureFixture[str]
         ("gone.nii.gz", "no such file"),
         (empty, "holds no label"),
         (moved, "another grid"),
-        (small, "another grid"),
+        (large, "another grid"),
     ):
         check_error(capsys, main([*segment(case, *out, labels=labels)]), labels, says)
     for volume in ("gone.nii.gz", "torn.nii.gz", "text.nii.gz"):

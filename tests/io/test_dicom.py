@@ -4,9 +4,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.uid import (
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
@@ -241,11 +243,57 @@ def test_folder_without_dicom_is_refused(tmp_path):
         list_series(tmp_path)
 
 
-def test_one_dicom_file_is_no_volume(tmp_path):
+def test_a_slice_is_no_dicom_seg(tmp_path):
     save_series(tmp_path, line(2), names=["a.dcm", "b.dcm"])
-    refused(tmp_path / "a.dcm", "give the folder")
     with pytest.raises(VolumeError, match="no DICOM-SEG"):
         read_labels(tmp_path / "a.dcm")
+
+
+def test_rescale_that_differs_from_slice_to_slice_is_applied_to_each(tmp_path):
+    def rescale(n, data):
+        data.RescaleSlope, data.RescaleIntercept = n + 1, -1000 - n
+
+    pixels = save_series(tmp_path, line(4), change=rescale).astype(int)
+    hu = read_volume(tmp_path).hu
+    for n in range(4):
+        assert (hu[n] == pixels[n] * (n + 1) - 1000 - n).all()
+    second = sitk.ReadImage(str(tmp_path / "1-002"))
+    assert (sitk.GetArrayFromImage(second)[0] == hu[2]).all()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("high_bit", [11, 15])
+def test_overlay_in_the_bits_above_a_value_is_no_part_of_it(tmp_path, syntax, signed, high_bit):
+    values = np.array([[0, 1, 2, 3, 4], [100, 200, 2047, 1024, 9]] * 2, np.int16)
+    values[0] -= 3 * signed
+
+    def overlay(n, data):
+        data.PixelRepresentation, data.HighBit = signed, high_bit
+        with_overlay = values.astype(np.uint16) & 0x0FFF
+        with_overlay[1:3, 2] |= 0x8000
+        data.PixelData = with_overlay.tobytes()
+
+    save_series(tmp_path, line(2), syntax=syntax, change=overlay)
+    hu = read_volume(tmp_path).hu
+    assert (hu == values.astype(int) - 1024).all()
+    if syntax == ExplicitVRLittleEndian:  # GDCM keeps them after RLE
+        second = sitk.ReadImage(str(tmp_path / "1-000"))
+        assert (sitk.GetArrayFromImage(second)[0] == hu[0]).all()
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+def test_overlay_that_was_compressed_with_the_values_is_no_part_of_them(tmp_path, syntax):
+    def overlay(n, data):
+        values = np.frombuffer(data.PixelData, np.uint16) | 0x8000
+        data.PixelData, data.BitsStored, data.HighBit = values.tobytes(), 16, 15
+
+    pixels = save_series(tmp_path, line(2), syntax=syntax, change=overlay, rows=64, columns=48)
+    for path in sorted(tmp_path.iterdir()):
+        data = pydicom.dcmread(path)
+        data.BitsStored, data.HighBit = 12, 11
+        data.save_as(path)
+    assert (read_volume(tmp_path).hu == pixels.astype(int) - 1024).all()
 
 
 def test_nothing_that_names_the_patient_is_kept(tmp_path):

@@ -99,6 +99,48 @@ def test_cropped_segmentation_beyond_the_volume_is_refused(tmp_path, geometry):
         read_labels(tmp_path / "m.seg.nrrd", geometry)
 
 
+LAYERS = SPACE | {
+    "space directions": np.vstack([[np.nan] * 3, SPACE["space directions"]]),
+    "kinds": ["list", "domain", "domain", "domain"],
+    "Segment0_ID": "a",
+    "Segment0_Name": "liver",
+    "Segment0_LabelValue": "1",
+    "Segment0_Layer": "0",
+    "Segment1_ID": "b",
+    "Segment1_Name": "spleen",
+    "Segment1_Layer": "1",
+}
+
+
+@pytest.mark.parametrize("value", [1, 7])
+def test_layers_that_do_not_overlap_are_one_mask(tmp_path, value):
+    layers = np.zeros((2, 4, 5, 6), np.uint8)
+    layers[0, 1, 2], layers[1, 3, 1:3] = 1, value
+    path = tmp_path / "m.seg.nrrd"
+    nrrd.write(str(path), layers, LAYERS | {"Segment1_LabelValue": str(value)})
+    found = read_labels(path)
+    expected = np.zeros((4, 5, 6), np.uint8)
+    expected[1, 2], expected[3, 1:3] = 1, 2 if value == 1 else 7
+    assert (found.mask == expected.T).all()
+    names = [(label.id, label.name) for label in found.labels]
+    assert names == [(1, "liver"), (2 if value == 1 else 7, "spleen")]
+    layers[1, 1, 2, 3] = value
+    nrrd.write(str(path), layers, LAYERS | {"Segment1_LabelValue": str(value)})
+    with pytest.raises(VolumeError, match="overlapping segments"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize("name", ["ct.mhd", "ct.nhdr", "ct.hdr"])
+def test_a_missing_data_file_is_named(tmp_path, name):
+    path = tmp_path / name
+    image = sitk.GetImageFromArray(np.zeros((3, 4, 5), np.int16))
+    sitk.WriteImage(image, str(path))
+    (data,) = (file for file in tmp_path.iterdir() if file != path)
+    data.unlink()
+    with pytest.raises(VolumeError, match=f"{name}: its data file {data.name} is missing"):
+        read_volume(path)
+
+
 def test_overlapping_segments_are_refused(tmp_path):
     header = SPACE | {
         "space directions": np.vstack([[np.nan] * 3, np.eye(3)]),

@@ -121,11 +121,34 @@ def test_nifti_mask_keeps_the_qform_and_sform_of_its_source_bit_for_bit(tmp_path
 
 def test_disagreeing_qform_and_sform_are_named(tmp_path):
     image = nib.Nifti1Image(distinct((4, 3, 5)), affine_of((0, 1, 2), (1, 1, 1)))
-    image.set_qform(affine_of((0, 1, 2), (1, 1, 1), origin=(0, 0, 0)), 1)
+    image.set_qform(affine_of((0, 1, 2), (1, 1, 1), origin=(-20, 81, 7.5)), 1)
     nib.save(image, tmp_path / "ct.nii")
-    assert read_volume(tmp_path / "ct.nii").geometry.notes == (
-        "qform and sform disagree; the sform is used",
-    )
+    geometry = read_volume(tmp_path / "ct.nii").geometry
+    assert geometry.notes == ("qform and sform lie 50 mm apart; the sform is used",)
+    np.testing.assert_allclose(geometry.affine, image.get_sform())
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor", "name"), [("meter", 1e-3, "metres"), ("micron", 1e3, "microns")]
+)
+def test_metres_and_microns_are_converted(tmp_path, unit, factor, name):
+    affine = affine_of((1, 0, 2), (-1, 1, 1), degrees=(3, 0, 9))
+    stored = np.diag([factor] * 3 + [1]) @ affine
+    image = nib.Nifti1Image(distinct((4, 3, 5)), stored)
+    image.header.set_xyzt_units(unit)
+    image.set_qform(stored, 1)
+    nib.save(image, tmp_path / "ct.nii.gz")
+    volume = read_volume(tmp_path / "ct.nii.gz")
+    np.testing.assert_allclose(volume.geometry.affine, affine, rtol=1e-5, atol=1e-4)
+    assert volume.geometry.notes == (f"lengths in {name} are converted to millimetres",)
+    # A mask lies on its source for readers that convert and for those that do not.
+    write_mask(tmp_path / "m.nii.gz", volume.hu.astype(np.uint8), volume.geometry, ())
+    again = nib.load(tmp_path / "m.nii.gz")
+    assert again.header.get_xyzt_units()[0] == unit
+    np.testing.assert_array_equal(again.affine, image.affine)
+    write_mask(tmp_path / "m.mha", volume.hu.astype(np.uint8), volume.geometry, ())
+    spacing = sitk.ReadImage(str(tmp_path / "m.mha")).GetSpacing()
+    np.testing.assert_allclose(spacing, (1.5, 0.75, 3), rtol=1e-5)
 
 
 def test_nrrd_mask_keeps_the_space_of_its_source(tmp_path):

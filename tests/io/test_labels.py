@@ -63,8 +63,56 @@ def test_unusable_labels_are_refused(tmp_path, array, words):
 def test_labels_on_another_grid_are_refused(tmp_path, shape, affine):
     geometry = Geometry.from_affine(affine_of((0, 1, 2), (1, 1, 1)), (2, 3, 4))
     save_nifti(tmp_path / "labels.nii.gz", np.ones(shape, np.uint8), affine)
+    for part in (False, True):
+        with pytest.raises(VolumeError, match="another grid"):
+            read_labels(tmp_path / "labels.nii.gz", geometry, part=part)
+
+
+def test_labels_on_an_aligned_part_of_the_grid_are_placed(tmp_path):
+    affine = affine_of((0, 1, 2), (1, -1, 1), degrees=(4, 0, 9))
+    geometry = Geometry.from_affine(affine, (6, 7, 8))
+    whole = np.zeros((6, 7, 8), np.uint8)
+    whole[1:4, 2:6, 3:8] = distinct((3, 4, 5), np.uint8) + 1
+    image = nib.Nifti1Image(whole, affine).slicer[1:4, 2:6, 3:8]
+    nib.save(image.as_reoriented(np.array([[2, 1], [0, -1], [1, 1]])), tmp_path / "part.nii.gz")
+    found = read_labels(tmp_path / "part.nii.gz", geometry, part=True)
+    assert (found.mask == geometry.to_canonical(whole)).all()
     with pytest.raises(VolumeError, match="another grid"):
-        read_labels(tmp_path / "labels.nii.gz", geometry)
+        read_labels(tmp_path / "part.nii.gz", geometry)
+
+
+def test_labels_that_were_quantised_are_rounded(tmp_path):
+    exact = np.arange(24).reshape(2, 3, 4) % 3
+    noisy = np.array([0.0, 0.988, 2.004], np.float32)[exact]
+    save_nifti(tmp_path / "labels.nii.gz", noisy, np.diag([-1.0, -1, 1, 1]))
+    found = read_labels(tmp_path / "labels.nii.gz")
+    assert (found.mask == exact.T).all()
+    save_nifti(tmp_path / "image.nii.gz", noisy * 0.97, np.diag([-1.0, -1, 1, 1]))
+    with pytest.raises(VolumeError, match="fractions"):
+        read_labels(tmp_path / "image.nii.gz")
+
+
+def test_names_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"foie gras é": 1}), encoding="utf-8-sig")
+    assert load_names(path) == {1: "foie gras é"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"liver": 1, "liver": 2}', "key 'liver' comes twice"),
+        ('{"spleen": 1,\n"left\\lung": 2}', "line 2 holds a backslash"),
+        ('{"spleen": 1,\n"lung" 2}', "line 2 is not JSON"),
+        (b'{"\xe9": 1}', "not UTF-8"),
+    ],
+)
+def test_what_is_wrong_with_names_is_said(tmp_path, content, words):
+    path = tmp_path / "labels.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(VolumeError, match=words) as caught:
+        load_names(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_names_are_read_either_way_round(tmp_path):

@@ -59,6 +59,38 @@ def test_trailing_axis_of_one_is_taken_as_3d(tmp_path):
     assert read_volume(tmp_path / "ct.nii").geometry.shape == (2, 3, 4)
 
 
+def test_nifti_is_compressed_or_not_whatever_its_name(tmp_path):
+    affine = affine_of((0, 1, 2), (-1, -1, 1))
+    raw = save_nifti(tmp_path / "x.nii", distinct((2, 3, 4)), affine).read_bytes()
+    (tmp_path / "ct.nii.gz").write_bytes(raw)
+    (tmp_path / "ct.nii").write_bytes(gzip.compress(raw))
+    for name in ("ct.nii.gz", "ct.nii"):
+        volume = read_volume(tmp_path / name)
+        assert (volume.hu == distinct((2, 3, 4)).T).all()
+        np.testing.assert_allclose(volume.geometry.affine, affine)
+
+
+@pytest.mark.parametrize("pair", [nib.Nifti1Pair, nib.Nifti2Pair])
+@pytest.mark.parametrize("ending", [".hdr", ".img"])
+def test_pair_of_header_and_image_is_read(tmp_path, pair, ending):
+    affine = affine_of((1, 0, 2), (-1, 1, 1), degrees=(3, 0, 9))
+    nib.save(pair(distinct((4, 3, 5)), affine), tmp_path / "ct.img")
+    volume = read_volume(tmp_path / f"ct{ending}")
+    assert volume.name == "ct"
+    found = volume.geometry.from_canonical(volume.hu)
+    assert (found == distinct((4, 3, 5))).all()
+    np.testing.assert_allclose(volume.geometry.affine, affine, atol=1e-5)
+    mask = (volume.hu > 30).astype(np.uint8)
+    write_mask(tmp_path / "m.nii.gz", mask, volume.geometry, ())
+    np.testing.assert_allclose(nib.load(tmp_path / "m.nii.gz").affine, affine, atol=1e-5)
+
+
+def test_analyze_is_refused(tmp_path):
+    nib.save(nib.AnalyzeImage(distinct((4, 3, 5)), np.eye(4)), tmp_path / "ct.img")
+    with pytest.raises(VolumeError, match="Analyze"):
+        read_volume(tmp_path / "ct.img")
+
+
 def nifti(array, affine=None):
     return lambda path: save_nifti(
         path, array, affine_of((0, 1, 2), (1, 1, 1)) if affine is None else affine
@@ -91,12 +123,6 @@ def in_colour(path):
     nib.save(nib.Nifti1Image(rgb, np.eye(4)), path)
 
 
-def in_microns(path):
-    image = nib.Nifti1Image(distinct((2, 3, 4)), np.eye(4))
-    image.header.set_xyzt_units("micron")
-    nib.save(image, path)
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -109,7 +135,6 @@ def in_microns(path):
         (cut_off, "cut off"),
         (without_its_checksum, "cut off"),
         (in_colour, "colour"),
-        (in_microns, "millimetres"),
         (lambda path: path.write_bytes(b"not a volume"), "cannot be read|cut off"),
         (lambda path: path.write_bytes(b""), "cannot be read|cut off"),
         (lambda path: None, "no such file"),

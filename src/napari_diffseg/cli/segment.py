@@ -36,7 +36,9 @@ class SegmentError(ValueError):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``segment``; those of training come from :class:`TrainSettings`."""
     parser.add_argument("volume", metavar="VOLUME", type=Path, help="CT file or DICOM folder")
-    parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
+    parser.add_argument(
+        "--series", metavar="UID", help="which series of a DICOM folder, or its number"
+    )
     parser.add_argument(
         "--labels", metavar="LABELS", type=Path, required=True, help="painted slices, on its grid"
     )
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     with ProgressLine() as line:
         with clock.stage("read"):
             volume = read_volume(args.volume, series=args.series)
-            labels = read_labels(args.labels, volume.geometry)
+            labels = read_labels(args.labels, volume.geometry, part=True)
             names = load_names(args.names) if args.names else {}
         for note in volume.geometry.notes:
             line.say(f"napari-diffseg: warning: {args.volume}: {note}")

@@ -6,29 +6,20 @@ the order of file names. Nothing that identifies a patient leaves this module.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 
-from napari_diffseg.io.formats import LPS, colour, reading, scaled, to_hu
+from napari_diffseg.io import dicom_scan
+from napari_diffseg.io.dicom_scan import Group, Slice
+from napari_diffseg.io.formats import LPS, reading, scaled, to_hu
 from napari_diffseg.io.geometry import Geometry, VolumeError
-
-_TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
-    "Modality", "ImageType", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient",
-    "NumberOfFrames", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices",
-    "SamplesPerPixel", "FrameOfReferenceUID",
-]  # fmt: skip
-
-# SOP classes that are no plain CT slices: pictures of screens, and enhanced CT.
-_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.2."
+from napari_diffseg.io.multiframe import frame_pixels
 
 # A tilt below this, in degrees, and gaps that differ by less than this share are rounding.
 _TILT = 0.1
@@ -66,36 +57,6 @@ class Series:
         return f"{title}, {self.slices} slices, {size} mm: {self.uid}"
 
 
-class _Slice(NamedTuple):
-    path: Path
-    header: pydicom.Dataset
-
-    @property
-    def uid(self) -> str:
-        """SOP instance UID; anonymisers sometimes leave it in the file's preamble only."""
-        meta = getattr(self.header, "file_meta", {})
-        return str(self.header.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID", ""))
-
-    @property
-    def storage(self) -> str:
-        """SOP class UID, likewise."""
-        meta = getattr(self.header, "file_meta", {})
-        return str(self.header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID", ""))
-
-    @property
-    def position(self) -> NDArray[np.float64]:
-        return np.array(self.header.ImagePositionPatient, float)
-
-    @property
-    def orientation(self) -> NDArray[np.float64]:
-        return np.array(self.header.ImageOrientationPatient, float).reshape(2, 3)
-
-    @property
-    def grid(self) -> tuple[int, int, float, float]:
-        rows, columns = self.header.PixelSpacing
-        return int(self.header.Rows), int(self.header.Columns), float(rows), float(columns)
-
-
 def list_series(folder: str | Path) -> tuple[Series, ...]:
     """List the CT series of a folder and the folders in it, without localisers.
 
@@ -104,126 +65,73 @@ def list_series(folder: str | Path) -> tuple[Series, ...]:
     VolumeError
         If the folder holds no CT slices.
     """
-    return tuple(_describe(slices) for slices in _scan(Path(folder)).values())
+    found = dicom_scan.find(Path(folder))
+    return tuple(_describe(name, group) for name, group in found.items())
 
 
-def read_series(folder: Path, series: str | None = None) -> tuple[NDArray[Any], Geometry, str]:
+def read_series(source: Path, series: str | None = None) -> tuple[NDArray[Any], Geometry, str]:
     """Read one CT series as HU in canonical order, its geometry, and a name that identifies nobody.
 
-    The folders inside are searched, too; several series need a series instance UID or number.
+    The folders inside a folder are searched, too; several series need a series instance UID or
+    number. A file stands for the series that it belongs to, in its folder.
 
     Raises
     ------
     VolumeError
         If the series is missing, ambiguous, mixed, damaged, in colour, or has no geometry.
     """
-    slices, normal = ordered(folder, series)
+    name, group = ordered(source, series)
+    slices = group.slices
     first = slices[0].header
-    affine, notes = _affine(folder, slices, normal)
+    affine, notes = _affine(source, slices)
     rows, columns = slices[0].grid[:2]
     reference = {
         "dicom": {
-            "series": str(first.get("SeriesInstanceUID", "")),
+            "series": name,
             "frame_of_reference": str(first.get("FrameOfReferenceUID", "")),
             "slices": tuple(item.uid for item in slices),
+            "positions": tuple(tuple(item.position.tolist()) for item in slices),
         }
     }
     shape = (columns, rows, len(slices))
-    geometry = Geometry.from_affine(affine, shape, notes, reference, folder)
-    hu = to_hu((_plane(item) for item in slices), geometry)
+    geometry = Geometry.from_affine(affine, shape, group.notes + notes, reference, source)
+    hu = to_hu(_planes(slices), geometry)
     return hu, geometry, f"CT series {first.get('SeriesNumber') or ''}".strip()
 
 
-def ordered(folder: Path, series: str | None) -> tuple[list[_Slice], NDArray[np.float64]]:
-    """Slices of one series sorted along their normal, and that normal."""
-    found = _scan(folder)
+def ordered(source: Path, series: str | None) -> tuple[str, Group]:
+    """Name of one series, and its slices sorted along their normal."""
+    found = dicom_scan.find(source)
     chosen = [
-        slices
-        for uid, slices in found.items()
-        if series in (None, uid, str(slices[0].header.get("SeriesNumber") or ""))
+        name
+        for name, group in found.items()
+        if series in (None, name, name.split("/")[0], _number(group))
     ]
+    if source.is_file():
+        chosen = [n for n in chosen if any(item.path == source for item in found[n].slices)]
+        if not chosen:
+            raise VolumeError(f"{source}: is no slice of a CT series; choose one, or its folder")
     if len(chosen) != 1:
-        listed = "; ".join(str(_describe(slices)) for slices in found.values())
+        listed = "; ".join(str(_describe(name, group)) for name, group in found.items())
         which = f"{'more than one' if chosen else 'no'} series {series}"
         what = f"{len(found)} series" if series is None else which
-        raise VolumeError(f"{folder}: holds {what}; choose one by --series ({listed})")
-    slices = chosen[0]
-    tilts = np.array([item.orientation for item in slices])
-    if len({item.grid for item in slices}) > 1 or np.ptp(tilts, axis=0).max() > 1e-3:
-        raise VolumeError(
-            f"{folder}: its series mixes slices of different size, spacing or orientation; "
-            "keep one kind in the folder"
-        )
-    normal = np.cross(*slices[0].orientation)
-    if not np.isfinite(normal).all() or np.linalg.norm(normal) < 0.5:
-        raise VolumeError(f"{folder}: its slices have no usable orientation; export them again")
-    normal /= np.linalg.norm(normal)
-    slices.sort(key=lambda item: float(item.position @ normal))
-    heights = np.array([item.position @ normal for item in slices])
-    if len(heights) > 1 and np.diff(heights).min() < 1e-3:
-        raise VolumeError(
-            f"{folder}: its series has two slices at one position (several phases?); "
-            "keep one phase in the folder"
-        )
-    return slices, normal
+        raise VolumeError(f"{source}: holds {what}; choose one by --series ({listed})")
+    group = found[chosen[0]]
+    if group.fault:
+        raise VolumeError(f"{source}: {group.fault}")
+    normal = dicom_scan.normal_of(group.slices)
+    group.slices.sort(key=lambda item: float(item.position @ normal))
+    return chosen[0], group
 
 
-def _scan(folder: Path) -> dict[str, list[_Slice]]:
-    """Find the CT slices of a folder by series, each slice once."""
-    found: dict[str, dict[Any, _Slice]] = defaultdict(dict)
-    other: set[str] = set()
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    for path in files:
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        except (InvalidDicomError, EOFError):
-            continue
-        except Exception as error:
-            raise VolumeError(f"{path}: is damaged DICOM ({error}); copy it again") from error
-        item = _Slice(path, header)
-        modality = str(header.get("Modality", ""))
-        if modality != "CT":
-            other.add(modality or "no modality")
-        elif "LOCALIZER" in (header.get("ImageType") or ()):
-            other.add("CT localisers")
-        elif item.storage.startswith(_CAPTURE):
-            other.add("secondary captures")
-        elif item.storage.startswith(_MULTI_FRAME):
-            other.add("multi-frame CT, which must first be exported slice by slice or as NIfTI")
-        else:
-            _check(item)
-            # One identifier at two places is not one slice twice, but a broken export.
-            own = item.uid or str(path), *map(float, header.ImagePositionPatient)
-            found[str(header.get("SeriesInstanceUID", ""))][own] = item
-    if not found:
-        kinds = f"only {', '.join(sorted(other))}" if other else "no DICOM files"
-        what = kinds if files else "no files"
-        raise VolumeError(f"{folder}: holds {what}; choose a folder with a CT series")
-    return {uid: list(slices.values()) for uid, slices in sorted(found.items())}
-
-
-def _check(item: _Slice) -> None:
-    path, header = item
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise VolumeError(f"{path}: is multi-frame DICOM; export one file for each slice, or NIfTI")
-    if int(header.get("SamplesPerPixel", 1)) != 1:
-        raise colour(path)
-    lengths = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
-    if any(len(header.get(tag) or ()) != n for tag, n in lengths.items()):
-        raise VolumeError(f"{path}: has no position, orientation or spacing; export it again")
-    if min(item.grid) <= 0:
-        raise VolumeError(f"{path}: has a spacing of zero; export it again")
-
-
-def _affine(
-    folder: Path, slices: list[_Slice], normal: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+def _affine(source: Path, slices: list[Slice]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Place the series in RAS+ mm, and name what is not a plain box.
 
     The step from slice to slice is taken from the positions, so a tilted gantry gives a sheared
     affine, which is where the voxels really are. With uneven gaps it is the mean step, unless
-    that would put a slice in another one's place.
+    that would put a slice in another one's place, which finding the series has ruled out.
     """
+    normal = dicom_scan.normal_of(slices)
     positions = np.array([item.position for item in slices])
     _, _, row_step, column_step = slices[0].grid
     along_row, along_column = slices[0].orientation
@@ -232,26 +140,19 @@ def _affine(
         header = slices[0].header
         thickness = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 0)
         if thickness <= 0:
-            raise VolumeError(f"{folder}: holds one slice without a thickness; choose a series")
+            raise VolumeError(f"{source}: holds one slice without a thickness; choose a series")
         step = normal * thickness
         notes.append(f"one slice only; its thickness {thickness:g} mm is taken as spacing")
     else:
         step = (positions[-1] - positions[0]) / (len(slices) - 1)
         heights = positions @ normal
         gaps, middle = np.diff(heights), float(np.median(np.diff(heights)))
-        even = np.linspace(heights[0], heights[-1], len(heights))
-        error = float(np.abs(heights - even).max())
-        if error >= middle:
-            raise VolumeError(
-                f"{folder}: its series has a gap of {gaps.max():.4g} mm between slices "
-                f"{middle:.3g} mm apart, which would put slices up to {error:.3g} mm off; "
-                "keep one part in the folder"
-            )
         tilt = np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1)))
         if tilt > _TILT:
             notes.append(f"gantry tilt {tilt:.1f}°")
         if np.ptp(gaps) > _GAP * middle:
             uneven = f"uneven slice spacing {gaps.min():.3g} to {gaps.max():.3g} mm"
+            error = dicom_scan.unevenness(heights)
             notes.append(f"{uneven}, slices lie up to {error:.2g} mm off")
         line = positions[0] + np.outer(positions @ normal - positions[0] @ normal, step) / (
             step @ normal
@@ -268,27 +169,54 @@ def _affine(
     return LPS @ affine, tuple(notes)
 
 
-def _plane(item: _Slice) -> NDArray[Any]:
-    """Decode one slice as HU, (column, row)."""
-    with reading(item.path):
-        dataset = pydicom.dcmread(item.path)
-        plane: NDArray[Any] = dataset.pixel_array
-    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-    if slope is None or intercept is None:
-        raise VolumeError(f"{item.path}: has no rescale to HU; export it again as CT")
-    return scaled(plane, float(slope), float(intercept)).T
+def _planes(slices: list[Slice]) -> Iterator[NDArray[Any]]:
+    """Decode slices as HU, (column, row)."""
+    frames: dict[Path, Iterator[tuple[pydicom.Dataset, NDArray[Any]]]] = {}
+    for path, header, frame in slices:
+        slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+        if slope is None or intercept is None:
+            raise VolumeError(f"{path}: has no rescale to HU; export it again as CT")
+        with reading(path):
+            if frame is None:
+                dataset = dicom_scan.read_dicom(path)
+                plane = dataset.pixel_array
+            else:
+                if path not in frames:
+                    wanted = [n for other, _, n in slices if other == path and n is not None]
+                    frames[path] = frame_pixels(path, wanted)
+                dataset, plane = next(frames[path])
+            plane = _value_bits(plane, dataset)
+        yield scaled(plane, float(slope), float(intercept)).T
 
 
-def _describe(slices: list[_Slice]) -> Series:
+def _value_bits(plane: NDArray[Any], dataset: pydicom.Dataset) -> NDArray[Any]:
+    """Take out what old scanners keep above the stored bits of a value, such as an overlay.
+
+    pydicom does so too, but not for JPEG 2000 and JPEG-LS. Like it and GDCM, this takes no notice
+    of High Bit, which CT does not choose and some exports write wrong.
+    """
+    unused = plane.dtype.itemsize * 8 - int(dataset.BitsStored)
+    # A shift to the left drops what lies above; the one back keeps the sign.
+    return (plane << unused) >> unused if unused > 0 else plane
+
+
+def _number(group: Group) -> str:
+    return str(group.slices[0].header.get("SeriesNumber") or "")
+
+
+def _describe(name: str, group: Group) -> Series:
+    slices = group.slices
     header = slices[0].header
     rows, columns, row_step, column_step = slices[0].grid
     heights = sorted(item.position @ np.cross(*slices[0].orientation) for item in slices)
     thickness = float(header.get("SliceThickness") or 0)
     gap = float(np.median(np.diff(heights))) if len(heights) > 1 else thickness
+    part = [f"part {group.part}"] if group.part else []
+    description = str(header.get("SeriesDescription", ""))
     return Series(
-        str(header.get("SeriesInstanceUID", "")),
-        str(header.get("SeriesNumber") or ""),
-        str(header.get("SeriesDescription", "")),
+        name,
+        _number(group),
+        ", ".join([description, *part]),
         len(slices),
         (rows, columns),
         (gap, row_step, column_step),

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from napari_diffseg.io.dicom_scan import study_beside
 from napari_diffseg.io.geometry import VolumeError
 
 _HEADER_BYTES = 1 << 16
@@ -123,9 +124,11 @@ def _companions(path: Path) -> list[Path]:
 
 
 def _data_files(path: Path) -> list[Path]:
-    """Data files that a header to be read refers to."""
-    if path.suffix.lower() not in (".mhd", ".nhdr") or not path.is_file():
+    """Data files that are read with a file: those a header refers to, slices of a series."""
+    if not path.is_file():
         return []
+    if path.suffix.lower() not in (".mhd", ".nhdr"):
+        return study_beside(path)
     with path.open("rb") as stream:
         header = stream.read(_HEADER_BYTES).decode(errors="replace")
     found = re.search(r"^(?:ElementDataFile *=|data ?file:)(.*)", header, re.MULTILINE | re.DOTALL)

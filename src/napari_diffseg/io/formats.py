@@ -8,12 +8,13 @@ Writers get an array ``(i, j, k)`` on the source grid, that grid, and the labels
 from __future__ import annotations
 
 import gzip
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -29,6 +30,12 @@ _NIFTI_FIELDS = (
     "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
     "qoffset_z", "srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units",
 )  # fmt: skip
+
+_MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
+
+_SAME_PLACE = 0.5
+"""A qform further than this from the sform, in mm, is another place. Below, it is rounding: near a
+half turn the float32 quaternion of a qform is off by some tenths of a millimetre."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +82,11 @@ def reading(path: Path) -> Iterator[None]:
     except VolumeError:
         raise
     except FileNotFoundError as error:
+        missing = Path(str(error.filename or path))
+        if missing.name != path.name:
+            raise VolumeError(
+                f"{path}: its data file {missing.name} is missing; put it beside the header"
+            ) from error
         raise VolumeError(f"{path}: no such file; check the path") from error
     except (EOFError, zlib.error) as error:
         raise VolumeError(f"{path}: is cut off or damaged; copy or download it again") from error
@@ -85,21 +97,28 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_nifti(path: Path) -> StoredImage:
-    """Read ``.nii`` or ``.nii.gz``.
+    """Read ``.nii`` or ``.nii.gz``, compressed or not whatever its name, or ``.hdr`` and ``.img``.
 
     Raises
     ------
     VolumeError
         If the file is damaged, or says nowhere how it lies in the patient.
     """
-    packed = path.name.lower().endswith(".gz")
-    with reading(path), gzip.open(path) if packed else path.open("rb") as stream:
-        nifti2 = stream.read(4) in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
-        stream.seek(0)
-        image = (nib.Nifti2Image if nifti2 else nib.Nifti1Image).from_stream(stream)
+    pair = path.suffix.lower() in (".hdr", ".img")
+    with reading(path), _opened(path.with_suffix(".hdr") if pair else path) as stream:
+        start = stream.read(348)
+        nifti2 = start[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+        if pair:
+            if b"ni1\0" not in start[344:] and b"ni2\0" not in start[4:8]:
+                raise VolumeError(
+                    f"{path}: is Analyze, which does not say left from right; convert it again "
+                    "from the original"
+                )
+            image = (nib.Nifti2Pair if nifti2 else nib.Nifti1Pair).from_filename(path)
+        else:
+            stream.seek(0)
+            image = (nib.Nifti2Image if nifti2 else nib.Nifti1Image).from_stream(stream)
         header = image.header
-        if header.get_xyzt_units()[0] not in ("mm", "unknown"):
-            raise VolumeError(f"{path}: is not in millimetres; save it with xyzt_units in mm")
         codes = int(header["qform_code"]), int(header["sform_code"])
         if codes == (0, 0):
             raise VolumeError(
@@ -109,18 +128,39 @@ def read_nifti(path: Path) -> StoredImage:
         array = np.asanyarray(image.dataobj.get_unscaled())
         while stream.read(1 << 20):  # gzip checks its length and sum only at the very end
             pass
-        notes: tuple[str, ...] = ()
-        if min(codes) > 0 and not np.allclose(header.get_qform(), header.get_sform(), atol=0.1):
-            notes = ("qform and sform disagree; the sform is used",)
+        unit = header.get_xyzt_units()[0]
+        to_mm = np.diag([_MILLIMETRES[unit]] * 3 + [1.0])
+        notes = []
+        if unit in ("meter", "micron"):
+            notes.append(
+                f"lengths in {unit.replace('meter', 'metre')}s are converted to millimetres"
+            )
+        if min(codes) > 0:
+            apart = _apart(to_mm @ header.get_qform(), to_mm @ header.get_sform(), array.shape)
+            if apart > _SAME_PLACE:
+                notes.append(f"qform and sform lie {apart:.3g} mm apart; the sform is used")
         reference = {name: np.array(header[name]) for name in _NIFTI_FIELDS} | {"nifti2": nifti2}
         return StoredImage(
             array,
-            np.asarray(image.affine, np.float64),
+            to_mm @ np.asarray(image.affine, np.float64),
             float(image.dataobj.slope),
             float(image.dataobj.inter),
-            notes,
+            tuple(notes),
             {"nifti": reference},
         )
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file that is compressed or not, by its content."""
+    with path.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    return cast("IO[bytes]", gzip.open(path)) if packed else path.open("rb")
+
+
+def _apart(one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+    """Largest distance in mm between the places that two affines give to a corner of a grid."""
+    corners = [*itertools.product(*((0, n - 1) for n in (*shape, 1)[:3]), [1])]
+    return float(np.linalg.norm((one - other) @ np.transpose(corners), axis=0).max())
 
 
 def write_nifti(

@@ -15,6 +15,7 @@ import itertools
 import math
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -172,16 +173,13 @@ def read_nrrd(path: Path) -> StoredImage:
     if len(steps) != 3:
         raise not_a_volume(path, array.shape)
     array = np.moveaxis(array, tuple(steps), range(3))
-    if segments and array.ndim > 3 and max(array.shape[3:]) > 1:
-        raise VolumeError(
-            f"{path}: holds overlapping segments; in Slicer, mask them against each other and "
-            "collapse the label map layers"
-        )
+    if segments and array.ndim == 4:
+        array, segments = _flattened(path, array, segments)
     return StoredImage(
         array,
         _SPACES[space] @ _affine(np.stack(list(steps.values()), 1), header["space origin"]),
         reference={"nrrd": {"space": header["space"]}},
-        labels=tuple(segments.values()),
+        labels=tuple(label for _, label in segments),
         crop=bool(segments),
     )
 
@@ -236,9 +234,9 @@ def _segment_keys(labels: Sequence[Label], shape: tuple[int, ...]) -> dict[str, 
     return keys
 
 
-def _segments(header: Mapping[str, Any]) -> dict[int, Label]:
-    """Read the segments by label value, which files of Slicer before 4.11 do not have."""
-    found: dict[int, Label] = {}
+def _segments(header: Mapping[str, Any]) -> list[tuple[int, Label]]:
+    """Layer and label of each segment; files of Slicer before 4.11 have neither keys."""
+    found: list[tuple[int, Label]] = []
     for n in itertools.takewhile(lambda n: f"Segment{n}_ID" in header, itertools.count()):
         value = int(header.get(f"Segment{n}_LabelValue", 1))
         red, green, blue = default_colour(value)
@@ -246,5 +244,28 @@ def _segments(header: Mapping[str, Any]) -> dict[int, Label]:
         if len(parts) == 3:
             red, green, blue = (min(max(round(255 * float(part)), 0), 255) for part in parts)
         name = str(header.get(f"Segment{n}_Name", unnamed(value)))
-        found[value] = Label(value, name, (red, green, blue))
+        layer = int(header.get(f"Segment{n}_Layer", 0))
+        found.append((layer, Label(value, name, (red, green, blue))))
     return found
+
+
+def _flattened(
+    path: Path, array: NDArray[Any], segments: list[tuple[int, Label]]
+) -> tuple[NDArray[Any], list[tuple[int, Label]]]:
+    """Bring the layers (i, j, k, layer) of a segmentation into one, if no segments overlap.
+
+    Label values are kept where each segment has its own; otherwise segments are numbered from 1.
+    """
+    if (np.count_nonzero(array, axis=3) > 1).any():
+        raise VolumeError(
+            f"{path}: holds overlapping segments; in Slicer, mask them against each other and "
+            "collapse the label map layers"
+        )
+    if len({label.id for _, label in segments}) == len(segments):
+        return array.max(axis=3), segments
+    flat, renumbered = np.zeros(array.shape[:3], np.uint16), []
+    for n, (layer, label) in enumerate(segments, start=1):
+        if layer < array.shape[3]:
+            flat[array[..., layer] == label.id] = n
+        renumbered.append((0, replace(label, id=n)))
+    return flat, renumbered

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,11 +182,21 @@ def load_names(path: str | Path) -> dict[int, str]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin with a mark
+        content = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
     except OSError as error:
         raise VolumeError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except VolumeError:
+        raise
+    except json.JSONDecodeError as error:
+        what = "is not JSON"
+        if "escape" in error.msg:
+            what = "holds a backslash, which JSON wants doubled (\\\\)"
+        raise VolumeError(
+            f'{path}: line {error.lineno} {what}; write it as {{"liver": 1, ...}}'
+        ) from error
     except ValueError as error:
-        raise VolumeError(f'{path}: is not JSON; write it as {{"liver": 1, ...}}') from error
+        raise VolumeError(f'{path}: is not UTF-8 text; write it as {{"liver": 1, ...}}') from error
     if not isinstance(content, dict):
         raise VolumeError(f'{path}: is not a JSON object; write it as {{"liver": 1, ...}}')
     result: dict[int, str] = {}
@@ -203,3 +214,13 @@ def load_names(path: str | Path) -> dict[int, str]:
             raise VolumeError(f"{path}: id {label_id} or name {name!r} comes twice; keep one")
         result[label_id] = name
     return dict(sorted(result.items()))
+
+
+def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of the pairs of a JSON file; of a repeated key, JSON would keep the last."""
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise VolumeError(f"{path}: the key {key!r} comes twice; keep one")
+        result[key] = value
+    return result

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_diffseg.io import dicom, dicomseg, formats, itk
+from napari_diffseg.io import dicom, dicomseg, formats, hounsfield, itk
+from napari_diffseg.io.dicom_scan import is_dicom
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.formats import StoredImage
 from napari_diffseg.io.geometry import Geometry, VolumeError
@@ -44,7 +45,7 @@ class Volume:
 
 _Writer = Callable[[Path, NDArray[Any], Geometry, Sequence[Label]], None]
 _READERS: dict[str, Callable[[Path], StoredImage]] = {
-    **dict.fromkeys((".nii", ".nii.gz"), formats.read_nifti),
+    **dict.fromkeys((".nii", ".nii.gz", ".hdr", ".img"), formats.read_nifti),
     **dict.fromkeys((".mha", ".mhd"), itk.read_metaimage),
     **dict.fromkeys((".nrrd", ".nhdr", ".seg.nrrd"), itk.read_nrrd),
 }
@@ -58,6 +59,9 @@ _MASK_WRITERS: dict[str, _Writer] = _IMAGE_WRITERS | {
     ".dcm": dicomseg.write_dicomseg,
 }
 
+_ROUNDING = 0.02
+"""Values this close to a whole number are that label, as files stored with a scale hold them."""
+
 
 def read_volume(path: str | Path, series: str | None = None) -> Volume:
     """Read a CT volume.
@@ -65,7 +69,7 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     Parameters
     ----------
     path
-        NIfTI, NRRD or MetaImage file, or a folder with DICOM slices.
+        NIfTI, NRRD or MetaImage file, a folder with DICOM slices, or one file of a DICOM series.
     series
         Which series of a DICOM folder: its UID or its number.
 
@@ -86,18 +90,17 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     ((133, 256, 256), dtype('int16'), (2.5, 1.40625, 1.40625))
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() or _is_dicom(path):
         hu, geometry, name = dicom.read_series(path, series)
-    elif path.suffix.lower() == ".dcm":
-        raise VolumeError(f"{path}: is one DICOM file; give the folder that holds its series")
     else:
         stored = _read(path)
         geometry, name = _geometry(path, stored), stem(path)
         hu = formats.to_hu(stored.planes(), geometry)
-    return Volume(hu, geometry, name)
+    notes = (*geometry.notes, *hounsfield.doubts(hu))
+    return Volume(hu, replace(geometry, notes=notes), name)
 
 
-def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
+def read_labels(path: str | Path, geometry: Geometry | None = None, part: bool = False) -> LabelMap:
     """Read a label file.
 
     Parameters
@@ -106,6 +109,9 @@ def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
         NIfTI, NRRD, ``.seg.nrrd``, MetaImage or DICOM-SEG file.
     geometry
         The grid that the labels must lie on; their file may store it in another order of axes.
+    part
+        Accept a file that covers only an aligned part of that grid; formats that crop to the
+        labels, such as ``.seg.nrrd``, always may.
 
     Returns
     -------
@@ -128,7 +134,7 @@ def read_labels(path: str | Path, geometry: Geometry | None = None) -> LabelMap:
     own = _geometry(path, stored)
     mask = _mask(path, stored)
     if geometry is not None:
-        placed = geometry.placed(mask, stored.affine, stored.crop)
+        placed = geometry.placed(mask, stored.affine, part or stored.crop)
         if placed is None:
             raise VolumeError(
                 f"{path}: lies on another grid ({_grid(own)}) than the volume "
@@ -232,6 +238,11 @@ def _ending(path: Path) -> str | None:
     return max(fitting, key=len, default=None)
 
 
+def _is_dicom(path: Path) -> bool:
+    """Whether a file that no other reader claims by its ending is DICOM."""
+    return _ending(path) not in _READERS and path.is_file() and is_dicom(path)
+
+
 def _pick(path: Path, choices: dict[str, Any]) -> Any:
     ending = _ending(path)
     if ending not in choices:
@@ -270,11 +281,13 @@ def _mask(path: Path, stored: StoredImage) -> NDArray[np.uint8]:
     for k, plane in enumerate(stored.planes()):
         if not np.isfinite(plane).all():
             raise VolumeError(f"{path}: holds NaN or infinite voxels; choose a label file")
-        if plane.min() < 0 or plane.max() > MAX_LABEL:
+        real = plane.dtype.kind == "f"
+        whole = np.rint(plane) if real else plane
+        if whole.min() < 0 or whole.max() > MAX_LABEL:
             raise VolumeError(f"{path}: holds values outside 0 to {MAX_LABEL}; renumber its labels")
-        mask[..., k] = plane
-        if plane.dtype.kind == "f" and (mask[..., k] != plane).any():
+        if real and np.abs(plane - whole).max() > _ROUNDING:
             raise VolumeError(f"{path}: holds fractions, so it is an image; choose a label file")
+        mask[..., k] = whole
     return mask
 
 
