@@ -35,7 +35,10 @@ def test_manifest_is_valid_and_complete(manager):
     assert installed.contributions == contributions
 
 
-@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.nhdr", "a.mha", "a.mhd"])
+@pytest.mark.parametrize(
+    "name",
+    [f"a.{e}" for e in ("nii", "nii.gz", "hdr", "img", "nrrd", "nhdr", "mha", "mhd", "dcm")],
+)
 def test_reader_offers_itself_for_volumes(manager, name):
     commands = [reader.command for reader in manager.iter_compatible_readers([name])]
     assert commands == ["napari-diffseg.read"]

@@ -16,7 +16,7 @@ from napari_diffseg.io.sample import sample_volume_path
 from napari_diffseg.io.volume import read_volume
 from napari_diffseg.session.session import Session
 
-_VOLUMES = "CT volumes (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd);;All files (*)"
+_VOLUMES = "CT volumes (*.nii *.nii.gz *.hdr *.img *.nrrd *.nhdr *.mha *.mhd *.dcm);;All files (*)"
 _MASKS = ";;".join(
     (
         "NIfTI (*.nii.gz)",
