@@ -24,7 +24,7 @@ from napari_diffseg.engine.annotations import TrainError
 from napari_diffseg.engine.progress import Progress
 from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.labels import Label
-from napari_diffseg.io.volume import read_labels
+from napari_diffseg.io.volume import read_labels, read_volume, write_volume
 from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session import Session, SessionError, SliceState
 
@@ -284,3 +284,14 @@ def test_suggestions_come_from_the_session(session: Session) -> None:
     assert len({s.z for s in found}) == 3
     assert 0 not in {s.z for s in found}
     assert all(s.reason.startswith(f"Slice {s.z}: ") for s in found)
+
+
+def test_no_export_replaces_the_volume_itself(tmp_path: Path) -> None:
+    ct = tmp_path / "ct.nii.gz"
+    write_volume(ct, tiny_volume())
+    before = ct.read_bytes()
+    session = trained(Session(read_volume(ct), [LIVER], tiny_backbone(), folder=False))
+    for export in (session.export_mask, session.export_report, session.trainer.save_model):
+        with pytest.raises(VolumeError, match="also read"):
+            export(ct)
+    assert ct.read_bytes() == before

@@ -200,17 +200,13 @@ class Session:
         write_mask(path, self.merged(), self.volume.geometry, self.paint.labels)
         return int(empty.sum())
 
-    def check_output(self, path: Path | str) -> None:
-        """Refuse an export that would replace the volume's own files; see :func:`check_outputs`."""
-        check_outputs([Path(path)], [self.volume.geometry.source])
-
     def report(self) -> dict[str, Any]:
         """Say how the result was made, as JSON values without name, id or path of anyone."""
         return describe(self.paint, self.rounds, self.trainer)
 
     def export_report(self, path: Path | str) -> None:
         """Write :meth:`report` as JSON."""
-        self.check_output(path)
+        check_outputs([Path(path)], [self.volume.geometry.source])
         with atomic_write(Path(path)) as part:
             part.write_text(json.dumps(self.report(), indent=1) + "\n", encoding="utf-8")
 
