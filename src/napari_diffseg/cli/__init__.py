@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from napari_diffseg.cli import commands
+from napari_diffseg.cli.model import add_model
 from napari_diffseg.cli.options import Formatter
 
 _ABOUT = "Segment every slice of a CT from a few painted ones."
@@ -78,6 +79,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         training.add_options(train)
     commands.add_predict(add("predict", "segment other CTs with a saved model"))
     commands.add_evaluate(add("evaluate", "compare a mask with a reference"))
+    add_model(add("model", "say what a saved model is"), common)
     commands.add_open(add("open", "open napari with a CT and the panel"))
     commands.add_backbones(add("backbones", "list, verify or import pre-trained backbones"), common)
     commands.add_doctor(add("doctor", "try the engine and say what is missing"))

@@ -61,6 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="FILE", type=Path, help="saved model to start from, not a backbone"
     )
     parser.add_argument("--save-model", metavar="FILE", type=Path, help="write the trained model")
+    parser.add_argument("--licence", metavar="TEXT", help="terms of use, kept in the saved model")
     parser.add_argument("--report", metavar="FILE.json", type=Path, help="write what was done")
     parser.add_argument(
         "--validate",
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
             with clock.stage("write"):
                 session.export_mask(args.output)
                 if args.save_model:
-                    session.trainer.save_model(args.save_model)
+                    session.trainer.save_model(args.save_model, args.licence or "")
                     Segmenter.load(args.save_model)
             if args.report:
                 write_json(args.report, _report(session, args, clock))
@@ -139,6 +140,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse outputs that could not be written, before a minute of training is spent."""
     if stem(args.output) == args.output.name:
         args.fail(f"{args.output}: unknown ending; use .nii.gz, .seg.nrrd or another image format")
+    if args.licence and not args.save_model:
+        args.fail("--licence is kept in the saved model: give --save-model FILE, too")
     outputs = [path for path in (args.output, args.save_model, args.report) if path is not None]
     backbone = Path(args.backbone) if args.backbone else None
     check_outputs(outputs, [args.volume, args.labels, args.names, args.model, backbone])
