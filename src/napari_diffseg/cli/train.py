@@ -153,6 +153,7 @@ def _card(
         validation_kind="leave-one-patient-out" if validation else "",
         licence=args.licence,
         backbone=backbone,
+        single_pieces=tuple(x.name for x in cohort.labels if x.id in cohort.single),
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice, TrainError, class_maps
 from napari_diffseg.engine.grid import SliceGrid
+from napari_diffseg.engine.pieces import single_pieces
 from napari_diffseg.engine.progress import Budget, Progress
 from napari_diffseg.engine.recipe import (
     TIMESTEP,
@@ -18,7 +19,7 @@ from napari_diffseg.engine.recipe import (
 )
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.geometry import Geometry
-from napari_diffseg.io.labels import Label, default_colour
+from napari_diffseg.io.labels import Label, default_colour, ids_in
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone
 from napari_diffseg.network.device import pick_device
@@ -90,6 +91,8 @@ class Cohort:
         By patient, which classes nobody looked for ``(K,)``.
     grids
         By patient, the grid of the volume on the grid: one to one.
+    single
+        Ids of the structures that are one piece in every patient who is painted throughout.
     start
         What training begins at.
     config
@@ -100,6 +103,7 @@ class Cohort:
     labels: tuple[Label, ...]
     unknown: tuple[Tensor, ...]
     grids: tuple[SliceGrid, ...]
+    single: frozenset[int]
     start: Backbone | Segmenter
     config: SegmenterConfig
 
@@ -152,7 +156,8 @@ def prepare_cohort(
         there = {_key(label) for label in case.labels}
         unknown.append(torch.tensor([False, *(_key(label) not in there for label in labels)]))
     renamed = tuple(_renamed(case, labels) for case in small)
-    return Cohort(renamed, labels, tuple(unknown), tuple(grids), start, config)
+    single = _single_pieces(renamed)
+    return Cohort(renamed, labels, tuple(unknown), tuple(grids), single, start, config)
 
 
 def _on_grid(case: Case, grid: SliceGrid) -> tuple[Case, SliceGrid]:
@@ -192,3 +197,16 @@ def _renamed(case: Case, labels: Sequence[Label]) -> Case:
         ids[before.id] = after.id
     painted = [replace(slice_, mask=ids[slice_.mask]) for slice_ in case.painted]
     return replace(case, painted=painted, labels=own)
+
+
+def _single_pieces(cases: Sequence[Case]) -> frozenset[int]:
+    seen: set[int] = set()
+    several: set[int] = set()
+    for case in cases:
+        full = [slice_.mask for slice_ in case.painted if slice_.full]
+        if len(full) == len(case.volume.hu):
+            mask = np.stack(full)
+            there = set(ids_in(mask)) - {BACKGROUND}
+            seen |= there
+            several |= there - single_pieces(mask, there)
+    return frozenset(seen - several)

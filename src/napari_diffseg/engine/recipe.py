@@ -26,6 +26,9 @@ from napari_diffseg.network.unet import UNet
 TIMESTEP = 100
 """Diffusion timestep at which the network sees slices, unless the settings name one."""
 
+MIN_CONFIDENCE = 0.7
+"""Pixels whose class is less likely get no pseudo-label."""
+
 _COPIES = 4  # augmented copies of every painted slice
 _PIXELS_PAINTED = (250, 600)  # of each structure and of background, from one painted slice
 _PIXELS_PSEUDO = (100, 300)  # the same, from one slice that is not painted
@@ -33,7 +36,6 @@ _REACHES = (3, 6, 12, 24)  # slices from a painted one to which each round of se
 _STEPS = (400, 200, 200, 200, 200)  # optimiser steps on painted slices, and of each round
 _MAX_SLICES = 40  # that get pseudo-labels in one round
 _MIN_SECONDS = 1.0  # of training in every round
-_MIN_CONFIDENCE = 0.7  # pixels whose class is less likely get no pseudo-label
 
 
 def grid_width(unet: UNet, device: torch.device) -> int:
@@ -182,13 +184,13 @@ def pseudo_labelled_pixels(training: Training, reach: int) -> Generator[Progress
     training
         Of a head that has learnt.
     reach
-        Slices from a painted one, at most; without propagated labels all count alike.
+        Slices from a painted one, at most.
     """
     propagated, grid = training.propagated, training.grid
+    assert propagated is not None
     known = {slice_.z for slice_ in training.painted if slice_.full}
-    near = [z for z in range(len(training.volume.hu)) if z not in known]
-    if propagated is not None:
-        near = [z for z in near if propagated.distance(z) <= reach]
+    near = [z for z in range(len(training.volume.hu)) if propagated.distance(z) <= reach]
+    near = [z for z in near if z not in known]
     near = near[:: math.ceil(len(near) / _MAX_SLICES) or 1]
     bank, step = PixelBank(), training.batch
     for first in range(0, len(near), step):
@@ -203,7 +205,7 @@ def pseudo_labelled_pixels(training: Training, reach: int) -> Generator[Progress
         for one, z, edge in zip(logits, batch, edges, strict=True):
             confidence, labels = posterior(one, propagated, z, edge).max(dim=0)
             # The mask also makes a tensor that is none of inference mode.
-            targets.append(labels.masked_fill(confidence < _MIN_CONFIDENCE, UNKNOWN))
+            targets.append(labels.masked_fill(confidence < MIN_CONFIDENCE, UNKNOWN))
         # Plain slices of one scan would teach nothing that holds for another patient.
         changed, classes = augment(images, torch.stack(targets), training.generator)
         maps = extract_features(training, changed)
@@ -213,7 +215,7 @@ def pseudo_labelled_pixels(training: Training, reach: int) -> Generator[Progress
                 classes[n : n + 1],
                 training.generator,
                 *_PIXELS_PSEUDO,
-                weight=1.0 if propagated is None else math.exp(-propagated.distance(z) / reach),
+                weight=math.exp(-propagated.distance(z) / reach),
                 unknown=training.unknown,
             )
         yield training.report("pseudo-labelling", first + len(batch), len(near), preview=True)
