@@ -28,14 +28,14 @@ def _show(args: argparse.Namespace) -> int:
 
 def _describe(path: Path) -> dict[str, Any]:
     """Load the whole model, so that what is shown is known to be usable."""
-    from napari_diffseg.network.card import file_sha256
+    from napari_diffseg.io.files import content_sha256
     from napari_diffseg.network.segmenter import Segmenter
 
     segmenter = Segmenter.load(path)
     config = segmenter.config
     return {
         "file": path.name,
-        "sha256": file_sha256(path),
+        "sha256": content_sha256(path),
         "labels": [
             {"id": one.id, "name": one.name, "colour": list(one.colour)} for one in segmenter.labels
         ],
