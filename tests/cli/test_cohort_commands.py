@@ -1,4 +1,4 @@
-"""``predict`` for many volumes, from the command line."""
+"""``predict`` for many volumes and ``evaluate`` for folders, from the command line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
-from cli_tools import Case, check_error, names_in, process
+from cli_tools import Case, check_error, names_in, process, save
 
 from napari_diffseg.cli import main
 
@@ -130,3 +132,93 @@ def test_a_run_that_was_killed_goes_on(data: list[str]):
     assert 2 <= skipped <= 4
     expected = {f"{name}.nii.gz" for name in "abcd"}
     assert names_in("masks") == expected | {"predictions.csv", "predictions.json"}
+
+
+# evaluate
+
+
+@pytest.fixture
+def folders(case: Case) -> None:
+    """Three references, masks of two of them, and one mask more."""
+    for folder in ("masks", "references"):
+        Path(folder).mkdir()
+    for name in ("p1", "p2", "p3"):
+        save(Path(f"references/{name}.nii.gz"), case.labels_ijk)
+    for name, slices in (("p1", slice(0, 0)), ("p2", slice(4, 5)), ("p4", slice(0, 0))):
+        mask = case.labels_ijk.copy()
+        mask[..., slices] = 0
+        save(Path(f"masks/{name}_0000.nii.gz"), mask)
+    Path("names.json").write_text('{"liver": 1, "lung": 2}')
+
+
+@pytest.mark.usefixtures("folders")
+def test_evaluate_pairs_folders_by_name(capsys: pytest.CaptureFixture[str]):
+    words = ["evaluate", "masks", "references", "--names", "names.json", "--resamples", "500"]
+    assert main([*words, "--csv", "out.csv", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "no reference for p4" in err
+    assert "no mask for p3" in err
+    result = json.loads(out)
+    assert (result["without_reference"], result["without_mask"]) == (["p4"], ["p3"])
+    assert list(result["cases"]) == ["p1", "p2"]
+    worse = 2 * 8 / (8 + 9)
+    liver = result["labels"]["liver"]["dice"]
+    assert liver == {
+        "mean": pytest.approx((1 + worse) / 2),
+        "low": pytest.approx(worse),
+        "high": 1.0,
+        "cases": 2,
+    }
+    with Path("out.csv").open(newline="") as stream:
+        rows = {(row["case"], row["label"]): row for row in csv.DictReader(stream)}
+    assert float(rows["p2", "lung"]["dice"]) == pytest.approx(worse, abs=1e-6)
+    assert float(rows["p1", "mean"]["dice"]) == 1
+    assert float(rows["(95 % low)", "mean"]["dice"]) == pytest.approx(worse, abs=1e-6)
+
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^p2 +0\.941 .*\np1 +1\.000 ", out, re.MULTILINE)  # the worst first
+    assert re.search(r"^liver +2 +0\.971 \[0\.941, 1\.000\]", out, re.MULTILINE)
+    assert re.search(r"^mean +2 +0\.971 \[0\.941, 1\.000\]", out, re.MULTILINE)
+    assert "500 resamples, seed 0" in out
+
+
+@pytest.mark.usefixtures("folders")
+def test_evaluate_goes_on_after_a_bad_case(case: Case, capsys: pytest.CaptureFixture[str]):
+    save(Path("masks/p3.nii.gz"), case.labels_ijk[..., :5])
+    assert main(["evaluate", "masks", "references"]) == 1
+    out, err = capsys.readouterr()
+    assert re.search(r"error: masks/p3\.nii\.gz: lies on another grid", err)
+    assert "1 of 3 cases failed" in err
+    assert "2 cases, each one patient" in out
+
+
+@pytest.mark.usefixtures("folders")
+def test_evaluate_refuses_folders_that_do_not_fit(case: Case, capsys: pytest.CaptureFixture[str]):
+    for words in (
+        ["masks", case.labels],
+        ["masks", "references", "--exclude-slices", "1"],
+        ["masks", "references", "--absent", "papers"],
+        ["masks", "references", "--resamples", "0"],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["evaluate", *words])
+        assert caught.value.code == 2
+    capsys.readouterr()
+    Path("empty").mkdir()
+    check_error(capsys, main(["evaluate", "empty", "references"]), "empty: holds no label files")
+    save(Path("masks/p1.nii.gz"), case.labels_ijk)
+    check_error(capsys, main(["evaluate", "masks", "references"]), "p1_0000", "the same case")
+    words = ["evaluate", "masks", "references", "--csv", "references/p1.nii.gz"]
+    check_error(capsys, main(words), "is a file of the folder that is read")
+
+
+def test_evaluate_writes_one_pair_as_csv(case: Case, capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", case.labels, case.labels, "--csv", "pair.csv"]) == 0
+    with Path("pair.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert rows[0]["case"] == "labels.nii.gz"
+    assert float(rows[0]["dice"]) == 1
+    assert int(rows[0]["mask_voxels"]) == np.count_nonzero(
+        np.asarray(nib.load(case.labels).dataobj) == 1
+    )
