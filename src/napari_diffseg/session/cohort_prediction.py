@@ -32,6 +32,7 @@ from napari_diffseg.session.cohort_workers import (
 
 _STATE = ".predictions"
 """Folder beside the masks that is there during a run, or after one that was killed."""
+_DONE = ("predicted", "present")
 _PART = re.compile(r"\.\w{8}\.part")  # folders that atomic_write leaves when it is killed
 
 
@@ -283,7 +284,7 @@ class _Run:
             if (
                 wrote
                 and known is not None
-                and known.status in ("predicted", "present")
+                and known.status in _DONE
                 and known.model_sha256 == job.model_sha256
                 and known.mask_sha256 == content_sha256(job.mask)
                 and not self._overwrite
@@ -298,7 +299,8 @@ class _Run:
         mask = self._output / row.mask
         if row.mask in self._begun and not row.mask_sha256 and mask.exists():
             row = replace(row, mask_sha256=content_sha256(mask))  # so that it may be replaced
-        self._begun.discard(row.mask)
+        if row.status in _DONE:  # others may still be written, by a worker that was given up
+            self._begun.discard(row.mask)
         self.records[row.mask] = row
         self._append(asdict(row))
 
@@ -310,8 +312,9 @@ class _Run:
             mask, row = self._output / name, self.records.get(name)
             row = row or CaseResult(case_name(mask), "", name, "not reached")
             if mask.exists() and row.mask_sha256 != content_sha256(mask):
-                # Written in the moment of the stop: it has no row, but it may be replaced.
-                self.end(replace(row, status="not reached", labels=(), mask_sha256=""))
+                # Written in the moment of the stop: without figures, but it may be replaced.
+                status = row.status if row.status == "failed" else "not reached"
+                self.end(replace(row, status=status, labels=(), mask_sha256=""))
 
     def _append(self, values: dict[str, object]) -> None:
         with (self._state / "journal").open("a", encoding="utf-8") as stream:
@@ -321,7 +324,9 @@ class _Run:
 
     def __exit__(self, *error: object) -> None:
         self.running.unlink(missing_ok=True)
-        if self.records:
-            write_table(self._output, [*self.records.values()])
-        self._lock.release()
-        shutil.rmtree(self._state, ignore_errors=True)
+        try:
+            if self.records:
+                write_table(self._output, [*self.records.values()])
+        finally:
+            self._lock.release()
+        shutil.rmtree(self._state, ignore_errors=True)  # not before the table has it all

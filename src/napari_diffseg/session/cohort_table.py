@@ -205,11 +205,11 @@ def write_table(folder: Path, results: Sequence[CaseResult]) -> None:
         ],
     }
     with atomic_write(folder / f"{TABLE}.json") as part:
-        text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(content, indent=1, allow_nan=False)
         part.write_text(text + "\n", encoding="utf-8")
     with (
         atomic_write(folder / f"{TABLE}.csv") as part,
-        part.open("w", newline="", encoding="utf-8") as stream,
+        part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
     ):
         writer = csv.writer(stream)
         figures = [f"{name} {what}" for name in names for what in ("ml", "confidence %")]

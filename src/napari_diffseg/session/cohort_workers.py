@@ -86,15 +86,13 @@ def predict_case(job: Job) -> Generator[float, None, CaseResult]:
     began = time.perf_counter()
     result = job.result
     try:
-        with _one_at_a_time:
-            _go_on(job)
-            fingerprint = content_sha256(job.volume) if job.volume.exists() else ""
-            if job.known is not None and job.known.volume_sha256 == fingerprint:
-                return replace(job.known, status="present", case=result.case, source=result.source)
-            volume = read_volume(job.volume)
-            segmenter = _loaded(job)
-            result = replace(result, slices=len(volume.hu), notes=volume.geometry.notes)
-            labels = yield from _predict(job, segmenter, volume)
+        _go_on(job)
+        fingerprint = content_sha256(job.volume) if job.volume.exists() else ""
+        if job.known is not None and job.known.volume_sha256 == fingerprint:
+            return replace(job.known, status="present", case=result.case, source=result.source)
+        volume = read_volume(job.volume)
+        result = replace(result, slices=len(volume.hu), notes=volume.geometry.notes)
+        labels = yield from _predict(job, _loaded(job), volume)
     except _StoppedError:
         return replace(result, status="not reached")
     except Exception as error:
@@ -313,7 +311,8 @@ class Dask:
         import distributed
 
         self._dask: Any = distributed
-        for name in ("distributed", "tornado"):  # a worker that is lost is no news: see the table
+        # Lost workers and connections are in the table.
+        for name in ("distributed", "distributed.client", "tornado"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             self._client = distributed.Client(
@@ -328,23 +327,29 @@ class Dask:
     @property
     def share(self) -> float:
         """On average, a case on a worker is half done; the others are queued."""
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        return min(len(workers), len(self._running)) / 2
+        info = self._client.scheduler_info()
+        # Recent versions list five workers and give their number, earlier ones list all.
+        workers = info.get("n_workers", len(info.get("workers", ())))
+        return float(min(workers, len(self._running))) / 2
 
     def submit(self, job: Job) -> None:
         future = self._client.submit(_on_dask, job, pure=False, retries=_ATTEMPTS)
         self._running[future] = job
 
     def wait(self) -> list[CaseResult]:
-        try:
-            with self._client.as_current():
-                done = self._dask.wait([*self._running], 0.5, "FIRST_COMPLETED").done
-        except (TimeoutError, self._dask.TimeoutError):
-            return []
-        return [self._result(future) for future in done]
+        # distributed.wait raises when one future is cancelled, and says nothing of the others.
+        until = time.monotonic() + 0.5
+        while True:
+            done = [future for future in self._running if future.done()]
+            if done or time.monotonic() > until:
+                return [self._result(future) for future in done]
+            time.sleep(0.02)
 
     def _result(self, future: Any) -> CaseResult:
         job = self._running.pop(future)
+        if future.status in ("cancelled", "lost"):
+            text = "the connection to the Dask scheduler was lost; start the same command again"
+            return replace(job.result, status="failed", error=text)
         try:
             result: CaseResult = future.result()
             return result
@@ -362,16 +367,18 @@ class Dask:
         results = []
         while self._running and time.monotonic() < deadline:
             results += self.wait()
-        self._client.cancel([*self._running], force=True)
-        self._client.close()
+        with suppress(Exception):  # of a connection that is lost already
+            self._client.cancel([*self._running], force=True)
+            self._client.close()
         return results
 
 
 def _on_dask(job: Job) -> CaseResult:
     from distributed import get_worker
 
-    torch.set_num_threads(max(1, get_worker().state.nthreads))
-    return _whole(job)
+    with _one_at_a_time:
+        torch.set_num_threads(max(1, get_worker().state.nthreads))
+        return _whole(job)
 
 
 def _begin_worker(threads: int) -> None:
