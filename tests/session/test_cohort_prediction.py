@@ -248,7 +248,7 @@ def test_dask_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):
         _predict(dask="tcp://127.0.0.1:9")
 
 
-# Whom to look at first
+# Which cases to look at first
 
 
 def _row(case: str, *figures: tuple[float, float | None]) -> CaseResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,7 +112,7 @@ def _run(
     )
     paths = {volume.name: volume.path for volume in volumes}
     done, many = 0, len(volumes) > 1
-    with ProgressLine() as line:
+    with closing(steps), ProgressLine() as line:
         try:
             while True:
                 progress = next(steps)

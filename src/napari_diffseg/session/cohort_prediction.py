@@ -20,15 +20,9 @@ from napari_diffseg.io.finding import FoundVolume, case_name
 from napari_diffseg.io.volume import MASK_ENDINGS
 from napari_diffseg.network.device import pick_device
 from napari_diffseg.network.segmenter import Segmenter
+from napari_diffseg.session.cohort_case import CohortError, Job
 from napari_diffseg.session.cohort_table import TABLE, CaseResult, read_table, write_table
-from napari_diffseg.session.cohort_workers import (
-    CohortError,
-    Dask,
-    Job,
-    Pool,
-    Processes,
-    ThisProcess,
-)
+from napari_diffseg.session.cohort_workers import Dask, Pool, Processes, ThisProcess
 
 _STATE = ".predictions"
 """Folder beside the masks that is there during a run, or after one that was killed."""
@@ -150,7 +144,7 @@ def _drive(pool: Pool, plan: Sequence[Job], run: _Run) -> Generator[CohortProgre
     began = time.monotonic()
     waiting, done, active, predicted = deque(plan), 0, 0, 0
     while waiting or active:
-        results = []
+        results: list[CaseResult] = []
         while waiting and pool.free > 0:
             job = waiting.popleft()
             ready = run.begin(job)
@@ -161,8 +155,10 @@ def _drive(pool: Pool, plan: Sequence[Job], run: _Run) -> Generator[CohortProgre
                 results.append(ready)
         finished = pool.wait() if active else []
         active -= len(finished)
-        for result in (*results, *finished):
+        results += finished
+        for result in results:  # all of them, before somebody may close this generator
             run.end(result)
+        for result in results:
             done += 1
             predicted += result.status == "predicted"
             remaining = _remaining(began, predicted + pool.share, len(plan) - done - pool.share)

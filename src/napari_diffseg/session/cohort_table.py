@@ -1,4 +1,4 @@
-"""The table of a cohort's predictions: what was found in each case, and whom to look at first."""
+"""The table of a cohort's predictions: what was found, and which cases to look at first."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Predict one case after the other: in this process, in processes of this machine, or on Dask."""
+"""Where the cases of a cohort are predicted: this process, processes of this machine, or Dask."""
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import logging
 import multiprocessing
@@ -14,163 +13,25 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
-from napari_diffseg.engine.predict import predict
-from napari_diffseg.io.files import content_sha256
-from napari_diffseg.io.volume import Volume, read_volume, write_mask
-from napari_diffseg.network.segmenter import Segmenter
-from napari_diffseg.session.cohort_table import CaseResult, LabelFigures
+from napari_diffseg.session.cohort_case import (
+    CohortError,
+    Job,
+    forget_model,
+    predict_case,
+    predict_whole_case,
+)
+from napari_diffseg.session.cohort_table import CaseResult
 
 _ATTEMPTS = 2
 """How often a case is begun whose process is ended from outside."""
 _DASK_SECONDS = 10
 """How long a scheduler may take to answer."""
-
-
-class CohortError(ValueError):
-    """A cohort cannot be predicted."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One case to predict; all of it can be sent to another process.
-
-    Attributes
-    ----------
-    volume, mask, model
-        What is read, written, and used.
-    model_sha256
-        Of the model.
-    device
-        As for :func:`~napari_diffseg.engine.predict.predict`.
-    running
-        A file that is there as long as the run goes on.
-    result
-        The row of the table, to be filled.
-    known
-        The row of a mask that is there, was made by this model and is unchanged. If the volume is
-        unchanged, too, nothing is to be done.
-    """
-
-    volume: Path
-    mask: Path
-    model: Path
-    model_sha256: str
-    device: str
-    running: Path
-    result: CaseResult
-    known: CaseResult | None = None
-
-
-class _StoppedError(Exception):
-    """The run was stopped while this case was predicted."""
-
-
 _one_at_a_time = threading.Lock()  # a Dask worker may have many threads, and one memory
-_model: dict[str, Segmenter] = {}
-
-
-def predict_case(job: Job) -> Generator[float, None, CaseResult]:
-    """Predict one case and write its mask; an error becomes a row of the table.
-
-    Yields
-    ------
-    The share of slices that are done.
-    """
-    began = time.perf_counter()
-    result = job.result
-    try:
-        _go_on(job)
-        fingerprint = content_sha256(job.volume) if job.volume.exists() else ""
-        if job.known is not None and job.known.volume_sha256 == fingerprint:
-            return replace(job.known, status="present", case=result.case, source=result.source)
-        volume = read_volume(job.volume)
-        result = replace(result, slices=len(volume.hu), notes=volume.geometry.notes)
-        labels = yield from _predict(job, _loaded(job), volume)
-    except _StoppedError:
-        return replace(result, status="not reached")
-    except Exception as error:
-        return replace(job.result, status="failed", error=_sentence(error, job))
-    return replace(
-        result,
-        status="predicted",
-        labels=labels,
-        seconds=round(time.perf_counter() - began, 2),
-        model_sha256=job.model_sha256,
-        volume_sha256=fingerprint,
-        mask_sha256=content_sha256(job.mask),
-    )
-
-
-def _predict(
-    job: Job, segmenter: Segmenter, volume: Volume
-) -> Generator[float, None, tuple[LabelFigures, ...]]:
-    mask = np.zeros(volume.hu.shape, np.uint8)
-    voxels, percent = np.zeros(256, np.int64), np.zeros(256)
-    for done, found in enumerate(predict(segmenter, volume, device=job.device), start=1):
-        _go_on(job)
-        mask[found.z] = found.mask
-        values = found.mask.ravel()
-        voxels += np.bincount(values, minlength=256)
-        percent += np.bincount(values, weights=found.confidence.ravel(), minlength=256)
-        yield done / len(mask)
-    write_mask(job.mask, mask, volume.geometry, segmenter.labels)
-    voxel_ml = abs(float(np.linalg.det(volume.geometry.affine[:3, :3]))) / 1000
-    return tuple(
-        LabelFigures(
-            label.name,
-            round(voxels[label.id] * voxel_ml, 3),
-            round(percent[label.id] / voxels[label.id], 1) if voxels[label.id] else None,
-        )
-        for label in segmenter.labels
-    )
-
-
-def _go_on(job: Job) -> None:
-    if not job.running.exists():
-        raise _StoppedError
-
-
-def _loaded(job: Job) -> Segmenter:
-    """Load the model once a process."""
-    if job.model_sha256 not in _model:
-        if content_sha256(job.model) != job.model_sha256:
-            raise CohortError(f"{job.model}: has changed since the run began; start again")
-        _model.clear()
-        _model[job.model_sha256] = Segmenter.load(job.model)
-    return _model[job.model_sha256]
-
-
-def _sentence(error: Exception, job: Job) -> str:
-    """One line without the folders of the files, which may name a patient."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        text = "not enough memory; use fewer workers"
-    elif not isinstance(error, ValueError | OSError):
-        text = f"{type(error).__name__}: {text or 'no message'}"
-    text = text.removeprefix(f"{job.volume}: ")
-    for path in (job.volume, job.mask):
-        if path.parent != Path():
-            text = text.replace(f"{path.parent}{os.sep}", "")
-    return text
-
-
-def _whole(job: Job) -> CaseResult:
-    """Predict a case without looking at its progress."""
-    steps = predict_case(job)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: CaseResult = end.value
-            gc.collect()  # some readers leave cycles that hold a volume
-            return result
 
 
 class Pool(Protocol):
@@ -221,7 +82,7 @@ class ThisProcess:
     def stop(self) -> list[CaseResult]:
         if self._steps is not None:
             self._steps.close()
-        _model.clear()
+        forget_model()
         return []
 
 
@@ -248,17 +109,19 @@ class Processes:
         return len(self._running) / 2
 
     def submit(self, job: Job, attempt: int = 1) -> None:
-        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-        with _no_interrupt():
-            while self._idle:
-                executor = self._idle.pop()
+        while True:
+            with _no_interrupt():
+                executor = self._idle.pop() if self._idle else self._new()
                 try:
-                    self._running[executor.submit(_whole, job)] = (executor, job, attempt)
-                    return
+                    future = executor.submit(predict_whole_case, job)
+                    break
                 except BrokenProcessPool:  # its process was ended while it was idle
                     executor.shutdown()
-            executor = ProcessPoolExecutor(1, context, _begin_worker, (self._threads,))
-            self._running[executor.submit(_whole, job)] = (executor, job, attempt)
+        self._running[future] = (executor, job, attempt)
+
+    def _new(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+        return ProcessPoolExecutor(1, context, _begin_worker, (self._threads,))
 
     def wait(self) -> list[CaseResult]:
         done, _ = wait(self._running, 0.5, FIRST_COMPLETED)
@@ -378,7 +241,7 @@ def _on_dask(job: Job) -> CaseResult:
 
     with _one_at_a_time:
         torch.set_num_threads(max(1, get_worker().state.nthreads))
-        return _whole(job)
+        return predict_whole_case(job)
 
 
 def _begin_worker(threads: int) -> None:
