@@ -206,7 +206,7 @@ def test_help_is_quick_and_needs_neither_torch_nor_qt():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for command in ("segment", "predict", "evaluate", "open", "backbones", "doctor"):
+    for command in ("segment", "predict", "evaluate", "model", "open", "backbones", "doctor"):
         assert command in done.stdout
 
 

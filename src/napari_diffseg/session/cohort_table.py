@@ -124,8 +124,8 @@ def attention(results: Sequence[CaseResult]) -> tuple[Attention, ...]:
     ...     print(f"{found.score:.2f} {found.why}")
     0.10 liver: confidence 90 %
     0.20 liver: confidence 80 %
-    0.19 liver: 1600 ml, median 1475 ml
-    0.89 liver: 100 ml, median 1475 ml
+    0.21 liver: 1600 ml, median 1475 ml
+    0.90 liver: 100 ml, median 1475 ml
     """
     known = _Cohort(results)
     return tuple(_attention(result, known) for result in results)
