@@ -41,7 +41,7 @@ def test_predict_goes_on_after_a_broken_volume(case: Case, trained: tuple[Path, 
     assert any(
         line.startswith("napari-diffseg: error: broken.nii.gz: ") for line in err.splitlines()
     )
-    assert names_in("masks") == {"ct.nii.gz"}
+    assert names_in("masks") == {"ct.nii.gz", "predictions.csv", "predictions.json"}
     image = nib.load("masks/ct.nii.gz")
     np.testing.assert_allclose(image.affine, AFFINE)
     mask = np.asarray(image.dataobj)
@@ -206,7 +206,7 @@ def test_help_is_quick_and_needs_neither_torch_nor_qt():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for command in ("segment", "predict", "evaluate", "open", "backbones", "doctor"):
+    for command in ("segment", "predict", "evaluate", "model", "open", "backbones", "doctor"):
         assert command in done.stdout
 
 

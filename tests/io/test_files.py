@@ -1,5 +1,6 @@
 """Writing files: whole or not at all."""
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from napari_diffseg.io import atomic_write
+from napari_diffseg.io.files import content_sha256
 
 
 @pytest.fixture
@@ -97,3 +99,24 @@ def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(OSError, match="no"), atomic_write(tmp_path / "no" / "file"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fingerprint_of_one_file_is_its_sha256(target):
+    assert content_sha256(target) == hashlib.sha256(b"old").hexdigest()
+
+
+@pytest.mark.parametrize("header", ["ct.mhd", "ct.hdr", ""])
+def test_fingerprint_covers_all_files_that_are_read(tmp_path, header):
+    """A header and its data, or a folder."""
+    (tmp_path / "ct.mhd").write_text("ElementDataFile = ct.raw\n")
+    (tmp_path / "ct.hdr").write_text("header")
+    (tmp_path / "ct.img").write_text("data")
+    (tmp_path / "ct.raw").write_text("data")
+    found = [content_sha256(tmp_path / header)]
+    (tmp_path / "ct.raw").write_text("date")
+    (tmp_path / "ct.img").write_text("date")
+    found.append(content_sha256(tmp_path / header))
+    if not header:
+        (tmp_path / "ct.raw").rename(tmp_path / "other.raw")
+        found.append(content_sha256(tmp_path / header))
+    assert len(set(found)) == len(found)

@@ -10,9 +10,9 @@ from engine_tools import DISC, SPOT, tiny_backbone
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from napari_diffseg.io.files import content_sha256
 from napari_diffseg.network import ModelCard, Segmenter, SegmenterConfig, SegmenterError
 from napari_diffseg.network.backbone import load_backbone, save_backbone
-from napari_diffseg.network.card import file_sha256
 
 CARD = ModelCard(
     cases=3,
@@ -116,7 +116,7 @@ def test_backbone_is_known_by_the_sha256_of_its_file(tmp_path: Path) -> None:
     save_backbone(tmp_path / "b.safetensors", tiny_backbone())
     start = load_backbone(tmp_path / "b.safetensors")
     made = Segmenter.new(start, (DISC,), SegmenterConfig(columns=32))
-    assert made.card == ModelCard(backbone=file_sha256(tmp_path / "b.safetensors"))
+    assert made.card == ModelCard(backbone=content_sha256(tmp_path / "b.safetensors"))
     scratch = Segmenter.new(start, (DISC,), SegmenterConfig("scratch", columns=32))
     assert scratch.card.backbone == ""
 

@@ -14,8 +14,10 @@ import warnings
 from collections.abc import Sequence
 
 from napari_diffseg.cli import commands
+from napari_diffseg.cli.evaluate import add_evaluate
 from napari_diffseg.cli.model import add_model
 from napari_diffseg.cli.options import Formatter
+from napari_diffseg.cli.predict import add_predict
 
 _ABOUT = "Segment every slice of a CT from a few painted ones."
 _INTERRUPTED = 130
@@ -77,8 +79,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         from napari_diffseg.cli import train as training
 
         training.add_options(train)
-    commands.add_predict(add("predict", "segment other CTs with a saved model"))
-    commands.add_evaluate(add("evaluate", "compare a mask with a reference"))
+    add_predict(add("predict", "segment other CTs with a saved model"))
+    add_evaluate(add("evaluate", "compare a mask with a reference"))
     add_model(add("model", "say what a saved model is"), common)
     commands.add_open(add("open", "open napari with a CT and the panel"))
     commands.add_backbones(add("backbones", "list, verify or import pre-trained backbones"), common)

@@ -28,14 +28,14 @@ def _show(args: argparse.Namespace) -> int:
 
 def _describe(path: Path) -> dict[str, Any]:
     """Load the whole model, so that what is shown is known to be usable."""
-    from napari_diffseg.network.card import file_sha256
+    from napari_diffseg.io.files import content_sha256
     from napari_diffseg.network.segmenter import Segmenter
 
     segmenter = Segmenter.load(path)
     config = segmenter.config
     return {
         "file": path.name,
-        "sha256": file_sha256(path),
+        "sha256": content_sha256(path),
         "labels": [
             {"id": one.id, "name": one.name, "colour": list(one.colour)} for one in segmenter.labels
         ],
@@ -67,6 +67,7 @@ def _text(found: dict[str, Any]) -> str:
         ("grid width", f"{found['grid_width']} at timestep {found['timestep']}"),
         ("backbone", card["backbone"] or "not stated"),
         ("validation", card["validation_kind"] or "not stated"),
+        ("one piece each", ", ".join(card["single_pieces"]) or "not stated"),
     )
     width = max(len(key) for key, _ in lines)
     text = "\n".join(f"{key.ljust(width)}  {value}" for key, value in lines)

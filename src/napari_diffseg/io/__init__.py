@@ -6,6 +6,7 @@ is never guessed: what has none is refused. Nothing here knows of networks or of
 
 from napari_diffseg.io.dicom import Series, list_series
 from napari_diffseg.io.files import atomic_write, check_outputs
+from napari_diffseg.io.finding import FoundVolume, find_volumes
 from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.labels import (
     MAX_LABEL,
@@ -28,6 +29,7 @@ from napari_diffseg.io.volume import (
 
 __all__ = [
     "MAX_LABEL",
+    "FoundVolume",
     "Geometry",
     "Label",
     "LabelMap",
@@ -38,6 +40,7 @@ __all__ = [
     "check_outputs",
     "class_indices",
     "default_colour",
+    "find_volumes",
     "labels_for",
     "list_series",
     "load_names",

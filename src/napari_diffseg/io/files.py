@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -81,22 +82,51 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -
         regular file, or cannot be made in its folder.
     """
     sources = [part for path in inputs if path is not None for part in (path, *_data_files(path))]
-    written: list[Path] = []
+    read = {_identity(source) for source in sources}
+    folders = {source.resolve() for source in sources if source.is_dir()}
+    written: set[tuple[int, int] | Path] = set()
     for output in outputs:
         _check_place(output)
         for file in (output, *_companions(output)):
-            if any(_same(file, source) for source in sources):
+            own = _identity(file)
+            if own in read:
                 raise VolumeError(
                     f"{file}: would be overwritten, and it is also read; choose another name"
                 )
-            inside = [f for f in sources if f.is_dir() and f.resolve() in file.resolve().parents]
-            if inside and os.path.lexists(file):
+            if os.path.lexists(file) and not folders.isdisjoint(file.resolve().parents):
                 raise VolumeError(
                     f"{file}: is a file of the folder that is read; choose another name"
                 )
-            if any(_same(file, other) for other in written):
+            if own in written:
                 raise VolumeError(f"{file}: would be written twice; choose another name")
-            written.append(file)
+            written.add(own)
+
+
+def content_sha256(path: Path) -> str:
+    """Fingerprint of all that is read with a file or folder, by content and names.
+
+    Of a file that stands alone it is the SHA-256 that other programs compute as well; otherwise
+    it covers the data files of a header, the slices of a series, or all files of a folder.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    """
+    if path.is_dir():
+        parts = sorted(file for file in path.rglob("*") if file.is_file())
+    else:
+        parts = sorted({path, *_data_files(path)})
+    digests = []
+    for part in parts:
+        with part.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    if parts == [path]:
+        return digests[0]
+    root = path if path.is_dir() else path.parent
+    names = [part.relative_to(root).as_posix() for part in parts]
+    lines = [f"{digest} {name}\n" for digest, name in zip(digests, names, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _check_place(path: Path) -> None:
@@ -110,10 +140,13 @@ def _check_place(path: Path) -> None:
         raise VolumeError(f"{path}: is {what}; choose another name")
 
 
-def _same(a: Path, b: Path) -> bool:
-    if a.exists() and b.exists():
-        return a.samefile(b)
-    return a.resolve() == b.resolve()
+def _identity(path: Path) -> tuple[int, int] | Path:
+    """What two spellings of one file share, whether it is there or not."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path.resolve()
+    return found.st_dev, found.st_ino
 
 
 def _companions(path: Path) -> list[Path]:
@@ -127,6 +160,10 @@ def _data_files(path: Path) -> list[Path]:
     """Data files that are read with a file: those a header refers to, slices of a series."""
     if not path.is_file():
         return []
+    if path.suffix.lower() in (".hdr", ".img"):
+        return [
+            other for ending in (".hdr", ".img") if (other := path.with_suffix(ending)).exists()
+        ]
     if path.suffix.lower() not in (".mhd", ".nhdr"):
         return study_beside(path)
     with path.open("rb") as stream:

@@ -59,6 +59,13 @@ _MASK_WRITERS: dict[str, _Writer] = _IMAGE_WRITERS | {
     ".dcm": dicomseg.write_dicomseg,
 }
 
+IMAGE_ENDINGS = tuple(ending for ending in _READERS if ending != ".seg.nrrd")
+"""Of files that can hold a CT; DICOM is known by its content."""
+LABEL_ENDINGS = (*_READERS, ".dcm")
+"""Of files that :func:`read_labels` reads."""
+MASK_ENDINGS = tuple(_MASK_WRITERS)
+"""Of files that :func:`write_mask` writes."""
+
 _ROUNDING = 0.02
 """Values this close to a whole number are that label, as files stored with a scale hold them."""
 

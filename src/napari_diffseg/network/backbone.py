@@ -25,8 +25,7 @@ from platformdirs import user_data_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from napari_diffseg.io.files import atomic_write
-from napari_diffseg.network.card import file_sha256
+from napari_diffseg.io.files import atomic_write, content_sha256
 from napari_diffseg.network.unet import UNet, UNetConfig
 
 _METADATA = "napari-diffseg"
@@ -178,7 +177,7 @@ def verify(entry: BackboneEntry) -> None:
     """
     if not entry.path.exists():
         raise BackboneError(f"{entry.path}: the weight file is missing; import it again")
-    if entry.sha256 is not None and file_sha256(entry.path) != entry.sha256:
+    if entry.sha256 is not None and content_sha256(entry.path) != entry.sha256:
         raise BackboneError(
             f"{entry.path}: the SHA-256 differs from the registry's, so the file is damaged "
             "or was replaced; import it again"
@@ -277,7 +276,7 @@ def load_backbone(which: str | Path | None = None) -> Backbone:
             intensity,
             header["schedule"],
             header["card"],
-            entry.sha256 or file_sha256(entry.path),
+            entry.sha256 or content_sha256(entry.path),
         )
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
@@ -301,7 +300,7 @@ def save_backbone(path: Path, backbone: Backbone, dtype: torch.dtype = torch.flo
 
 def registry_line(path: Path) -> str:
     """Lines of a ``registry.toml`` for the weight file ``path``."""
-    return f'[{path.stem}]\nfile = "{path.name}"\nsha256 = "{file_sha256(path)}"\n'
+    return f'[{path.stem}]\nfile = "{path.name}"\nsha256 = "{content_sha256(path)}"\n'
 
 
 def import_backbone(path: Path) -> BackboneEntry:

@@ -1,9 +1,12 @@
 """One annotation session: what is painted, what was learnt from it, kept on disk as it changes.
 
 A :class:`Session` has paint, a prediction, rounds and a trainer, which share one log, and can be
-recovered after a crash. It is headless; command line and window both drive it.
+recovered after a crash. :func:`predict_cohort` applies a saved model to many volumes. All is
+headless; command line and window both drive it.
 """
 
+from napari_diffseg.session.cohort_prediction import CohortProgress, predict_cohort
+from napari_diffseg.session.cohort_table import CaseResult
 from napari_diffseg.session.journal import SessionError, SessionInUseError
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
@@ -12,6 +15,8 @@ from napari_diffseg.session.session import Session
 from napari_diffseg.session.trainer import Trainer
 
 __all__ = [
+    "CaseResult",
+    "CohortProgress",
     "Paint",
     "Prediction",
     "Round",
@@ -21,4 +26,5 @@ __all__ = [
     "SessionInUseError",
     "SliceState",
     "Trainer",
+    "predict_cohort",
 ]
