@@ -72,6 +72,8 @@ class Method:
         Whether its learning rate is a setting of the benchmark.
     own_grid
         Whether it chooses its model grid itself where none is set.
+    within
+        Whether it can segment the volume whose slices are painted.
     """
 
     name: str
@@ -86,10 +88,12 @@ class Method:
     large: bool = False
     tuned: bool = False
     own_grid: bool = False
+    within: bool = True
 
     def does(self, protocol: str) -> bool:
         """Whether it can do a task of a protocol, see :class:`protocols.Split`."""
         needs = {
+            "in-volume": self.within,
             "cross-patient": self.across,
             "scribbles": self.scribbles,
             "cross-volume": self.continues,
@@ -151,6 +155,18 @@ def _nnunet(task: BenchmarkTask, options: Options) -> Outcome:
     return nnunet_2d(task, options.learning_rate_factor)
 
 
+def _multi_atlas(task: BenchmarkTask, options: Options) -> Outcome:
+    from diffseg_training.benchmark.atlas import multi_atlas
+
+    return multi_atlas(task)
+
+
+def _cohort(task: BenchmarkTask, options: Options) -> Outcome:
+    from diffseg_training.benchmark.ours import cohort
+
+    return cohort(task, options.backbone, options.side)
+
+
 def _diffseg(settings: dict[str, Any], task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.ours import diffseg
 
@@ -209,6 +225,24 @@ METHODS: dict[str, Method] = {
         *(
             Method(name, spec.title, partial(_network, name), tuned=True)
             for name, spec in NETWORKS.items()
+        ),
+        Method(
+            "multi-atlas",
+            "Multi-atlas fusion",
+            _multi_atlas,
+            budgeted=False,
+            random=False,
+            scribbles=False,
+            within=False,
+        ),
+        Method(
+            "cohort",
+            "Ours (train)",
+            _cohort,
+            backbone=True,
+            scribbles=False,
+            own_grid=True,
+            within=False,
         ),
         Method("convpaint", "Convpaint (VGG16)", _convpaint, budgeted=False),
         Method("nnunet", "nnU-Net 2D", _nnunet, tuned=True),

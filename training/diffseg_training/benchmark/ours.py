@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Generator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from diffseg_training.benchmark.tasks import BenchmarkTask, Example, Outcome, stacked
+from napari_diffseg.engine.cohort import Case, prepare_cohort
+from napari_diffseg.engine.cohort_training import train_cohort
 from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.pieces import largest_pieces
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.settings import TrainSettings
@@ -19,6 +24,7 @@ from napari_diffseg.io.labels import Label
 from napari_diffseg.network.backbone import Backbone, load_backbone
 from napari_diffseg.network.segmenter import Segmenter, Strategy
 
+T = TypeVar("T")
 Stages = dict[str, dict[str, float]]
 
 
@@ -88,6 +94,48 @@ def diffseg(
         stages,
         tuple(confidence),
     )
+
+
+def cohort(
+    task: BenchmarkTask, backbone: str | Path | None = None, side: int | None = None
+) -> Outcome:
+    """Learn from all labelled volumes as ``napari-diffseg train`` does, and predict the others.
+
+    Parameters
+    ----------
+    task
+        What to learn from and what to segment; every label counts as looked for.
+    backbone, side
+        As for :func:`diffseg`.
+    """
+    settings = TrainSettings(
+        seconds=task.budget.seconds,
+        iterations=task.budget.iterations,
+        seed=task.seed,
+        device=task.device,  # type: ignore[arg-type]
+        grid=side,
+    )
+    loaded, began = load_backbone(backbone), time.perf_counter()
+    cases = [partial(Case, one.volume, one.painted, task.labels) for one in task.train]
+    ready = _result(prepare_cohort(cases, loaded, settings))
+    segmenter = _result(train_cohort(ready, settings))
+    seconds = time.perf_counter() - began
+    masks = []
+    for volume in task.test:
+        mask = np.zeros(volume.hu.shape, np.uint8)
+        for one in predict(segmenter, volume, device=task.device):
+            mask[one.z] = one.mask
+        masks.append(largest_pieces(mask, ready.single))
+    return Outcome(tuple(masks), seconds, note=f"backbone {loaded.name}")
+
+
+def _result(steps: Generator[Progress, None, T]) -> T:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
 
 
 def _fit(
