@@ -132,10 +132,9 @@ def test_a_whole_segmentation_is_told_from_painted_slices():
 def test_bad_lists_are_refused_in_one_line(folder, name, text, says):
     path = write(folder, name, text)
     with pytest.raises(CasesError, match=says):
-        for case in read_cases(path):
-            case()
+        [case() for case in read_cases(path)]
 
 
 def test_a_folder_without_dataset_json_is_refused(folder):
-    with pytest.raises(CasesError, match="dataset.json"):
+    with pytest.raises(CasesError, match=r"dataset\.json"):
         read_cases(folder)
