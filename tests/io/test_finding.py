@@ -86,6 +86,19 @@ def test_list():
     assert _found("@list.txt") == expected
 
 
+def test_paths_of_a_list_start_at_its_own_folder():
+    _touch("lists/a.nii.gz", "data/b.nii.gz", "data/c/ct.nii.gz", "data/d/ct.nii.gz")
+    Path("lists/some.txt").write_text(
+        f"a.nii.gz\n{Path.cwd()}/data/b.nii.gz\n../data/*/ct.nii.gz\n"
+    )
+    assert {name: Path(path).resolve() for name, path in _found("@lists/some.txt").items()} == {
+        "a": Path("lists/a.nii.gz").resolve(),
+        "b": Path("data/b.nii.gz").resolve(),
+        "c": Path("data/c/ct.nii.gz").resolve(),
+        "d": Path("data/d/ct.nii.gz").resolve(),
+    }
+
+
 @pytest.mark.parametrize(
     ("word", "content", "said"),
     [

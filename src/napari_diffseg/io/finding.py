@@ -54,8 +54,8 @@ def find_volumes(words: Iterable[str | Path], skip: Path | None = None) -> tuple
     words
         Each a file, a pattern such as ``"data/*/ct.nii.gz"``, a folder, or ``@list.txt``. A folder
         holds images (``imagesTs`` of nnU-Net's layout, where there is one), a folder for each
-        patient, or one DICOM series. A list names one of the others on each line; empty lines and
-        those that begin with ``#`` do not count.
+        patient, or one DICOM series. A list names one of the others on each line, as seen from the
+        list's own folder; empty lines and those that begin with ``#`` do not count.
     skip
         A folder that is left out, such as that of the masks.
 
@@ -105,7 +105,7 @@ def _images(folder: Path) -> list[Path]:
 def _expand(word: str, skip: Path | None) -> list[FoundVolume]:
     path = Path(word).expanduser()
     if word.startswith("@") and not path.exists():
-        lines = _lines(Path(word[1:]))
+        lines = _lines(Path(word[1:]).expanduser())
         return _told_apart([volume for line in lines for volume in _expand(line, skip)])
     if path.is_dir():
         return _in_folder(path, skip)
@@ -148,7 +148,7 @@ def _lines(path: Path) -> list[str]:
     nested = next((line for line in lines if line.startswith("@")), None)
     if nested is not None:
         raise VolumeError(f"{path}: names another list ({nested}); write the paths themselves")
-    return lines
+    return [str(path.parent / Path(line).expanduser()) for line in lines]
 
 
 def _in_folder(folder: Path, skip: Path | None) -> list[FoundVolume]:
