@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_diffseg.io.labels import MAX_LABEL, Label
+from napari_diffseg.network.atlas import Atlas, from_tensors, is_atlas, to_tensors
 from napari_diffseg.network.backbone import (
     Backbone,
     BackboneError,
@@ -173,6 +174,11 @@ class Segmenter(nn.Module):
         Strategy, head and grid.
     card
         What is known of how it was made. Whoever trains it replaces this.
+
+    Attributes
+    ----------
+    atlases
+        Coarse images of labelled patients, if it shall carry any.
     """
 
     def __init__(
@@ -186,6 +192,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.unet, self.intensity, self.config = unet, intensity, config
         self.card = card or ModelCard()
+        self.atlases: tuple[Atlas, ...] = ()
         self.labels = tuple(labels)
         head = _HEADS[config.head]
         self.head = head(unet.decoder_channels, config.hidden, len(self.labels) + 1)
@@ -251,7 +258,10 @@ class Segmenter(nn.Module):
         return self.decode(self.encode(x))
 
     def save(self, path: Path | str) -> None:
-        """Write the model and its card as one safetensors file, without a trace of a volume."""
+        """Write the model and its card as one safetensors file.
+
+        Without atlases, it holds no trace of a volume.
+        """
         card = replace(self.card, version=self.card.version or package_version())
         header = {
             "unet": asdict(self.unet.config),
@@ -260,7 +270,8 @@ class Segmenter(nn.Module):
             "labels": [asdict(label) for label in self.labels],
             "card": card.to_json(),
         }
-        write_tensors(Path(path), self.state_dict(), _METADATA, header)
+        tensors = self.state_dict() | to_tensors(self.atlases)
+        write_tensors(Path(path), tensors, _METADATA, header)
 
     @classmethod
     def load(cls, path: Path | str) -> Segmenter:
@@ -283,9 +294,11 @@ class Segmenter(nn.Module):
             config = SegmenterConfig(**header["config"])
             card = ModelCard.from_json(header.get("card", {}))
             made = cls(build_unet(header["unet"]), intensity, labels, config, card)
-            _check_fit(made.state_dict(), tensors)
-            made.load_state_dict(tensors)
-            if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            made.atlases = from_tensors(tensors, len(labels) + 1)
+            weights = {name: one for name, one in tensors.items() if not is_atlas(name)}
+            _check_fit(made.state_dict(), weights)
+            made.load_state_dict(weights)
+            if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
                 raise ValueError("its weights are not finite")
         except BackboneError as error:
             raise SegmenterError(str(error)) from error
