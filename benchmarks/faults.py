@@ -4,8 +4,8 @@
     python benchmarks/faults.py --only kill-paint --kills 20 --seed 3
     python benchmarks/faults.py --seconds 400         # as much as fits; call it again to go on
 
-Every module ``faults_*.py`` beside this file has ``KINDS``, a tuple of ``fault_tools.Kind``. What is
-done is kept in ``--results``, one line for each call of a kind, and is not done again.
+Every module ``faults_*.py`` beside this file has ``KINDS``, a tuple of ``fault_tools.Kind``. What
+is done is kept in ``--results``, one line for each call of a kind, and is not done again.
 """
 
 from __future__ import annotations
