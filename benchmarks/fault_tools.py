@@ -283,7 +283,10 @@ def tally(tries: int, one: Callable[[int], None]) -> Figures:
             one(number)
             figures += Figures(1, 1, 0)
         except Exception as error:
-            text = " ".join(f"{type(error).__name__}: {error}".split()).replace("|", "/")
+            text = (
+                str(error) if isinstance(error, LostError) else f"{type(error).__name__}: {error}"
+            )
+            text = " ".join(text.split()).replace("|", "/")
             with contextlib.suppress(ValueError):
                 text = text[: text.index(str(ROOT))] + "..."
             figures += Figures(1, 0, 1, text[:300])

@@ -7,10 +7,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from fault_jobs import JOBS
 from fault_tools import Figures, Job, Kind, killed, tally
-
-# After it, for it gives the path to what they import.
-from fault_jobs import JOBS  # isort: skip
 
 _DRAWS = 6  # until the kill meets work that is still going on
 

@@ -14,15 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from fault_tools import Figures, Kind, child, need, one_clear_line, tally
-
-from fault_jobs import (  # isort: skip
-    JOBS,
-    Segment,
-    nothing_half_written,
-    nothing_hidden,
-)
 import psutil
+from fault_jobs import JOBS, Segment
+from fault_sessions import nothing_half_written, nothing_hidden
+from fault_tools import Figures, Kind, child, need, one_clear_line, tally
 from session_tools import LIVER, QUICK, block, tiny_backbone, tiny_volume
 
 from napari_diffseg import cli

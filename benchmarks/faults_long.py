@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from fault_sessions import nothing_hidden
 from fault_tools import Figures, Kind
-
-from fault_jobs import nothing_hidden  # isort: skip
 from session_tools import LIVER, QUICK, block, tiny_backbone, tiny_volume
 
 from napari_diffseg.session import Session

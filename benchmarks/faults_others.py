@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fault_tools import Figures, Kind, child, killed, need, tally
-
-from fault_jobs import Paint, nothing_half_written, nothing_hidden  # isort: skip
 import torch
+from fault_sessions import Paint, nothing_half_written, nothing_hidden
+from fault_tools import Figures, Kind, child, killed, need, tally
 from session_tools import LIVER, QUICK, block, tiny_backbone, tiny_volume, trained, weights
 
 from napari_diffseg.io.volume import read_labels, write_mask

@@ -11,9 +11,8 @@ from typing import get_args
 
 import numpy as np
 from fault_disk import Mode, power_cut, recorded
+from fault_jobs import JOBS
 from fault_tools import Figures, Job, Kind, killed, tally
-
-from fault_jobs import JOBS  # isort: skip
 
 _SAFE = 1.0  # s after which a step has to last
 
@@ -52,12 +51,12 @@ KINDS = tuple(
         6,
     )
     for name, count in (
-        ("paint", 60),
-        ("train", 24),
-        ("predict", 24),
-        ("save", 24),
-        ("export", 24),
-        ("pretrain", 24),
-        ("prepare", 24),
+        ("paint", 36),
+        ("train", 12),
+        ("predict", 12),
+        ("save", 12),
+        ("export", 12),
+        ("pretrain", 12),
+        ("prepare", 12),
     )
 )
