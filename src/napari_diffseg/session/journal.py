@@ -169,11 +169,11 @@ class Journal:
             if self._stream is None:
                 raise SessionError("this session is closed; open it again to go on")
             before = self._stream.tell()
-            rest = memoryview(encode(record))
             try:
+                rest = memoryview(encode(record))
                 while rest:  # a disk that is nearly full takes a part
                     rest = rest[self._stream.write(rest) :]
-            except OSError:
+            except (OSError, MemoryError):
                 self.behind = True
                 with suppress(OSError):
                     self._stream.truncate(before)
