@@ -174,8 +174,8 @@ Known limits:
 
 - `.mhd` is two files. A kill between the two renames of an export over an earlier one leaves the
   data without its header, never with a header that does not fit; the export has to be repeated.
-- With a few MiB of memory left the C library may end the process before Python gets to say so. It
-  prints a line of its own; files are whole.
+- With a few MiB of memory left a C library (libc, OpenBLAS) may end the process before Python gets
+  to say so. It prints a line of its own; files are whole.
 """
 
 if __name__ == "__main__":
