@@ -48,6 +48,8 @@ class _Recorder:
         self._kept.append(os.dup(descriptor))
         path, inode = Path(f"/proc/self/fd/{descriptor}"), os.fstat(descriptor).st_ino
         if path.is_dir():
+            folders = (entry.path for entry in os.scandir(path) if entry.is_dir())
+            self._kept += [os.open(folder, os.O_RDONLY) for folder in folders]
             return inode, _names(path)
         return inode, path.read_bytes()
 

@@ -60,8 +60,8 @@ def nothing_half_written(folder: Path) -> None:
 
 def nothing_hidden(folder: Path) -> None:
     """Make sure that no folder of a killed writer is left."""
-    left = [path.name for path in folder.rglob("*.part")]
-    need(not left, f"{len(left)} hidden folders are left")
+    left = sorted({path.parent.name for path in folder.rglob("*.part")})
+    need(not left, f"hidden folders are left in {', '.join(left)}")
 
 
 def reopened(folder: Path, backbone: bool = False) -> Session:

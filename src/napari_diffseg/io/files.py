@@ -84,7 +84,7 @@ def _hidden_folder(beside: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        lock.release()  # Windows deletes no open file
+        lock.release()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -113,10 +113,12 @@ def clear_up(folder: Path) -> None:
             lock.acquire()
             try:
                 for file in hidden.iterdir():
-                    if file.name != _LOCK:
+                    if file.is_dir():
+                        shutil.rmtree(file)
+                    elif file.name != _LOCK:
                         file.unlink()
             finally:
-                lock.release()
+                lock.release()  # Windows deletes no open file
             shutil.rmtree(hidden, ignore_errors=True)
 
 
