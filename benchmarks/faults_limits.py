@@ -314,22 +314,22 @@ KINDS = (
         "every stroke stays in memory, the failure is said in one line, and everything is on the "
         "disk after the first stroke that finds space",
         full_disk_session,
-        20,
+        10,
         5,
     ),
     Kind(
         "full-disk-command",
         "done, or one line; earlier outputs are intact",
         full_disk_command,
-        20,
-        5,
+        12,
+        6,
     ),
     Kind(
         "permissions",
         "a read-only disk or folder, or a file that may not be read: one line, before the training",
         permissions,
-        12,
+        6,
         6,
     ),
-    Kind("memory", "done, or one line that says memory", memory, 24, 6),
+    Kind("memory", "done, or one line that says memory", memory, 16, 4),
 )
