@@ -105,11 +105,12 @@ def _call(kind: Kind, size: int, seed: int, number: int) -> dict[str, Any]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Rows of this version."""
+    """Rows of this version, the last one of each call."""
     if not path.exists():
         return []
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if row["version"] == VERSION]
+    last = {(row["kind"], row["call"]): row for row in rows if row["version"] == VERSION}
+    return list(last.values())
 
 
 def figures(rows: Sequence[dict[str, Any]], name: str) -> Figures:
