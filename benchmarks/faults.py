@@ -150,7 +150,8 @@ def page(known: dict[str, Kind], rows: Sequence[dict[str, Any]]) -> str:
 _PAGE = """# Reliability
 
 What was done to break the program, and what it cost. `python benchmarks/faults.py` wrote this page
-with napari-diffseg {version} on {machine}. The test suite does a few of each kind (`tests/faults`).
+with napari-diffseg {version} on {machine}.
+The test suite does a few of each kind (`tests/faults`).
 
 | kind | what must hold after each try | tried | survived | lost |
 |---|---|---|---|---|
