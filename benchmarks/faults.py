@@ -139,10 +139,9 @@ def page(known: dict[str, Kind], rows: Sequence[dict[str, Any]]) -> str:
     for name, kind in known.items():
         f = figures(rows, name)
         if f.tried:
-            note = f"{kind.promise[0].upper()}{kind.promise[1:]}." + (
-                f" {f.note}" if f.note else ""
-            )
-            lines.append(f"| `{name}` | {note} | {f.tried} | {f.survived} | {f.lost} |")
+            promise = f"{kind.promise[0].upper()}{kind.promise[1:]}. {f.note}".strip()
+            tried = f.tried if f.tried >= kind.count else f"{f.tried} of {kind.count}"
+            lines.append(f"| `{name}` | {promise} | {tried} | {f.survived} | {f.lost} |")
     where = " and ".join(sorted({row["machine"] for row in rows}))
     return _PAGE.format(version=VERSION, machine=where, rows="\n".join(lines))
 
