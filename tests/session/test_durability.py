@@ -197,3 +197,22 @@ def test_a_prediction_that_cannot_be_stored_is_shown_and_says_so(
     with _reopened(tmp_path) as again:
         again.trainer.restore(1)
         assert (again.prediction.round_of == 1).all()  # the last one that was stored
+
+
+def test_a_round_is_restored_with_its_prediction_or_not_at_all(tmp_path: Path) -> None:
+    session = trained(Session(tiny_volume(), [LIVER], tiny_backbone(), folder=tmp_path / "home"))
+    trained(session, seed=1)
+    assert session.folder is not None
+    journal = session.folder / "journal"
+    before = len(journal.read_bytes())
+    session.trainer.restore(1)
+    data = journal.read_bytes()
+    for length in range(before, len(data) + 1, 7):
+        copy = tmp_path / str(length)
+        shutil.copytree(session.folder.parents[1], copy)
+        (copy / session.folder.relative_to(session.folder.parents[1]) / "journal").write_bytes(
+            data[:length]
+        )
+        with _reopened(copy) as again:
+            assert (again.prediction.round_of > 0).all()
+    session.close()

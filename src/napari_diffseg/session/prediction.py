@@ -113,10 +113,11 @@ class Prediction:
             gone = np.ones(len(self.mask), bool)
             gone[list(self.edited)] = False
             self.round_of[gone], self.mask[gone], self.confidence[gone] = 0, 0, 0
-            self._log.append(Record({"op": "restore"}))
             if stored is not None:
                 self.show(number, stored)
-                self.log_round(number, stored.slices.tolist())
+            # One record: a kill between two of them would leave nothing to show.
+            slices = [] if stored is None else stored.slices.tolist()
+            self._log.append(Record({"op": "restore", "round": number, "slices": slices}))
 
     def accepted(self, z: int) -> None:
         """Note that a slice is paint now, so that later predictions need not spare it."""

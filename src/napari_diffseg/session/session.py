@@ -263,6 +263,8 @@ class Session:
                     number = header["number"]
                 case "restore":
                     shown = {z: r for z, r in shown.items() if z in self.prediction.edited}
+                    # Sessions from before have a record of its own for the slices.
+                    shown |= dict.fromkeys(header.get("slices", ()), header.get("round", 0))
                 case "predicted":
                     shown |= dict.fromkeys(header["slices"], header["round"])
                 case "edit" if record.mask is not None:
