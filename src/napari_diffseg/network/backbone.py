@@ -25,7 +25,7 @@ from platformdirs import user_data_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from napari_diffseg.io.files import atomic_write, content_sha256
+from napari_diffseg.io.files import atomic_write, content_sha256, make_folder
 from napari_diffseg.network.unet import UNet, UNetConfig
 
 _METADATA = "napari-diffseg"
@@ -215,6 +215,8 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[st
         If the file is not safetensors, or has no such metadata.
     """
     try:
+        with path.open("rb"):  # safetensors calls every file missing that it may not open
+            pass
         with safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}
         tensors = load_file(path)
@@ -230,10 +232,23 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[st
 def write_tensors(
     path: Path, tensors: dict[str, torch.Tensor], key: str, header: dict[str, Any]
 ) -> None:
-    """Write tensors and a JSON header, whole or not at all."""
+    """Write tensors and a JSON header, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_write(path) as part:
-        save_file(owned, part, metadata={key: json.dumps(header)})
+        try:
+            save_file(owned, part, metadata={key: json.dumps(header)})
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            code = int(number[1])
+            raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def build_unet(config: dict[str, Any]) -> UNet:
@@ -322,7 +337,7 @@ def import_backbone(path: Path) -> BackboneEntry:
     verify(source)
     load_backbone(source.path)
     folder = home() / "backbones"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     target = folder / source.path.name
     with atomic_write(target) as part:
         shutil.copyfile(source.path, part)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import filelock
 
-from napari_diffseg.io.files import check_outputs, content_sha256
+from napari_diffseg.io.files import check_outputs, content_sha256, make_folder
 from napari_diffseg.io.finding import FoundVolume, case_name
 from napari_diffseg.io.volume import MASK_ENDINGS
 from napari_diffseg.network.device import pick_device
@@ -113,7 +113,7 @@ def predict_cohort(
     masks = [output / f"{volume.name}{ending}" for volume in volumes]
     _check(volumes, masks, model, output, ending)
     Segmenter.load(model)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     with _Run(output, overwrite) as run:
         _check_beside(volumes, masks, output, run)
         sha256 = content_sha256(model)
@@ -226,7 +226,7 @@ class _Run:
 
     def __enter__(self) -> _Run:
         rows = read_table(self._output)
-        self._state.mkdir(exist_ok=True)
+        make_folder(self._state)
         try:
             self._lock.acquire()
         except filelock.Timeout as error:

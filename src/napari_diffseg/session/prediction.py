@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -113,15 +113,21 @@ class Prediction:
             gone = np.ones(len(self.mask), bool)
             gone[list(self.edited)] = False
             self.round_of[gone], self.mask[gone], self.confidence[gone] = 0, 0, 0
-            self._log.append(Record({"op": "restore"}))
             if stored is not None:
                 self.show(number, stored)
-                self.log_round(number, stored.slices.tolist())
+            # One record: a kill between two of them would leave nothing to show.
+            slices = [] if stored is None else stored.slices.tolist()
+            self._log.append(Record({"op": "restore", "round": number, "slices": slices}))
 
     def accepted(self, z: int) -> None:
         """Note that a slice is paint now, so that later predictions need not spare it."""
         self.edited -= {z}
         self._log.append(Record({"op": "accepted", "z": z}))
+
+    def forget(self, label_ids: Iterable[int]) -> None:
+        """Take structures that were removed out of the prediction and its corrections."""
+        for label_id in label_ids:
+            self.mask[self.mask == label_id] = 0
 
     def records(self) -> Iterator[Record]:
         """The whole state, as the shortest journal that leads to it."""

@@ -26,7 +26,7 @@ from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume, write_mask
 from napari_diffseg.network.backbone import Backbone, home
-from napari_diffseg.session.journal import Record, SessionError, decode
+from napari_diffseg.session.journal import Record, SessionError, decode, saving
 from napari_diffseg.session.log import SessionFolder, SessionLog, volume_id
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
@@ -160,8 +160,11 @@ class Session:
     def remove_label(self, label_id: int) -> None:
         """Remove a structure that is painted nowhere; it goes from the prediction, too."""
         with self._log.lock:
-            self.paint.drop_label(label_id, retire=bool(self.rounds.all))
-            self.prediction.mask[self.prediction.mask == label_id] = 0
+            try:
+                self.paint.drop_label(label_id, retire=bool(self.rounds.all))
+            finally:  # it is removed even where that could not be journalled
+                if label_id not in {label.id for label in self.paint.labels}:
+                    self.prediction.forget([label_id])
 
     def suggest(self, n: int = 1) -> list[Suggestion]:
         """Name the slices that are most worth painting next, the best first."""
@@ -207,7 +210,8 @@ class Session:
     def export_report(self, path: Path | str) -> None:
         """Write :meth:`report` as JSON."""
         check_outputs([Path(path)], [self.volume.geometry.source])
-        with atomic_write(Path(path)) as part:
+        failed = f"{path}: cannot be written ({{reason}}); choose another place"
+        with saving(failed), atomic_write(Path(path)) as part:
             part.write_text(json.dumps(self.report(), indent=1) + "\n", encoding="utf-8")
 
     # On disk
@@ -249,13 +253,18 @@ class Session:
             header = record.header
             match header["op"]:
                 case "labels":
+                    before = {label.id for label in self.paint.labels}
                     self.paint.recover_labels(header["labels"], header["retired"])
+                    # A later structure may have the id, so they go at this point of the history.
+                    self.prediction.forget(before - {label.id for label in self.paint.labels})
                 case "slice" if record.mask is not None:
                     self.paint.set_slice(header["z"], record.mask, SliceState(header["state"]))
                 case "round":
                     number = header["number"]
                 case "restore":
                     shown = {z: r for z, r in shown.items() if z in self.prediction.edited}
+                    # Sessions from before have a record of its own for the slices.
+                    shown |= dict.fromkeys(header.get("slices", ()), header.get("round", 0))
                 case "predicted":
                     shown |= dict.fromkeys(header["slices"], header["round"])
                 case "edit" if record.mask is not None:
