@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_diffseg.cli.console import ProgressLine, figure, table, uninterrupted
-from napari_diffseg.cli.options import slice_indices
+from napari_diffseg.cli.options import add_overlap, slice_indices
 
 if TYPE_CHECKING:
     from napari_diffseg.io.geometry import Geometry
@@ -115,6 +115,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="slices that do not count, as in 'segment --slices' (the painted ones)",
     )
     parser.add_argument("--names", metavar="FILE", type=Path, help='JSON such as {"liver": 1}')
+    add_overlap(parser)
     parser.add_argument(
         "--absent",
         choices=("leave-out", "papers"),
@@ -132,8 +133,11 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     names = load_names(args.names) if args.names else {}
     geometry = _common_grid(args.reference, args.mask)
-    reference = read_labels(args.reference, geometry)
-    mask = read_labels(args.mask, geometry)
+    reference = read_labels(args.reference, geometry, overlap=args.overlap)
+    mask = read_labels(args.mask, geometry, overlap=args.overlap)
+    for path, found in ((args.reference, reference), (args.mask, mask)):
+        for note in found.notes:
+            print(f"napari-diffseg: warning: {path}: {note}", file=sys.stderr)
     known = {label.id: label for label in mask.labels}
     for label in reference.labels:
         if label.name != unnamed(label.id) or label.id not in known:

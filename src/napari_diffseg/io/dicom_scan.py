@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,11 +14,17 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from napari_diffseg.io import multiframe
 from napari_diffseg.io.formats import colour, reading
 from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.io.voxels import check_claim, check_memory
 
 _NUMBERS = {
     "ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2,
@@ -25,8 +33,8 @@ _NUMBERS = {
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
     "SeriesDescription", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "FrameOfReferenceUID", "AcquisitionNumber", "TemporalPositionIdentifier",
-    "ConvolutionKernel", *_NUMBERS, *multiframe.TAGS,
+    "SamplesPerPixel", "BitsAllocated", "FrameOfReferenceUID", "AcquisitionNumber",
+    "TemporalPositionIdentifier", "ConvolutionKernel", *_NUMBERS, *multiframe.TAGS,
 ]  # fmt: skip
 
 # SOP classes that are no plain CT slices: pictures of screens, and enhanced CT.
@@ -35,6 +43,12 @@ _MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.2."
 
 _SAME_DIRECTION = 1e-3
 """Orientations of one series differ by rounding only."""
+_LARGEST_RATIO = 1 << 16
+"""Compressed pixels of one value take least; no file shrinks to less than one part in so many."""
+_MOST_READS = 3_000_000
+"""An Enhanced CT of 2,000 frames takes a tenth of them."""
+_MOST_PIXELS = 1 << 27
+"""Of one slice; 2048 x 2048 are 1 << 22."""
 _FEWEST = 3
 """So many slices show that a slice across them is a scout, and single ones that they are one."""
 
@@ -96,7 +110,10 @@ def read_header(path: Path) -> pydicom.Dataset:
     InvalidDicomError
         If the file is not DICOM.
     """
-    return read_dicom(path, stop_before_pixels=True, specific_tags=_TAGS)
+    header = read_dicom(path, stop_before_pixels=True, specific_tags=_TAGS)
+    for _ in header:  # decodes them all, so that a damaged one is found here
+        pass
+    return header
 
 
 def read_dicom(path: Path, **how: Any) -> pydicom.Dataset:
@@ -108,7 +125,7 @@ def read_dicom(path: Path, **how: Any) -> pydicom.Dataset:
         If the file is not DICOM.
     """
     try:
-        return pydicom.dcmread(path, **how)
+        return _read(path, **how)
     except InvalidDicomError:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -117,7 +134,7 @@ def read_dicom(path: Path, **how: Any) -> pydicom.Dataset:
         if not any(group in (2, 8) and element <= 0x18 for group, element in firsts):
             raise
         try:
-            dataset = pydicom.dcmread(path, force=True, **how)
+            dataset = _read(path, force=True, **how)
         except Exception as error:
             raise InvalidDicomError from error
         if not dataset:
@@ -127,6 +144,54 @@ def read_dicom(path: Path, **how: Any) -> pydicom.Dataset:
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
         return dataset
+
+
+def _read(path: Path, **how: Any) -> pydicom.Dataset:
+    check_memory(path, path.stat().st_size)
+    with _Watched(io.FileIO(path)) as stream:
+        return pydicom.dcmread(stream, **how)
+
+
+def check_pixels(path: Path, header: pydicom.Dataset) -> None:
+    """Refuse a header that claims more pixels than its file can hold, or this machine.
+
+    Raises
+    ------
+    VolumeError
+        If it does.
+    """
+    frames = max(int(header.get("NumberOfFrames") or 1), 1)
+    shape = (int(header.get("Rows") or 0), int(header.get("Columns") or 0), frames)
+    bits = int(header.get("BitsAllocated") or 16)
+    syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
+    stored = path.stat().st_size
+    if bits == 1 or syntax == DeflatedExplicitVRLittleEndian or (syntax and syntax.is_compressed):
+        stored *= _LARGEST_RATIO
+    check_claim(path, shape, max(bits // 8, 1), stored)
+    if shape[0] * shape[1] > _MOST_PIXELS:
+        raise VolumeError(f"{path}: claims {shape[0]} x {shape[1]} pixels; export it again")
+
+
+class _Watched(io.BufferedReader):
+    """A DICOM file that may neither inflate nor go on without end.
+
+    Every element takes a call of ``read``; one without a size reads what is deflated.
+    """
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _MOST_READS:
+            raise VolumeError(f"{self.name}: has more elements than any CT; export it again")
+        data = super().read(size)
+        if size is None or size < 0:
+            inflate, found, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data
+            while rest and not inflate.eof:
+                found += len(inflate.decompress(rest, 1 << 20))
+                rest = inflate.unconsumed_tail
+                check_claim(Path(self.name), (found or 1, 1, 1), 1, len(data), "gzip")
+        return data
 
 
 def is_dicom(path: Path) -> bool:
@@ -185,15 +250,17 @@ def find(source: Path) -> dict[str, Group]:
             raise VolumeError(f"{path}: is damaged DICOM ({error}); copy it again") from error
         if study not in (None, str(header.get("StudyInstanceUID", ""))):
             continue
-        why = _unfit(Slice(path, header))
-        if why:
-            other.add(why)
-            continue
-        for item in _slices(path, header):
-            _check(item)
-            # One identifier at two places is not one slice twice, but a broken export.
-            own = item.uid or str(path), item.frame, *map(float, item.header.ImagePositionPatient)
-            found[str(header.get("SeriesInstanceUID", ""))][own] = item
+        with reading(path):
+            why = _unfit(Slice(path, header))
+            if why:
+                other.add(why)
+                continue
+            for item in _slices(path, header):
+                _check(item)
+                # One identifier at two places is not one slice twice, but a broken export.
+                place = map(float, item.header.ImagePositionPatient)
+                own = item.uid or str(path), item.frame, *place
+                found[str(header.get("SeriesInstanceUID", ""))][own] = item
     if not found:
         kinds = f"only {', '.join(sorted(other))}" if other else "no DICOM files"
         what = kinds if files else "no files"

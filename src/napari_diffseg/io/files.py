@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from napari_diffseg.io.dicom_scan import study_beside
+from napari_diffseg.io.formats import description_path
 from napari_diffseg.io.geometry import VolumeError
 
 _HEADER_BYTES = 1 << 16
@@ -69,7 +70,8 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -
     Parameters
     ----------
     outputs
-        Files that are going to be written; a ``.mhd`` stands for its data file too.
+        Files that are going to be written; a ``.mhd`` stands for its data file too, and a NIfTI
+        for the description of its labels.
     inputs
         Files and folders that are read; ``None`` is skipped. Nothing that lies in such a folder
         may be replaced.
@@ -89,7 +91,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -
                 raise VolumeError(
                     f"{file}: would be overwritten, and it is also read; choose another name"
                 )
-            inside = [f for f in sources if f.is_dir() and f.resolve() in file.resolve().parents]
+            inside = [f for f in sources if f.is_dir() and _real(f) in _real(file).parents]
             if inside and os.path.lexists(file):
                 raise VolumeError(
                     f"{file}: is a file of the folder that is read; choose another name"
@@ -113,14 +115,20 @@ def _check_place(path: Path) -> None:
 def _same(a: Path, b: Path) -> bool:
     if a.exists() and b.exists():
         return a.samefile(b)
-    return a.resolve() == b.resolve()
+    return _real(a) == _real(b)
+
+
+def _real(path: Path) -> Path:
+    """Follow all links; unlike ``resolve``, in every Python, also those that lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _companions(path: Path) -> list[Path]:
     """Data files that a header's writer may write beside it."""
-    if path.suffix.lower() != ".mhd":
-        return []
-    return [path.with_suffix(ending) for ending in (".zraw", ".raw")]
+    if path.suffix.lower() == ".mhd":
+        return [path.with_suffix(ending) for ending in (".zraw", ".raw")]
+    described = description_path(path)
+    return [described] if described else []
 
 
 def _data_files(path: Path) -> list[Path]:
@@ -133,4 +141,4 @@ def _data_files(path: Path) -> list[Path]:
         header = stream.read(_HEADER_BYTES).decode(errors="replace")
     found = re.search(r"^(?:ElementDataFile *=|data ?file:)(.*)", header, re.MULTILINE | re.DOTALL)
     lines = found[1].splitlines() if found else []
-    return [path.parent / line.strip() for line in lines if line.strip()]
+    return [path.parent / line.strip() for line in lines if line.strip() and "\0" not in line]

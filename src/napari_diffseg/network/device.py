@@ -6,8 +6,10 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from napari_diffseg.io.errors import UserError
 
-class DeviceError(ValueError):
+
+class DeviceError(UserError):
     """The wanted device is not there."""
 
 

@@ -12,23 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_diffseg.io.labels import MAX_LABEL, Label
+from napari_diffseg.io.errors import UserError
+from napari_diffseg.io.labels import Label, labels_from_json
+from napari_diffseg.io.typed import from_json
 from napari_diffseg.network.backbone import (
     Backbone,
     BackboneError,
     Intensity,
-    build_unet,
+    fill,
     read_tensors,
     write_tensors,
 )
 from napari_diffseg.network.device import native_bf16
-from napari_diffseg.network.unet import Features, UNet
+from napari_diffseg.network.unet import Features, UNet, UNetConfig
 
 _METADATA = "napari-diffseg-segmenter"
 Strategy = Literal["decoder", "linear", "scratch"]
 
 
-class SegmenterError(ValueError):
+class SegmenterError(UserError):
     """A saved model cannot be used."""
 
 
@@ -156,6 +158,12 @@ class SegmenterConfig:
     timestep: int = 0
     columns: int = 128
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.timestep <= 1000 and 1 <= self.hidden <= 4096):
+            raise ValueError("timestep or hidden width is outside 0 to 1000 or 1 to 4096")
+        if not 8 <= self.columns <= 4096:
+            raise ValueError(f"a grid of {self.columns} points is outside 8 to 4096")
+
 
 class Segmenter(nn.Module):
     """U-Net at a fixed timestep with a segmentation head.
@@ -256,18 +264,11 @@ class Segmenter(nn.Module):
         """
         try:
             tensors, header = read_tensors(Path(path), _METADATA)
-            labels = [
-                Label(item["id"], item["name"], tuple(item["colour"])) for item in header["labels"]
-            ]
-            ids = {label.id for label in labels}
-            if len(ids) < len(labels) or not ids <= set(range(1, MAX_LABEL + 1)):
-                raise ValueError(f"its label ids are not distinct numbers from 1 to {MAX_LABEL}")
-            intensity = Intensity(*(tuple(header["intensity"][k]) for k in ("hu", "value")))
-            config = SegmenterConfig(**header["config"])
-            made = cls(build_unet(header["unet"]), intensity, labels, config)
-            made.load_state_dict(tensors)
-            if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-                raise ValueError("its weights are not finite")
+            labels = labels_from_json(header["labels"])
+            intensity = from_json(Intensity, header["intensity"])
+            config = from_json(SegmenterConfig, header["config"])
+            unet = from_json(UNetConfig, header["unet"])
+            made = fill(lambda: cls(UNet(unet), intensity, labels, config), tensors)
         except BackboneError as error:
             raise SegmenterError(str(error)) from error
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
