@@ -51,6 +51,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 def _predict(args: argparse.Namespace) -> int:
     from napari_diffseg.io.files import check_outputs
+    from napari_diffseg.io.formats import description_path
     from napari_diffseg.io.volume import stem
     from napari_diffseg.network.device import pick_device
     from napari_diffseg.network.segmenter import Segmenter
@@ -63,9 +64,11 @@ def _predict(args: argparse.Namespace) -> int:
     if args.output.is_dir():
         check_outputs(outputs, [*args.volumes, args.model])
         for output in outputs:
-            # The name is ours, not the user's, so it may replace nothing that lies beside a CT.
-            if output.exists() and any(args.output.samefile(v.parent) for v in args.volumes):
-                raise CommandError(f"{output}: exists beside a volume; choose another folder")
+            # The names are ours, not the user's, so they may replace nothing that lies beside a CT.
+            for file in (output, description_path(output)):
+                beside = any(args.output.samefile(v.parent) for v in args.volumes)
+                if file is not None and file.exists() and beside:
+                    raise CommandError(f"{file}: exists beside a volume; choose another folder")
     elif args.output.exists():
         args.fail(f"{args.output}: is not a folder; the masks of all volumes go into one")
     args.output.mkdir(parents=True, exist_ok=True)

@@ -108,6 +108,10 @@ def run(args: argparse.Namespace) -> int:
                     Segmenter.load(args.save_model)
             if args.report:
                 _write_json(args.report, _report(session, args, clock))
+        if args.output.suffix.lower() == ".dcm":
+            line.say(
+                f"napari-diffseg: {args.output}: holds the patient's name and id, as DICOM-SEG must"
+            )
     print(
         f"{args.output}: {len(volume.hu)} slices from {len(slices)} painted ones, "
         f"{session.rounds.all[-1].iterations} iterations, {clock.total:.1f} s"
