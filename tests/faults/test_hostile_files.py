@@ -7,6 +7,7 @@ import os
 import random
 import struct
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_a_journal_of_any_records_is_read(good, tmp_path, data):
     keys = ("z", "state", "labels", "retired", "number", "slices", "round")
     record = st.fixed_dictionaries({"op": operations}, optional=dict.fromkeys(keys, values))
     (journal,) = (good / "sessions").glob("*/*/journal")
-    root = tmp_path / f"{random.random()}"
+    root = Path(tempfile.mkdtemp(dir=tmp_path))
     place = root / journal.parent.relative_to(good / "sessions")
     place.mkdir(parents=True)
     strange = []
