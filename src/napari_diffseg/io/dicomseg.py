@@ -22,7 +22,8 @@ from pydicom.uid import generate_uid
 
 from napari_diffseg.io import segframes
 from napari_diffseg.io.dicom import ordered
-from napari_diffseg.io.dicom_scan import Slice, check_pixels, read_dicom
+from napari_diffseg.io.dicom_file import check_pixels, read_dicom
+from napari_diffseg.io.dicom_scan import Slice
 from napari_diffseg.io.formats import LPS, StoredImage, reading
 from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.labels import (
@@ -57,6 +58,19 @@ _MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
     "StudyID", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
+
+_PERSONAL_GROUPS = (0x0010, 0x0012, 0x0032, 0x0038)
+"""Of elements on the patient, a clinical trial, a request and a visit."""
+_PERSONAL = (
+    "StudyDescription", "PhysiciansOfRecord", "PhysiciansOfRecordIdentificationSequence",
+    "NameOfPhysiciansReadingStudy", "PhysiciansReadingStudyIdentificationSequence",
+    "ReferringPhysicianIdentificationSequence", "ConsultingPhysicianName",
+    "ConsultingPhysicianIdentificationSequence", "ProcedureCodeSequence", "ReferencedStudySequence",
+    "ReasonForPerformedProcedureCodeSequence", "AdmittingDiagnosesDescription",
+    "AdmittingDiagnosesCodeSequence", "IssuerOfAccessionNumberSequence",
+    "ReferencedPatientSequence",
+)  # fmt: skip
+"""Elements on the study that are optional, too."""
 
 _FORMS = {
     "PatientSex": "[MFO]|",
@@ -110,6 +124,7 @@ def write_dicomseg(
             series_description="napari-diffseg segmentation",
         )
         _refer(segmentation, series)
+        _forget(segmentation)
         segmentation.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, for names in any language
         segmentation.save_as(path)
 
@@ -131,6 +146,17 @@ def _refer(segmentation: pydicom.Dataset, series: Mapping[str, str]) -> None:
         ]
         listed.append(of)
     segmentation.ReferencedSeriesSequence = listed
+
+
+def _forget(segmentation: pydicom.Dataset) -> None:
+    """Drop what highdicom copies of patient and study and the standard does not require.
+
+    Source: DICOM PS3.3, C.7.1.1 "Patient Module" to C.7.2.3 "Clinical Trial Study Module".
+    """
+    for element in list(segmentation):
+        of_patient = element.tag.group in _PERSONAL_GROUPS or element.keyword in _PERSONAL
+        if of_patient and element.keyword not in _MAY_BE_EMPTY:
+            del segmentation[element.tag]
 
 
 def read_dicomseg(

@@ -11,7 +11,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels import iter_pixels
 
-from napari_diffseg.io.dicom_scan import check_pixels
+from napari_diffseg.io.dicom_file import check_pixels
 from napari_diffseg.io.formats import LPS
 from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.labels import Overlap
