@@ -248,3 +248,35 @@ def test_predict_never_replaces_what_it_reads(case: Case, trained: tuple[Path, s
     for _ in range(2):
         assert process("predict", "scan.nrrd", "--model", model, "-o", "masks")[0] == 0
     assert process("predict", "scan.nrrd", "--model", model, "-o", "ct.nii.gz")[0] == 2
+
+
+def test_a_file_that_cannot_be_used_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    registry = tmp_path / "home" / "backbones" / "registry.toml"
+    registry.mkdir(parents=True)
+    code = main(["backbones", "list"])
+    check_error(capsys, code, f"{registry}: ", "; check the folder and its permissions")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 5. GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("could not create a primitive"),
+        ImportError("x.so: failed to map segment from shared object"),
+    ],
+)
+def test_too_little_memory_is_said_in_one_line(
+    case: Case,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+):
+    def full(*_: object):
+        raise error
+
+    monkeypatch.setattr("napari_diffseg.network.backbone.list_backbones", full)
+    code = main(["backbones", "list"])
+    check_error(capsys, code, "not enough memory; close other programs or use a smaller volume")

@@ -227,7 +227,16 @@ def test_too_little_memory_for_one_slice_is_an_error(monkeypatch: pytest.MonkeyP
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(Segmenter, "decode", full)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(DeviceError, match="the GPU ran out of memory, even with one slice"):
+        list(_steps(TrainSettings("decoder", "paper", iterations=4, device="cpu")))
+
+
+def test_too_little_main_memory_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        torch.empty(2**55)  # torch raises a RuntimeError
+
+    monkeypatch.setattr(Segmenter, "decode", full)
+    with pytest.raises(MemoryError, match="allocate memory"):
         list(_steps(TrainSettings("decoder", "paper", iterations=4, device="cpu")))
 
 

@@ -70,14 +70,69 @@ def test_a_killed_process_leaves_the_old_file(target):
 def test_everything_is_on_the_disk_before_a_name_is_given_the_header_last(target, monkeypatch):
     events = []
     sync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("sync"), sync(fd))[1])
+
+    def kind(fd):
+        return "folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
+
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(kind(fd)), sync(fd))[1])
     monkeypatch.setattr(os, "replace", lambda a, b: (events.append(b.name), replace(a, b))[1])
     header = target.with_name("a.mhd")
     with atomic_write(header) as part:
         part.write_text("header")
         part.with_suffix(".zraw").write_text("data")
-    assert events == ["sync", "a.zraw", "sync", "a.mhd"]
+    assert events == ["file", "file", "a.zraw", "a.mhd", "folder"]
     assert header.with_suffix(".zraw").read_text() == "data"
+
+
+def test_a_header_never_stands_beside_data_that_it_does_not_describe(tmp_path, monkeypatch):
+    header, data = tmp_path / "a.mhd", tmp_path / "a.zraw"
+
+    def write(text):
+        with atomic_write(header) as part:
+            part.write_text(text)
+            part.with_suffix(".zraw").write_text(text)
+
+    write("old")
+    replace, seen = os.replace, []
+
+    def look(a, b):
+        replace(a, b)
+        seen.append((header.exists() and header.read_text(), data.read_text()))
+
+    monkeypatch.setattr(os, "replace", look)
+    write("new")
+    assert seen == [(False, "old"), (False, "new"), ("new", "new")]
+
+    def full(a, b):
+        if b == data:
+            raise OSError("full")
+        replace(a, b)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="full"):
+        write("newest")
+    assert (header.read_text(), data.read_text()) == ("new", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mhd", "a.zraw"}
+
+
+def test_what_a_killed_process_left_is_deleted_and_what_a_live_one_writes_is_not(target):
+    code = (
+        "import os, sys, pathlib; from napari_diffseg.io import atomic_write\n"
+        "with atomic_write(pathlib.Path(sys.argv[1])) as part:\n"
+        "    part.write_text('half'); os._exit(9)"
+    )
+    with atomic_write(target) as live:
+        live.write_text("live")
+        subprocess.run([sys.executable, "-c", code, str(target)], timeout=120)
+        assert len(list(target.parent.glob(".*.part"))) == 2
+        foreign = target.with_name(".download.part")
+        foreign.mkdir()
+        with atomic_write(target.with_name("other")) as part:
+            part.write_text("other")
+        assert live.exists()
+        assert len(list(target.parent.glob(".*.part"))) == 2
+    assert {path.name for path in target.parent.iterdir()} == {target.name, "other", foreign.name}
+    assert target.read_text() == "live"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")

@@ -220,3 +220,15 @@ def test_no_patient_data_in_geometry(tmp_path):
     assert "DOE" not in content
     assert "4711" not in content
     assert "secret" not in content
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
+def test_a_volume_that_does_not_fit_into_memory_is_named(tmp_path, monkeypatch, error):
+    path = save_nifti(tmp_path / "ct.nii", np.zeros((3, 3, 3), np.int16), np.eye(4))
+
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr("nibabel.arrayproxy.ArrayProxy.get_unscaled", full)
+    with pytest.raises(VolumeError, match=r"ct\.nii: does not fit into memory; close other"):
+        read_volume(path)

@@ -234,22 +234,32 @@ def test_a_full_disk_is_said_and_the_paint_is_kept(
     again.close()
 
 
-def test_a_round_that_cannot_be_written_leaves_the_model(
+def test_a_round_that_cannot_be_written_is_used_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session(tiny_volume(), [LIVER], tiny_backbone(), folder=tmp_path)
     trained(session)
-    before = session.trainer.segmenter
+    assert session.folder is not None
+    files = {path.name: path.read_bytes() for path in session.folder.glob("round-*")}
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Segmenter, "save", full)
-    with pytest.raises(SessionError, match="autosave failed"):
-        list(session.trainer.train(QUICK))
-    assert session.trainer.segmenter is before
-    assert len(session.rounds.all) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "save", full)
+        *_, last = session.trainer.train(QUICK)
+    assert "the model could not be saved (No space left on device)" in last.note
+    assert session.trainer.segmenter is last.segmenter
+    assert {p.name: p.read_bytes() for p in session.folder.glob("round-*")} == files
+    session.trainer.save_model(tmp_path / "elsewhere.safetensors")
+    session.trainer.restore(1)
+    session.trainer.restore(2)
     session.close()
+    again = Session.recover(tiny_volume(), tmp_path, tiny_backbone())
+    assert again is not None
+    assert [round_.number for round_ in again.rounds.all] == [1]
+    again.trainer.restore(1)
+    again.close()
 
 
 def test_a_session_on_disk_names_nobody(tmp_path: Path) -> None:

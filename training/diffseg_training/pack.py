@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from diffseg_training.settings import PackSettings, PretrainError
 from diffseg_training.store import MANIFEST, SliceStore
-from napari_diffseg.io.files import atomic_write
+from napari_diffseg.io.files import atomic_write, make_folder
 from napari_diffseg.network.backbone import Intensity
 
 SUFFIX = ".pack"
@@ -77,7 +77,7 @@ def pack(
         Grid and size of the files.
     """
     grid = settings.grid or store.grid
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for old in out.glob(f"*{SUFFIX}"):
         old.unlink()
     shared = {

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from diffseg_training import checkpoint
 from diffseg_training.settings import PretrainError
-from napari_diffseg.io.files import atomic_write
+from napari_diffseg.io.files import atomic_write, make_folder
 from napari_diffseg.network.backbone import save_backbone
 
 SUFFIX = ".piece"
@@ -81,7 +81,7 @@ def split(path: Path, out: Path, megabytes: float = 16.0) -> list[Path]:
         if sum(map(len, pieces[-1])) + len(block) > room:
             pieces.append([])
         pieces[-1].append(block)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for old in out.glob(f"{path.stem}-*{SUFFIX}"):
         old.unlink()
     files = []

@@ -29,6 +29,7 @@ from diffseg_training.histogram import Histogram
 from diffseg_training.settings import PrepareSettings, PretrainError, Source
 from diffseg_training.sources import Found
 from diffseg_training.store import MANIFEST, write_array, write_json
+from napari_diffseg.io.files import clear_up, make_folder
 from napari_diffseg.io.volume import Volume, read_volume
 
 _AIR = -1024.0
@@ -95,7 +96,8 @@ def prepare(
         if who[volume.name][0] in settings.excluded
     ]
     wanted = [volume for volume in found if who[volume.name][0] not in settings.excluded]
-    (folder / "volumes").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "volumes")
+    clear_up(folder / "volumes")  # a run that was killed may have left something
     target = _target(settings.spacing, wanted)
     work = partial(prepare_volume, folder=folder, grid=settings.grid, target=target)
     records: list[Record] = []

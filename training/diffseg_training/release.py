@@ -19,7 +19,7 @@ from diffseg_training.generate import generate, write_figures
 from diffseg_training.settings import PretrainError, ReleaseSettings, SampleSettings
 from diffseg_training.store import SliceStore
 from diffseg_training.validate import validate_backbone
-from napari_diffseg.io.files import atomic_write
+from napari_diffseg.io.files import atomic_write, make_folder
 from napari_diffseg.network.backbone import Backbone, load_backbone, registry_line, save_backbone
 
 
@@ -63,7 +63,7 @@ def release(source: Path, folder: Path, settings: ReleaseSettings) -> Path:
         card["validation"] = {str(t): round(loss, 5) for t, loss in losses.items()}
         card["curves"]["validation"].append([header.step, card["validation"]])
     backbone = replace(backbone, name=settings.name, card=card)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / f"{settings.name}.safetensors"
     with atomic_write(path) as part:
         save_backbone(part, backbone, torch.float16)

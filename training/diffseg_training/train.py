@@ -35,6 +35,7 @@ from diffseg_training.resident import ResidentDraws
 from diffseg_training.settings import PretrainError, PretrainSettings, Recipe
 from diffseg_training.start import intensity_of, origin, summary
 from diffseg_training.validate import validate, validation_images
+from napari_diffseg.io.files import make_folder
 from napari_diffseg.network.backbone import Backbone, load_backbone, save_backbone
 from napari_diffseg.network.device import autocast, native_bf16, pick_device
 from napari_diffseg.network.unet import Stage, UNet
@@ -321,7 +322,7 @@ class Pretrainer:
 
 def train(recipe: Recipe, data: Path, out: Path) -> Iterator[PretrainProgress]:
     """Train a recipe to its last iteration; see :class:`Pretrainer`."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     yield from Pretrainer(recipe, data, out).run()
 
 

@@ -85,6 +85,10 @@ def _one_line(error: Exception) -> str:
     text = plain(error)
     if isinstance(error, ValueError) and text:
         return text
-    if isinstance(error, MemoryError):
+    from napari_diffseg.io.formats import out_of_memory  # not before it is needed: it takes long
+
+    if out_of_memory(error):
         return "not enough memory; close other programs or use a smaller volume"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; check the folder and its permissions"
     return f"{type(error).__name__}: {text or 'no message'} (--debug shows where)"

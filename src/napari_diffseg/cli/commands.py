@@ -50,7 +50,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from napari_diffseg.io.files import check_outputs
+    from napari_diffseg.io.files import check_outputs, make_folder
     from napari_diffseg.io.formats import description_path
     from napari_diffseg.io.volume import stem
     from napari_diffseg.network.device import pick_device
@@ -71,7 +71,7 @@ def _predict(args: argparse.Namespace) -> int:
                     raise CommandError(f"{file}: exists beside a volume; choose another folder")
     elif args.output.exists():
         args.fail(f"{args.output}: is not a folder; the masks of all volumes go into one")
-    args.output.mkdir(parents=True, exist_ok=True)
+    make_folder(args.output)
     segmenter = Segmenter.load(args.model)
     failed = 0
     for path, output in zip(args.volumes, outputs, strict=True):

@@ -18,7 +18,7 @@ from napari_diffseg.engine.training import Training, train_dense
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone
-from napari_diffseg.network.device import pick_device, upload
+from napari_diffseg.network.device import pick_device, upload, within_memory
 from napari_diffseg.network.segmenter import Segmenter, SegmenterConfig
 
 
@@ -67,6 +67,8 @@ def finetune(
     TrainError
         If there is nothing to learn from, no end is set, or the training was finished before its
         first step.
+    DeviceError
+        If the device is absent, or its memory is too small for a single slice.
 
     Examples
     --------
@@ -98,39 +100,40 @@ def finetune(
                 f"slice {slice_.z} is painted on {slice_.mask.shape} pixels, "
                 f"but the volume has {volume.hu.shape[1:]}"
             )
-    classes = class_targets(painted, labels)
-    device = pick_device(settings.device)
-    torch.manual_seed(settings.seed)
-    paper = settings.recipe == "paper"
-    timestep = 0 if paper else TIMESTEP
-    width = start.unet.config.image_size if paper else grid_width(start.unet, device)
-    config = SegmenterConfig(
-        strategy=settings.strategy,
-        head="paper" if paper else "levels",
-        hidden=hidden,
-        timestep=timestep if settings.timestep is None else settings.timestep,
-        columns=settings.grid or width,
-    )
-    segmenter = Segmenter.new(start, labels, config).placed(device)
-    grid = SliceGrid.of(volume, config.columns, segmenter.grid_multiple, segmenter.intensity)
-    training = Training(
-        volume=volume,
-        painted=tuple(painted),
-        grid=grid,
-        segmenter=segmenter,
-        images=upload(grid.image(np.stack([volume.hu[p.z] for p in painted])), device),
-        targets=upload(grid.target(classes), device),
-        generator=torch.Generator().manual_seed(settings.seed),
-        budget=budget,
-        current=current,
-        registration=None if paper else registration,
-    )
-    learnt = 0
-    for progress in _stages(training, settings):
-        learnt += progress.loss is not None
-        if budget.finishing and not learnt:
-            raise TrainError("nothing was learnt yet, so there is nothing to keep")
-        yield progress
+    with within_memory():
+        classes = class_targets(painted, labels)
+        device = pick_device(settings.device)
+        torch.manual_seed(settings.seed)
+        paper = settings.recipe == "paper"
+        timestep = 0 if paper else TIMESTEP
+        width = start.unet.config.image_size if paper else grid_width(start.unet, device)
+        config = SegmenterConfig(
+            strategy=settings.strategy,
+            head="paper" if paper else "levels",
+            hidden=hidden,
+            timestep=timestep if settings.timestep is None else settings.timestep,
+            columns=settings.grid or width,
+        )
+        segmenter = Segmenter.new(start, labels, config).placed(device)
+        grid = SliceGrid.of(volume, config.columns, segmenter.grid_multiple, segmenter.intensity)
+        training = Training(
+            volume=volume,
+            painted=tuple(painted),
+            grid=grid,
+            segmenter=segmenter,
+            images=upload(grid.image(np.stack([volume.hu[p.z] for p in painted])), device),
+            targets=upload(grid.target(classes), device),
+            generator=torch.Generator().manual_seed(settings.seed),
+            budget=budget,
+            current=current,
+            registration=None if paper else registration,
+        )
+        learnt = 0
+        for progress in _stages(training, settings):
+            learnt += progress.loss is not None
+            if budget.finishing and not learnt:
+                raise TrainError("nothing was learnt yet, so there is nothing to keep")
+            yield progress
 
 
 def _stages(training: Training, settings: TrainSettings) -> Iterator[Progress]:

@@ -17,7 +17,7 @@ from napari_diffseg.engine.registration import Registration, soft_tissue
 from napari_diffseg.engine.scribbles import class_prior, complete_scribbles
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
-from napari_diffseg.network.device import autocast, pick_device, upload
+from napari_diffseg.network.device import autocast, pick_device, upload, within_memory
 from napari_diffseg.network.segmenter import Segmenter
 
 _BATCH = 4
@@ -168,6 +168,11 @@ def predict(
     SlicePrediction
         Mask and confidence of one slice, on the native grid.
 
+    Raises
+    ------
+    DeviceError
+        If the device is absent, or its memory is too small for a single slice.
+
     Examples
     --------
     >>> from napari_diffseg.io import read_volume, sample_volume_path
@@ -179,11 +184,12 @@ def predict(
     >>> first.z, first.mask.shape == volume.hu.shape[1:]
     (60, True)
     """
-    segmenter.placed(pick_device(device))
-    grid = SliceGrid.of(
-        volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
-    )
-    propagated = propagate_labels(segmenter, grid, volume, painted, registration)
-    order = outwards(start, len(volume.hu))
-    yield from predict_slices(segmenter, grid, volume, propagated, order[:1])
-    yield from predict_slices(segmenter, grid, volume, propagated, order[1:])
+    with within_memory():
+        segmenter.placed(pick_device(device))
+        grid = SliceGrid.of(
+            volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
+        )
+        propagated = propagate_labels(segmenter, grid, volume, painted, registration)
+        order = outwards(start, len(volume.hu))
+        yield from predict_slices(segmenter, grid, volume, propagated, order[:1])
+        yield from predict_slices(segmenter, grid, volume, propagated, order[1:])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import filelock
 
 from napari_diffseg.io.dicom_scan import study_beside
 from napari_diffseg.io.formats import description_path
 from napari_diffseg.io.geometry import VolumeError
 
+_PREFIX, _SUFFIX, _LOCK = ".napari-diffseg-", ".part", ".lock"
 _HEADER_BYTES = 1 << 16
 """A header that is searched for its data files is at most this long."""
 
@@ -31,7 +35,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     ------
     Where to write it: the same name in a hidden ``.part`` folder beside it. When the block ends,
     the file is flushed to the disk and takes its place with the permissions that the umask grants;
-    so do data files that a header's writer put beside it.
+    so do data files that a header's writer put beside it. The folder that a killed process leaves
+    is deleted when the next file is written beside it.
 
     Raises
     ------
@@ -47,18 +52,108 @@ def atomic_write(path: Path) -> Iterator[Path]:
     >>> [file.name for file in folder.iterdir()]
     ['report.json']
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".part") as folder:
-        part = Path(folder, path.name)
+    with _hidden_folder(path.parent) as folder:
+        part = folder / path.name
         part.touch()
         mode = part.stat().st_mode  # what the umask grants; some libraries give the owner only
         part.unlink()
         yield part
-        # The header of a pair last: it must never name data that is not there yet.
-        for file in (*(other for other in part.parent.iterdir() if other != part), part):
+        data = [other for other in folder.iterdir() if other.name not in (path.name, _LOCK)]
+        for file in (*data, part):
             file.chmod(mode)
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
-            os.replace(file, path.with_name(file.name))
+        earlier = folder / "earlier"
+        if data and path.exists():
+            # The header of a pair may never stand beside data that it does not describe.
+            os.replace(path, earlier)
+        try:
+            for file in (*data, part):
+                os.replace(file, path.with_name(file.name))
+        except OSError:
+            if earlier.exists():
+                os.replace(earlier, path)
+            raise
+        sync_folder(path.parent)
+
+
+@contextmanager
+def _hidden_folder(beside: Path) -> Iterator[Path]:
+    """Make a folder that is deleted at the end, or after a kill by the next one made beside it."""
+    clear_up(beside)
+    folder, lock = _locked_folder(beside)
+    try:
+        yield folder
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked_folder(beside: Path) -> tuple[Path, filelock.BaseFileLock]:
+    while True:
+        folder = Path(tempfile.mkdtemp(_SUFFIX, _PREFIX, beside))
+        lock = filelock.FileLock(folder / _LOCK, timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+            if (folder / _LOCK).exists():
+                return folder, lock
+        except (filelock.Timeout, FileNotFoundError):
+            continue  # it was taken for abandoned before it was locked
+        except NotImplementedError:
+            return folder, lock  # no locks on this disk, so nobody can take it for abandoned
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def clear_up(folder: Path) -> None:
+    """Delete the hidden folders of writers that were killed; the system has freed their locks."""
+    for hidden in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        lock = filelock.FileLock(hidden / _LOCK, timeout=0, thread_local=False)
+        with suppress(filelock.Timeout, NotImplementedError, OSError):
+            lock.acquire()
+            try:
+                for file in hidden.iterdir():
+                    if file.is_dir():
+                        shutil.rmtree(file)
+                    elif file.name != _LOCK:
+                        file.unlink()
+            finally:
+                lock.release()  # Windows deletes no open file
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+def make_folder(path: Path, new: bool = False) -> None:
+    """Make a folder and those above it, and bring their names to the disk.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    new
+        Whether it must not be there.
+
+    Raises
+    ------
+    FileExistsError
+        If it must not be there and is.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=not new)
+    for folder in missing:
+        sync_folder(folder.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to the disk: until then, a power cut can undo a rename."""
+    if os.name == "nt":  # which opens no folder, and keeps its names in a log of its own
+        return
+    with suppress(OSError):  # some network drives refuse; what the files hold is safe already
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -> None:

@@ -42,6 +42,11 @@ _SAME_PLACE = 0.5
 """A qform further than this from the sform, in mm, is another place. Below, it is rounding: near a
 half turn the float32 quaternion of a qform is off by some tenths of a millimetre."""
 
+_MEMORY = (
+    "bad_alloc", "bad allocation", "ailed to allocate memory", "annot allocate memory",
+    "can't allocate memory", "failed to map segment", "could not create a primitive",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class StoredImage:
@@ -99,8 +104,17 @@ def reading(path: Path) -> Iterator[None]:
         raise VolumeError(f"{path}: is cut off or damaged; copy or download it again") from error
     except Exception as error:  # the libraries' own classes share no base
         message = str(error).split("ITK ERROR:")[-1]
+        if out_of_memory(error):
+            raise VolumeError(
+                f"{path}: does not fit into memory; close other programs, or crop the volume"
+            ) from error
         reason = " ".join(message.split())[:200] or type(error).__name__
         raise VolumeError(f"{path}: cannot be read ({reason}); copy or export it again") from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: libraries raise what they like, in their words."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _MEMORY)
 
 
 def read_nifti(path: Path) -> StoredImage:

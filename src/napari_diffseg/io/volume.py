@@ -321,5 +321,7 @@ def _commit(path: Path, write: Callable[[Path], None], check: Callable[[Path], b
         reason = error.strerror or error
         raise VolumeError(f"{path}: cannot be written ({reason}); choose another place") from error
     except Exception as error:  # the libraries' own classes share no base
+        if formats.out_of_memory(error):
+            raise MemoryError(f"{path}: cannot be written") from error
         reason = " ".join(str(error).split())[:200]
         raise VolumeError(f"{path}: cannot be written ({reason}); try another format") from error

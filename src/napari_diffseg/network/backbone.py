@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from napari_diffseg.io.errors import UserError
-from napari_diffseg.io.files import atomic_write
+from napari_diffseg.io.files import atomic_write, make_folder
 from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.typed import from_json
 from napari_diffseg.io.voxels import check_memory, check_regular, read_text
@@ -231,6 +231,8 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[st
     try:
         check_regular(path)
         check_memory(path, 2 * path.stat().st_size)
+        with path.open("rb"):  # safetensors calls every file missing that it may not open
+            pass
         with safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}
         header = json.loads(metadata[key])
@@ -251,10 +253,23 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[st
 def write_tensors(
     path: Path, tensors: dict[str, torch.Tensor], key: str, header: dict[str, Any]
 ) -> None:
-    """Write tensors and a JSON header, whole or not at all."""
+    """Write tensors and a JSON header, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_write(path) as part:
-        save_file(owned, part, metadata={key: json.dumps(header)})
+        try:
+            save_file(owned, part, metadata={key: json.dumps(header)})
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            code = int(number[1])
+            raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def fill(build: Callable[[], Module], tensors: dict[str, torch.Tensor]) -> Module:
@@ -358,7 +373,7 @@ def import_backbone(path: Path) -> BackboneEntry:
     verify(source)
     load_backbone(source.path)
     folder = home() / "backbones"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     target = folder / source.path.name
     with atomic_write(target) as part:
         shutil.copyfile(source.path, part)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -10,7 +11,7 @@ from napari_diffseg.io.errors import UserError
 
 
 class DeviceError(UserError):
-    """The wanted device is not there."""
+    """The wanted device is not there, or its memory is too small."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -54,3 +55,27 @@ def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Turn what torch raises when memory runs out into one line that says what helps.
+
+    Raises
+    ------
+    DeviceError
+        If it is the memory of a GPU.
+    MemoryError
+        If it is the main memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            "the GPU ran out of memory, even with one slice at a time: close other programs that "
+            "use it, or compute on the CPU (--device cpu)"
+        ) from error
+    except RuntimeError as error:  # torch has no class of its own for it
+        if "can't allocate memory" not in str(error):
+            raise
+        raise MemoryError(str(error).splitlines()[0]) from error

@@ -16,12 +16,12 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from napari_diffseg.io.errors import UserError
 from napari_diffseg.io.files import atomic_write
@@ -31,8 +31,9 @@ _FRAME = struct.Struct("<II")  # payload length, CRC-32
 _LENGTH = struct.Struct("<I")  # header length
 _MAX_SIDE = 1 << 14
 """Rows and columns of a slice mask are at most so many."""
-SYNC_SECONDS = 1.0
-"""A power cut loses at most this much; a killed process loses nothing that was appended."""
+SYNC_SECONDS = 0.5
+"""From a change to the beginning of its way to the disk, so that a power cut costs a second at most
+even on a slow disk; a killed process loses nothing that was appended."""
 MAX_GROWTH_BYTES = 16 * 2**20
 """A journal that has grown by more is rewritten without what was painted over."""
 
@@ -58,16 +59,20 @@ class SessionInUseError(SessionError):
         self.process = process
 
 
+_CHANGE = (
+    "autosave failed ({reason}); nothing is lost so far: free some space, and the next stroke "
+    "saves everything"
+)
+
+
 @contextmanager
-def saving() -> Iterator[None]:
-    """Turn a failure of the disk into a :class:`SessionError`."""
+def saving(sentence: str = _CHANGE) -> Iterator[None]:
+    """Turn a failure of the disk into a :class:`SessionError`: a sentence with ``{reason}``."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SessionError(
-            f"autosave failed ({reason}); free some space, then save: nothing is lost so far"
-        ) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SessionError(sentence.replace("{reason}", reason)) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,37 +139,60 @@ class Journal:
         The file. It is replaced at once by one that holds ``records``.
     records
         The state so far.
+
+    Attributes
+    ----------
+    behind
+        Whether a change could not be written, so that the journal has to be rewritten.
     """
 
     def __init__(self, path: Path, records: Iterable[Record]) -> None:
         self.path = path
+        self.behind = False
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
-        self._stream: BinaryIO | None = None
+        self._stream: FileIO | None = None
         self.rewrite(records)
 
     def rewrite(self, records: Iterable[Record]) -> None:
         """Replace the file by one with these records only."""
         with self._lock:
+            if self._timer is not None:
+                self._sync()  # writing the new file may take longer than a change may wait
             try:
                 with atomic_write(self.path) as part:
                     with part.open("wb") as stream:
                         stream.writelines(map(encode, records))
                     if self._stream is not None:
                         self._stream.close()  # Windows replaces no open file
+                self.behind = False
             finally:
                 if self.path.exists() and (self._stream is None or self._stream.closed):
-                    self._stream = self.path.open("ab")
-            assert self._stream is not None
-            self._limit = self._stream.tell() + MAX_GROWTH_BYTES
+                    self._stream = self.path.open("ab", buffering=0)
+                if self._stream is not None:
+                    self._limit = self._stream.tell() + MAX_GROWTH_BYTES
 
     def append(self, record: Record) -> None:
-        """Write one record; the system has it when this returns, the disk within a second."""
+        """Write one record; the system has it when this returns, the disk within a second.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; nothing of it stays in the file then, and ``behind`` is set.
+        """
         with self._lock:
             if self._stream is None:
                 raise SessionError("this session is closed; open it again to go on")
-            self._stream.write(encode(record))
-            self._stream.flush()
+            before = self._stream.tell()
+            try:
+                rest = memoryview(encode(record))
+                while rest:  # a disk that is nearly full takes a part
+                    rest = rest[self._stream.write(rest) :]
+            except (OSError, MemoryError):
+                self.behind = True
+                with suppress(OSError):
+                    self._stream.truncate(before)
+                raise
             if self._timer is None:
                 # fsync can take long on a busy disk, so it never runs on the caller's thread.
                 self._timer = threading.Timer(SYNC_SECONDS, self._sync)
@@ -173,12 +201,17 @@ class Journal:
 
     def _sync(self) -> None:
         with self._lock:
-            self._timer = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             if self._stream is None:
                 return
             copy = os.dup(self._stream.fileno())
         try:
             os.fsync(copy)
+        except OSError:
+            # The system forgets what it could not bring to the disk, so asking again is no use.
+            self.behind = True
         finally:
             os.close(copy)
 

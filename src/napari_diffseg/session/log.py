@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import filelock
 import numpy as np
 
+from napari_diffseg.io.files import make_folder
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.session.journal import Journal, Record, SessionError, SessionInUseError, saving
 
@@ -56,15 +57,15 @@ class SessionFolder:
         # The operating system frees the lock of a killed process, so no lock is ever stale.
         self._lock = filelock.FileLock(path / "lock", timeout=0, thread_local=False)
         try:
-            path.mkdir(parents=True, exist_ok=not new)
+            make_folder(path, new)
             for file in (path / "lock", owner):
                 if file.is_symlink():  # it would be written where it leads to
                     file.unlink()
             self._lock.acquire()
             owner.write_text(str(os.getpid()))
         except filelock.Timeout as error:
-            pid = owner.read_text(errors="replace")[:20] if owner.is_file() else "unknown"
-            raise SessionInUseError(pid) from error
+            pid = owner.read_text(errors="replace")[:20] if owner.is_file() else ""
+            raise SessionInUseError(pid or "unknown") from error
         except OSError as error:
             if new and isinstance(error, FileExistsError):
                 raise
@@ -150,11 +151,13 @@ class SessionLog:
             If it cannot be written; the change itself stays.
         """
         with saving():
-            # A journal that is opened now holds the change already.
-            if not self.open() and self._journal is not None:
+            # A journal that is opened or rewritten now holds the change already.
+            if self.open() or self._journal is None:
+                return
+            if not self._journal.behind:
                 self._journal.append(record)
-                if self._journal.long:
-                    self._journal.rewrite(self._state())
+            if self._journal.behind or self._journal.long:
+                self._journal.rewrite(self._state())
 
     def open(self) -> bool:
         """Make folder and journal where that is still to be done, and say whether it was."""
@@ -181,10 +184,20 @@ class SessionLog:
                 self._journal.rewrite(self._state())
 
     def close(self) -> None:
-        """Save, and let others open the folder; nothing is written afterwards."""
+        """Save, and let others open the folder; nothing is written afterwards.
+
+        Raises
+        ------
+        SessionError
+            If a change could not be written; the session stays open then.
+        """
         with self.lock:
             if self._journal is not None and self._place is not None:
-                self.save()
+                try:
+                    self.save()
+                except SessionError:
+                    if self._journal.behind:
+                        raise
                 self._journal.close()
                 self._place.release()
                 self._journal, self.root = None, None

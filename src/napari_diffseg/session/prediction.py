@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -132,6 +132,11 @@ class Prediction:
         """Note that a slice is paint now, so that later predictions need not spare it."""
         self.edited -= {z}
         self._log.append(Record({"op": "accepted", "z": z}))
+
+    def forget(self, label_ids: Iterable[int]) -> None:
+        """Take structures that were removed out of the prediction and its corrections."""
+        for label_id in label_ids:
+            self.mask[self.mask == label_id] = 0
 
     def records(self) -> Iterator[Record]:
         """The whole state, as the shortest journal that leads to it."""

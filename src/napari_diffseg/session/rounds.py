@@ -192,6 +192,14 @@ class Rounds:
         self.registration = registration or self.registration
         self._put(round_)
 
+    def hold(
+        self, round_: Round, segmenter: Segmenter, registration: Registration | None = None
+    ) -> None:
+        """Add a round that cannot be written: it lasts as long as the session is open."""
+        self._models[round_.number] = segmenter
+        self.registration = registration or self.registration
+        self.all = (*self.all, round_)
+
     def rate(self, number: int, quality: dict[int, float]) -> None:
         """Note the quality of a round."""
         self._put(replace(self.numbered(number), quality=dict(quality)))

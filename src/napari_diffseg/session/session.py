@@ -29,7 +29,7 @@ from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume, write_mask
 from napari_diffseg.io.voxels import check_memory, check_regular
 from napari_diffseg.network.backbone import Backbone, home
-from napari_diffseg.session.journal import Record, SessionError, decode
+from napari_diffseg.session.journal import Record, SessionError, decode, saving
 from napari_diffseg.session.log import SessionFolder, SessionLog, volume_id
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
@@ -171,8 +171,11 @@ class Session:
     def remove_label(self, label_id: int) -> None:
         """Remove a structure that is painted nowhere; it goes from the prediction, too."""
         with self._log.lock:
-            self.paint.drop_label(label_id, retire=bool(self.rounds.all))
-            self.prediction.mask[self.prediction.mask == label_id] = 0
+            try:
+                self.paint.drop_label(label_id, retire=bool(self.rounds.all))
+            finally:  # it is removed even where that could not be journalled
+                if label_id not in {label.id for label in self.paint.labels}:
+                    self.prediction.forget([label_id])
 
     def suggest(self, n: int = 1) -> list[Suggestion]:
         """Name the slices that are most worth painting next, the best first."""
@@ -218,7 +221,8 @@ class Session:
     def export_report(self, path: Path | str) -> None:
         """Write :meth:`report` as JSON."""
         check_outputs([Path(path)], [self.volume.geometry.source])
-        with atomic_write(Path(path)) as part:
+        failed = f"{path}: cannot be written ({{reason}}); choose another place"
+        with saving(failed), atomic_write(Path(path)) as part:
             part.write_text(json.dumps(self.report(), indent=1) + "\n", encoding="utf-8")
 
     # On disk
@@ -289,7 +293,10 @@ class Session:
         header = record.header
         match header["op"]:
             case "labels":
+                before = {label.id for label in self.paint.labels}
                 self.paint.recover_labels(header["labels"], header["retired"])
+                # A later structure may have the id, so they go at this point of the history.
+                self.prediction.forget(before - {label.id for label in self.paint.labels})
             case "slice" if record.mask is not None:
                 z = self.paint.check(int(header["z"]))
                 self.paint.set_slice(z, record.mask, SliceState(header["state"]))

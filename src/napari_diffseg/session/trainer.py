@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,11 @@ from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.rounds import LossHistory, Round, Rounds, StoredPrediction
 from napari_diffseg.session.validation import closable, leave_one_out, painted_ids
+
+_NOT_SAVED = (
+    "the {what} could not be saved ({reason}); it is in use until the session is closed: free "
+    "some space and make it again, or save it elsewhere"
+)
 
 
 class Trainer:
@@ -181,20 +187,32 @@ class Trainer:
                         losses=tuple(losses.points),
                         quality=self.quality if self._validated == (revision, settings) else {},
                     )
-                    self._commit(made, progress.segmenter, progress.registration)
+                    problem = self._commit(made, progress.segmenter, progress.registration)
+                    progress = replace(progress, note=problem or progress.note)
                 yield progress
 
     def _commit(
         self, made: Round, segmenter: Segmenter, registration: Registration | None = None
-    ) -> None:
-        with self._log.lock:
-            self._log.open()
-        with saving():  # outside the lock: a large model must not hold up the painter
-            self._rounds.commit(made, segmenter, registration)
-        if self._log.root is not None and self._log.folder is not None:
-            make_room(self._log.root, self._log.folder)
-        with self._log.lock:
-            self._use(made, segmenter)
+    ) -> str:
+        """Take a model into use and keep it on disk; returns why that failed, if it did."""
+        problem = ""
+        try:
+            with self._log.lock:
+                self._log.open()
+            with saving(_NOT_SAVED.replace("{what}", "model")):
+                # Outside the lock: a large model must not hold up the painter.
+                self._rounds.commit(made, segmenter, registration)
+            if self._log.root is not None and self._log.folder is not None:
+                make_room(self._log.root, self._log.folder)
+        except SessionError as error:
+            problem = str(error)
+            self._rounds.hold(made, segmenter, registration)
+        try:
+            with self._log.lock:
+                self._use(made, segmenter)
+        except SessionError as error:
+            problem = problem or str(error)
+        return problem
 
     def _use(self, made: Round, segmenter: Segmenter) -> None:
         self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
@@ -237,16 +255,24 @@ class Trainer:
             if done:
                 self._store_prediction(made.number, sorted(done))
 
-    def _store_prediction(self, number: int, slices: list[int]) -> None:
+    def _store_prediction(self, number: int, done: list[int]) -> None:
         # Without the lock, for compressing takes a while; a slice that is edited meanwhile has a
         # record of its own.
-        mask, confidence = self._prediction.mask, self._prediction.confidence
-        if len(slices) < len(mask):
-            mask, confidence = mask[slices], confidence[slices]
-        with saving():
+        mask, confidence, slices = self._prediction.mask, self._prediction.confidence, done
+        if len(done) < len(mask):
+            mask, confidence = mask[done], confidence[done]
+            # The file is replaced, so what it holds of other slices has to go on with it.
+            with suppress(SessionError):
+                before = self._rounds.prediction(number)
+                if before is not None:
+                    other = ~np.isin(before.slices, done)
+                    slices = [*done, *before.slices[other].tolist()]
+                    mask = np.concatenate([mask, before.mask[other]])
+                    confidence = np.concatenate([confidence, before.confidence[other]])
+        with saving(_NOT_SAVED.replace("{what}", "prediction")):
             stored = StoredPrediction(np.array(slices, np.int64), mask, confidence)
             self._rounds.store_prediction(number, stored)
-        self._prediction.log_round(number, slices)
+        self._prediction.log_round(number, done)
 
     # Validation
 
@@ -304,7 +330,8 @@ class Trainer:
             raise SessionError("there is no model to save; train first")
         self._rename(self.segmenter)
         check_outputs([Path(path)], [self._volume.geometry.source])
-        self.segmenter.save(path)
+        with saving(f"{path}: cannot be written ({{reason}}); choose another place"):
+            self.segmenter.save(path)
 
     def load_model(self, path: Path | str) -> None:
         """Take a saved model into use as a new round; its structures become labels here.
@@ -314,11 +341,14 @@ class Trainer:
         SegmenterError
             If the file is no model.
         SessionError
-            If one of its structures has the id or the name of another one here.
+            If one of its structures has the id or the name of another one here; or if the model,
+            which is in use then, cannot be kept with the session.
         """
         segmenter = Segmenter.load(path)
         self._paint.adopt(segmenter.labels)
-        self._commit(Round(self._rounds.next_number), segmenter)
+        problem = self._commit(Round(self._rounds.next_number), segmenter)
+        if problem:
+            raise SessionError(problem)
 
     def _rename(self, segmenter: Segmenter) -> None:
         # Structures may have been renamed since the model was trained.
