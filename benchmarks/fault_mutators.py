@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 
 Mutator = Callable[[bytes, random.Random], bytes]
 
@@ -194,7 +195,7 @@ def journal_records(data: bytes, rng: random.Random) -> bytes:
         header, body = json.loads(payload[4 : 4 + size]), payload[4 + size :]
         if n == spoilt:
             if rng.random() < 0.15:
-                body = _zeros()
+                body = zeros(15)
             elif rng.random() < 0.1:
                 body = flip(body, rng) if body else b"x"
             else:
@@ -205,24 +206,17 @@ def journal_records(data: bytes, rng: random.Random) -> bytes:
     return out
 
 
-_ZEROS: list[bytes] = []
-
-
-def _zeros() -> bytes:
-    """3 GB of zeros as 3 MB of zlib data; made once."""
-    if not _ZEROS:
-        deflate = zlib.compressobj(9)
-        block = bytes(1 << 24)
-        _ZEROS.append(b"".join(deflate.compress(block) for _ in range(192)) + deflate.flush())
-    return _ZEROS[0]
+@cache
+def zeros(wbits: int) -> bytes:
+    """3 GB of zeros as 3 MB of zlib or gzip data."""
+    deflate = zlib.compressobj(1, zlib.DEFLATED, wbits)
+    block = bytes(1 << 24)
+    return b"".join(deflate.compress(block) for _ in range(192)) + deflate.flush()
 
 
 def bomb(header: bytes) -> bytes:
     """Gzip data of some bytes and 3 GB of zeros."""
-    deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
-    block = bytes(1 << 24)
-    parts = [deflate.compress(header), *(deflate.compress(block) for _ in range(192))]
-    return b"".join(parts) + deflate.flush()
+    return (gzip.compress(header) if header else b"") + zeros(31)
 
 
 def packed(mutate: Mutator) -> Mutator:

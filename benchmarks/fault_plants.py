@@ -61,7 +61,9 @@ def _npz_of_objects(path: Path, outside: Path) -> bool:
 
 def _npz_bomb(path: Path, outside: Path) -> bool:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in ("slices", "mask", "confidence", "up", "down"):
+        with archive.open("slices.npy", "w") as stream:
+            np.lib.format.write_array(stream, np.arange(SHAPE[0]))
+        for name in ("mask", "up"):
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (3 << 30,)}
                 np.lib.format.write_array_header_1_0(stream, header)
