@@ -239,7 +239,9 @@ def test_a_header_of_any_length_is_refused(good, tmp_path, claim):
         Segmenter.load(tmp_path / "m.safetensors")
 
 
-@pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "a\\x.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/x.safetensors", "a\\x.safetensors", "x" * 300]
+)
 def test_a_registry_names_only_files_of_its_folder(tmp_path, monkeypatch, name):
     monkeypatch.setenv("NAPARI_DIFFSEG_BACKBONES", str(tmp_path))
     (tmp_path / "registry.toml").write_text(f"[x]\nfile = '{name}'\nsha256 = ''\n")
@@ -290,6 +292,14 @@ def test_a_link_to_data_beside_the_header_is_followed(good, tmp_path):
     (tmp_path / "ct.nhdr").write_bytes((good / "nhdr" / "ct.nhdr").read_bytes())
     (tmp_path / "ct.raw.gz").symlink_to(tmp_path / "kept" / "0a1b")
     assert (read_volume(tmp_path / "ct.nhdr").hu == fault_seeds.volume().hu).all()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "x\0y"])
+def test_a_name_that_no_file_can_have_is_no_input(tmp_path, name):
+    (tmp_path / "ct.nhdr").write_text(f"NRRD0005\ndata file: {name}\n\n")
+    check_outputs([tmp_path / "b.nii.gz"], [tmp_path / "ct.nhdr"])
+    with pytest.raises(VolumeError, match=r"ct\.nhdr"):
+        read_volume(tmp_path / "ct.nhdr")
 
 
 def test_links_in_a_circle_are_no_outputs(tmp_path):

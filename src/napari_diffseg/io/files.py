@@ -236,4 +236,10 @@ def _data_files(path: Path) -> list[Path]:
         header = stream.read(_HEADER_BYTES).decode(errors="replace")
     found = re.search(r"^(?:ElementDataFile *=|data ?file:)(.*)", header, re.MULTILINE | re.DOTALL)
     lines = found[1].splitlines() if found else []
-    return [path.parent / line.strip() for line in lines if line.strip() and "\0" not in line]
+    return [path.parent / line.strip() for line in lines if _is_name(line.strip())]
+
+
+def _is_name(text: str) -> bool:
+    """Whether a file can be called so; of other names, systems make errors."""
+    longest = max(len(part.encode()) for part in ("", *text.split("/")))
+    return bool(text) and "\0" not in text and longest <= 255 and len(text.encode()) < 4096

@@ -167,8 +167,8 @@ def _entries(source: str, place: Path) -> Iterator[BackboneEntry]:
 
 def _registered(name: str, line: dict[str, Any], place: Path, source: str) -> BackboneEntry:
     file, sha256 = str(line["file"]), str(line["sha256"])
-    if Path(file).name != file or "\\" in file or "\0" in file:
-        raise ValueError(f"{file} is no file of its folder")
+    if Path(file).name != file or len(file) > 200 or "\\" in file or "\0" in file:
+        raise ValueError(f"{file[:200]} is no file of its folder")
     return BackboneEntry(name, place / file, sha256, source)
 
 
