@@ -22,8 +22,8 @@ from napari_diffseg.io.voxels import check_claim, check_memory
 
 _LARGEST_RATIO = 1 << 16
 """Compressed pixels of one value take least; no file shrinks to less than one part in so many."""
-_MOST_READS = 1_000_000
-"""An Enhanced CT of 2,000 frames takes a quarter of them."""
+_MOST_READS = 500_000
+"""An Enhanced CT of 2,000 frames takes half of them."""
 _MOST_PIXELS = 1 << 27
 """Of one slice; 2048 x 2048 are 1 << 22."""
 

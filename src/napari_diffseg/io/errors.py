@@ -11,7 +11,7 @@ class UserError(ValueError):
 
     Examples
     --------
-    >>> str(UserError("ct.nrrd:\\n\\x1b[2J is damaged"))
+    >>> str(UserError("ct.nrrd:\n\x1b[2J is damaged"))
     'ct.nrrd: ?[2J is damaged'
     """
 
