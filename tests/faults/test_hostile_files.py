@@ -319,3 +319,23 @@ def test_more_than_the_memory_is_refused_before_it_is_read(good, tmp_path):
     os.truncate(path, 5 * 10**12)
     with pytest.raises(VolumeError, match=r"needs .* TB of memory"):
         read_labels(path)
+
+
+def test_a_dicom_file_of_endless_elements_is_refused(good, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_diffseg.io.dicom_file._MOST_READS", 10_000)
+    data = (good / "series" / "0.dcm").read_bytes()
+    start = data.index(b"\xe0\x7f\x10\x00")  # the pixels
+    (tmp_path / "0.dcm").write_bytes(data[:start] + bytes(8) * 20_000)
+    with pytest.raises(VolumeError, match="more elements than any CT"):
+        read_volume(tmp_path)
+
+
+def test_a_deflated_dicom_file_does_not_inflate_without_end(good, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_diffseg.io.voxels._SUSPICIOUS_BYTES", 1 << 24)
+    data = (good / "series-deflated" / "0.dcm").read_bytes()
+    start = 144 + struct.unpack_from("<I", data, 140)[0]
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = deflate.compress(bytes(1 << 25)) + deflate.flush()
+    (tmp_path / "0.dcm").write_bytes(data[:start] + body)
+    with pytest.raises(VolumeError, match="would grow from"):
+        read_volume(tmp_path)
