@@ -339,3 +339,13 @@ def test_a_deflated_dicom_file_does_not_inflate_without_end(good, tmp_path, monk
     (tmp_path / "0.dcm").write_bytes(data[:start] + body)
     with pytest.raises(VolumeError, match="would grow from"):
         read_volume(tmp_path)
+
+
+def test_an_unknown_transfer_syntax_is_refused(good, tmp_path):
+    for n in range(3):
+        data = (good / "series" / f"{n}.dcm").read_bytes()
+        (tmp_path / f"{n}.dcm").write_bytes(
+            data.replace(b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.7")
+        )
+    with pytest.raises(VolumeError, match="cannot be read"):
+        read_volume(tmp_path)

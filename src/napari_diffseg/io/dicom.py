@@ -98,7 +98,8 @@ def read_series(source: Path, series: str | None = None) -> tuple[NDArray[Any], 
     }
     shape = (columns, rows, len(slices))
     for item in slices:
-        check_pixels(item.path, item.header)
+        with reading(item.path):
+            check_pixels(item.path, item.header)
     check_memory(source, 2 * math.prod(shape))
     geometry = Geometry.from_affine(affine, shape, group.notes + notes, reference, source)
     hu = to_hu(_planes(slices), geometry)
