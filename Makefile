@@ -4,12 +4,13 @@
 # make figures the benchmark's pages and pictures, and the README's table, from their rows
 # make benchmark-env    .venv-benchmarks with the papers' rivals (several GB, half an hour)
 # make test-benchmarks  the tests that need them
+# make test-slicer    .venv-slicer with 3D Slicer's core (1 GB), and the tests that need it
 # make clean   remove the environment and everything that is generated
 #
 # Each target sets up .venv first when pyproject.toml or constraints.txt changed since.
 # PYTHON=/path/to/python3.12 chooses the interpreter.
 
-.PHONY: demo figures test lint clean benchmark-env test-benchmarks
+.PHONY: demo figures test lint clean benchmark-env test-benchmarks test-slicer
 .NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
@@ -43,10 +44,19 @@ benchmark-env: .venv-benchmarks/.ready
 test-benchmarks: .venv-benchmarks/.ready
 	tools/with-display.sh .venv-benchmarks/bin/python -m pytest $(NEED_PACKAGES)
 
+# Apart from .venv, because it brings a VTK of its own.
+.venv-slicer/.ready:
+	$(or $(PYTHON),python3) -m venv .venv-slicer
+	.venv-slicer/bin/python -m pip install --quiet --disable-pip-version-check slicer-core
+	touch $@
+
+test-slicer: .venv/.ready-test .venv-slicer/.ready
+	$(BIN)/python -m pytest tests/slicer
+
 .venv/.ready-%: $(STAMP_NEEDS)
 	PYTHON="$(PYTHON)" tools/setup.sh $*
 
 clean:
-	rm -rf .venv .venv-benchmarks build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf .venv .venv-benchmarks .venv-slicer build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis
 	find src training models tests -name __pycache__ -type d -prune -exec rm -rf {} +

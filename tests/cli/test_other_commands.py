@@ -41,7 +41,12 @@ def test_predict_goes_on_after_a_broken_volume(case: Case, trained: tuple[Path, 
     assert any(
         line.startswith("napari-diffseg: error: broken.nii.gz: ") for line in err.splitlines()
     )
-    assert names_in("masks") == {"ct.nii.gz", "predictions.csv", "predictions.json"}
+    assert names_in("masks") == {
+        "ct.nii.gz",
+        "ct.labels.txt",
+        "predictions.csv",
+        "predictions.json",
+    }
     image = nib.load("masks/ct.nii.gz")
     np.testing.assert_allclose(image.affine, AFFINE)
     mask = np.asarray(image.dataobj)

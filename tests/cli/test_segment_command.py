@@ -38,6 +38,7 @@ def test_segment_writes_the_mask_on_the_source_grid(case: Case, trained: tuple[P
     assert names_in(str(folder)) == {
         "names.json",
         "mask.nii.gz",
+        "mask.labels.txt",
         "report.json",
         "model.safetensors",
     }

@@ -9,7 +9,14 @@ from highdicom.legacy import LegacyConvertedEnhancedCTImage
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from synthetic import enhanced, line, save_series
 
-from napari_diffseg.io import VolumeError, check_outputs, list_series, read_volume, write_mask
+from napari_diffseg.io import (
+    VolumeError,
+    check_outputs,
+    list_series,
+    read_labels,
+    read_volume,
+    write_mask,
+)
 
 SCOUT = (0, 1, 0, 0, 0, -1)
 
@@ -137,8 +144,19 @@ def test_a_series_uid_of_its_own_for_each_slice_is_one_volume(tmp_path):
         assert volume.geometry.notes == (
             "each slice has a series UID of its own; they are read as one series",
         )
-    with pytest.raises(VolumeError, match="series UIDs of their own"):
-        write_mask(tmp_path / "m.dcm", np.ones((5, 4, 5), np.uint8), volume.geometry, ())
+    mask = np.zeros((5, 4, 5), np.uint8)
+    mask[1:3, 1:, 2] = 1
+    write_mask(tmp_path / "m.dcm", mask, volume.geometry, ())
+    assert (read_labels(tmp_path / "m.dcm", volume.geometry).mask == mask).all()
+    # The segmentation lists every slice under the series that the slice itself names.
+    slices = [pydicom.dcmread(path) for path in sorted(tmp_path.glob("1-*"))]
+    listed = {
+        str(item.SeriesInstanceUID): [
+            str(image.ReferencedSOPInstanceUID) for image in item.ReferencedInstanceSequence
+        ]
+        for item in pydicom.dcmread(tmp_path / "m.dcm").ReferencedSeriesSequence
+    }
+    assert listed == {str(s.SeriesInstanceUID): [str(s.SOPInstanceUID)] for s in slices}
 
 
 def test_single_slices_of_different_places_stay_apart(tmp_path):

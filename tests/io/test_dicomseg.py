@@ -271,3 +271,32 @@ def test_dicom_seg_turned_against_its_series_lies_where_it_says(tmp_path, made, 
     there = other.geometry.to_canonical(turned)
     write_mask(tmp_path / "turned.dcm", np.ascontiguousarray(there), other.geometry, LABELS[:2])
     assert (read_labels(tmp_path / "turned.dcm", volume.geometry).mask == mask).all()
+
+
+def test_of_segments_that_overlap_one_is_chosen(tmp_path):
+    save_series(tmp_path / "ct", line(5), rows=6, columns=8)
+    volume = read_volume(tmp_path / "ct")
+    mask = np.zeros(volume.hu.shape, np.uint8)
+    mask[0:3, 2, 1:4], mask[3:5, 1:3, 3] = 1, 2
+    write_mask(tmp_path / "m.dcm", mask, volume.geometry, LABELS[:2])
+    seg = pydicom.dcmread(tmp_path / "m.dcm")
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 2:
+            x, y, z = frame.PlanePositionSequence[0].ImagePositionPatient
+            frame.PlanePositionSequence[0].ImagePositionPatient = [x, y, z - 5]
+    seg.save_as(tmp_path / "over.dcm")
+    expected = np.zeros_like(mask)
+    expected[0:3, 2, 1:4], expected[1:3, 1, 3] = 1, 2
+    for overlap, wins in (("last", 2), ("first", 1)):
+        expected[1:3, 2, 3] = wins
+        found = read_labels(tmp_path / "over.dcm", volume.geometry, overlap=overlap)
+        assert (found.mask == expected).all()
+        assert found.notes == (
+            f"segments overlap in 2 voxels; the {overlap} one in the file is taken there",
+        )
+        alone = read_labels(tmp_path / "over.dcm", overlap=overlap)
+        assert (alone.mask == expected[:3]).all()
+        assert "segments overlap in some voxels" in alone.notes[0]
+    for geometry in (volume.geometry, None):
+        with pytest.raises(VolumeError, match="overlapping segments"):
+            read_labels(tmp_path / "over.dcm", geometry, overlap="refuse")

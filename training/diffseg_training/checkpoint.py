@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from diffseg_training.config import as_json, from_mapping
+from diffseg_training.config import as_json
 from diffseg_training.settings import PretrainError, PretrainSettings
+from napari_diffseg.io.typed import from_json
 from napari_diffseg.network.backbone import (
     Backbone,
     BackboneError,
     Intensity,
-    build_unet,
     read_tensors,
     write_tensors,
 )
-from napari_diffseg.network.unet import UNetConfig
+from napari_diffseg.network.unet import UNet, UNetConfig
 
 _KEY = "diffseg-checkpoint"
 NAME = "checkpoint.safetensors"
@@ -73,7 +73,7 @@ class Header:
     def from_json(cls, values: dict[str, Any]) -> Header:
         """From :meth:`to_json`'s values."""
         kinds = {"unet": UNetConfig, "settings": PretrainSettings, "intensity": Intensity}
-        made: dict[str, Any] = {k: from_mapping(kind, values[k]) for k, kind in kinds.items()}
+        made: dict[str, Any] = {k: from_json(kind, values[k]) for k, kind in kinds.items()}
         return cls(**{**values, **made})
 
 
@@ -130,6 +130,6 @@ def restore(
 def averaged_backbone(path: Path, averaged: bool = True) -> tuple[Backbone, Header]:
     """The averaged (or, if not ``averaged``, the raw) network of a checkpoint as a backbone."""
     header, tensors = read(path)
-    unet = build_unet(as_json(header.unet))
+    unet = UNet(header.unet)
     unet.load_state_dict(_part(tensors, "ema.module." if averaged else "model."))
     return Backbone(header.name, unet, header.intensity, header.settings.schedule), header

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from napari_diffseg.io.errors import UserError
 from napari_diffseg.network.unet import UNetConfig
 
 Schedule = Literal["cosine", "linear", "cosine-beta"]
 
 
-class PretrainError(ValueError):
+class PretrainError(UserError):
     """Pre-training cannot go on; the message names the file or setting and the fix."""
 
 

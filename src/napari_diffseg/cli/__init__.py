@@ -89,7 +89,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    from napari_diffseg.io.errors import plain  # with it come the readers of all formats
+
+    text = plain(error)
     if isinstance(error, ValueError) and text:
         return text
     from napari_diffseg.io.formats import out_of_memory  # not before it is needed: it takes long

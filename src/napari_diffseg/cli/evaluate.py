@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_diffseg.cli.console import ProgressLine, figure, table
-from napari_diffseg.cli.options import slice_indices
+from napari_diffseg.cli.options import add_overlap, slice_indices
 
 if TYPE_CHECKING:
     from napari_diffseg.engine.intervals import Interval
@@ -35,6 +35,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="slices that do not count, as in 'segment --slices' (the painted ones)",
     )
     parser.add_argument("--names", metavar="FILE", type=Path, help='JSON such as {"liver": 1}')
+    add_overlap(parser)
     parser.add_argument(
         "--absent",
         choices=("leave-out", "papers"),
@@ -75,7 +76,9 @@ def _pair(args: argparse.Namespace) -> int:
     from napari_diffseg.session.cohort_evaluation import CohortEvaluation, evaluate_pair
 
     names = load_names(args.names) if args.names else {}
-    result = evaluate_pair(args.mask, args.reference, names, args.exclude_slices, args.absent)
+    result = evaluate_pair(
+        args.mask, args.reference, names, args.exclude_slices, args.absent, args.overlap
+    )
     if args.csv:
         CohortEvaluation({args.mask.name: result}, args.resamples, args.seed).write_csv(args.csv)
     if args.json:
@@ -118,7 +121,7 @@ def _folders(args: argparse.Namespace) -> int:
             left = (time.monotonic() - began) / max(done, 1) * (len(pairs.both) - done)
             line.update("evaluating", done, len(pairs.both), left if done else None)
             try:
-                cases[name] = evaluate_pair(mask, reference, names, (), args.absent)
+                cases[name] = evaluate_pair(mask, reference, names, (), args.absent, args.overlap)
             except (ValueError, OSError) as error:
                 failed += 1
                 line.say(f"napari-diffseg: error: {' '.join(str(error).split())}")

@@ -64,6 +64,16 @@ def add_settings(
         place.add_argument(f"--{field.name.replace('_', '-')}", **options)
 
 
+def add_overlap(target: _Target) -> None:
+    """Add the option that says which of several segments in one voxel is taken."""
+    target.add_argument(
+        "--overlap",
+        choices=("last", "first", "refuse"),
+        default="last",
+        help="of segments that overlap, which one a voxel is taken to be",
+    )
+
+
 def settings_from(args: argparse.Namespace, base: T) -> T:
     """Put the options that were given over `base`; its own checks may raise ``ValueError``."""
     given = {}

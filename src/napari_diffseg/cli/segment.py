@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_diffseg.cli.console import ProgressLine, figure, table, uninterrupted
-from napari_diffseg.cli.options import add_settings, settings_from, slice_indices
+from napari_diffseg.cli.options import add_overlap, add_settings, settings_from, slice_indices
 from napari_diffseg.engine.annotations import TrainError
 from napari_diffseg.engine.metrics import mean_of
 from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.errors import UserError
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.labels import Label, LabelMap, labels_for, load_names
@@ -31,7 +32,7 @@ from napari_diffseg.session.session import Session
 T = TypeVar("T")
 
 
-class SegmentError(ValueError):
+class SegmentError(UserError):
     """The job cannot be done with these files."""
 
 
@@ -54,6 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="slices painted in full, counted from 0 at the inferior end; "
         "default: those that hold a label",
     )
+    add_overlap(parser)
     parser.add_argument("--names", metavar="FILE", type=Path, help='JSON such as {"liver": 1}')
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--backbone", metavar="NAME|FILE", help="pre-trained network to start from")
@@ -85,10 +87,12 @@ def run(args: argparse.Namespace) -> int:
     with ProgressLine() as line:
         with clock.stage("read"):
             volume = read_volume(args.volume, series=args.series)
-            labels = read_labels(args.labels, volume.geometry, part=True)
+            labels = read_labels(args.labels, volume.geometry, part=True, overlap=args.overlap)
             names = load_names(args.names) if args.names else {}
         for note in volume.geometry.notes:
             line.say(f"napari-diffseg: warning: {args.volume}: {note}")
+        for note in labels.notes:
+            line.say(f"napari-diffseg: warning: {args.labels}: {note}")
         slices = _painted_slices(args, labels)
         session = _session(volume, labels, slices, names, args)
         _rehearse(session, args.output)
@@ -107,6 +111,10 @@ def run(args: argparse.Namespace) -> int:
                     Segmenter.load(args.save_model)
             if args.report:
                 write_json(args.report, _report(session, args, clock))
+        if args.output.suffix.lower() == ".dcm":
+            line.say(
+                f"napari-diffseg: {args.output}: holds the patient's name and id, as DICOM-SEG must"
+            )
     print(
         f"{args.output}: {len(volume.hu)} slices from {len(slices)} painted ones, "
         f"{session.rounds.all[-1].iterations} iterations, {clock.total:.1f} s"

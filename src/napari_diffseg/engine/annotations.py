@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_diffseg.io.errors import UserError
 from napari_diffseg.io.labels import Label, class_indices
 from napari_diffseg.network.losses import UNKNOWN
 
@@ -15,7 +16,7 @@ BACKGROUND = 255
 """Value of painted background in a scribbled slice."""
 
 
-class TrainError(ValueError):
+class TrainError(UserError):
     """Training cannot start, or was ended before there was anything to keep."""
 
 

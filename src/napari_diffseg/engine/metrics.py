@@ -35,6 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_diffseg.io.errors import UserError
+
 if TYPE_CHECKING:
     from napari_diffseg.io.labels import Label
 
@@ -52,7 +54,7 @@ RULE: dict[str, str] = {
 }
 
 
-class MetricsError(ValueError):
+class MetricsError(UserError):
     """Two masks cannot be compared."""
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from napari_diffseg.engine.annotations import PaintedSlice, class_maps
-from napari_diffseg.engine.atlas import AtlasPrior, atlas_prior
 from napari_diffseg.engine.grid import SliceGrid
 from napari_diffseg.engine.progress import SlicePrediction
 from napari_diffseg.engine.propagation import PropagatedLabels
@@ -64,7 +63,7 @@ def propagate_labels(
 
 
 def posterior(
-    logits: Tensor, propagated: PropagatedLabels | AtlasPrior | None, z: int, image: Tensor | None
+    logits: Tensor, propagated: PropagatedLabels | None, z: int, image: Tensor | None
 ) -> Tensor:
     """Class probabilities ``(K, rows, columns)`` from head, propagated labels and edges.
 
@@ -110,7 +109,7 @@ def predict_slices(
     segmenter: Segmenter,
     grid: SliceGrid,
     volume: Volume,
-    propagated: PropagatedLabels | AtlasPrior | None,
+    propagated: PropagatedLabels | None,
     order: Sequence[int],
 ) -> Iterator[SlicePrediction]:
     """Predict slices in this order, in batches, on the segmenter's own device."""
@@ -145,7 +144,6 @@ def predict(
     start: int = 0,
     device: str = "auto",
     registration: Registration | None = None,
-    prior: AtlasPrior | None = None,
 ) -> Iterator[SlicePrediction]:
     """Predict all slices, ``start`` first, then outwards; one yield a slice.
 
@@ -164,8 +162,6 @@ def predict(
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     registration
         Of this volume, as the last progress of a training holds it.
-    prior
-        What the model's atlases say, of :func:`volume_prior`; used where nothing is painted.
 
     Yields
     ------
@@ -190,30 +186,10 @@ def predict(
     """
     with within_memory():
         segmenter.placed(pick_device(device))
-        grid = _grid(segmenter, volume)
-        found = propagate_labels(segmenter, grid, volume, painted, registration)
-        propagated = prior if found is None and not painted else found
+        grid = SliceGrid.of(
+            volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
+        )
+        propagated = propagate_labels(segmenter, grid, volume, painted, registration)
         order = outwards(start, len(volume.hu))
         yield from predict_slices(segmenter, grid, volume, propagated, order[:1])
         yield from predict_slices(segmenter, grid, volume, propagated, order[1:])
-
-
-def volume_prior(segmenter: Segmenter, volume: Volume) -> Generator[float, None, AtlasPrior | None]:
-    """Register the model's atlases to a volume; yields the share that is done.
-
-    Returns
-    -------
-    AtlasPrior or None
-        For :func:`predict`; ``None`` where the model carries no atlas.
-    """
-    if not segmenter.atlases:
-        return None
-    classes = len(segmenter.labels) + 1
-    grid = _grid(segmenter, volume)
-    prior = yield from atlas_prior(volume, grid, segmenter.atlases, classes)
-    return prior
-
-
-def _grid(segmenter: Segmenter, volume: Volume) -> SliceGrid:
-    width, multiple = segmenter.config.columns, segmenter.grid_multiple
-    return SliceGrid.of(volume, width, multiple, segmenter.intensity)

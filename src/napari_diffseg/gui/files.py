@@ -24,7 +24,7 @@ _MASKS = ";;".join(
         "NRRD (*.nrrd)",
         "MetaImage (*.mha)",
         "NIfTI, not compressed (*.nii)",
-        "DICOM-SEG (*.dcm)",
+        "DICOM-SEG, which names the patient (*.dcm)",
     )
 )
 _MODELS = "Model (*.safetensors)"

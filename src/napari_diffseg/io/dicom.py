@@ -6,6 +6,7 @@ the order of file names. Nothing that identifies a patient leaves this module.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ import pydicom
 from numpy.typing import NDArray
 
 from napari_diffseg.io import dicom_scan
+from napari_diffseg.io.dicom_file import check_pixels, read_dicom
 from napari_diffseg.io.dicom_scan import Group, Slice
 from napari_diffseg.io.formats import LPS, reading, scaled, to_hu
 from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.multiframe import frame_pixels
+from napari_diffseg.io.voxels import check_memory
 
 # A tilt below this, in degrees, and gaps that differ by less than this share are rounding.
 _TILT = 0.1
@@ -94,6 +97,10 @@ def read_series(source: Path, series: str | None = None) -> tuple[NDArray[Any], 
         }
     }
     shape = (columns, rows, len(slices))
+    for item in slices:
+        with reading(item.path):
+            check_pixels(item.path, item.header)
+    check_memory(source, 2 * math.prod(shape))
     geometry = Geometry.from_affine(affine, shape, group.notes + notes, reference, source)
     hu = to_hu(_planes(slices), geometry)
     return hu, geometry, f"CT series {first.get('SeriesNumber') or ''}".strip()
@@ -178,12 +185,12 @@ def _planes(slices: list[Slice]) -> Iterator[NDArray[Any]]:
             raise VolumeError(f"{path}: has no rescale to HU; export it again as CT")
         with reading(path):
             if frame is None:
-                dataset = dicom_scan.read_dicom(path)
+                dataset = read_dicom(path)
                 plane = dataset.pixel_array
             else:
                 if path not in frames:
                     wanted = [n for other, _, n in slices if other == path and n is not None]
-                    frames[path] = frame_pixels(path, wanted)
+                    frames[path] = frame_pixels(read_dicom(path), wanted)
                 dataset, plane = next(frames[path])
             plane = _value_bits(plane, dataset)
         yield scaled(plane, float(slope), float(intercept)).T

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from napari_diffseg.io import multiframe
+from napari_diffseg.io.dicom_file import read_dicom
 from napari_diffseg.io.formats import colour, reading
 from napari_diffseg.io.geometry import VolumeError
 
@@ -25,8 +24,8 @@ _NUMBERS = {
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
     "SeriesDescription", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "FrameOfReferenceUID", "AcquisitionNumber", "TemporalPositionIdentifier",
-    "ConvolutionKernel", *_NUMBERS, *multiframe.TAGS,
+    "SamplesPerPixel", "BitsAllocated", "FrameOfReferenceUID", "AcquisitionNumber",
+    "TemporalPositionIdentifier", "ConvolutionKernel", *_NUMBERS, *multiframe.TAGS,
 ]  # fmt: skip
 
 # SOP classes that are no plain CT slices: pictures of screens, and enhanced CT.
@@ -96,37 +95,10 @@ def read_header(path: Path) -> pydicom.Dataset:
     InvalidDicomError
         If the file is not DICOM.
     """
-    return read_dicom(path, stop_before_pixels=True, specific_tags=_TAGS)
-
-
-def read_dicom(path: Path, **how: Any) -> pydicom.Dataset:
-    """Read a DICOM file, with the ``DICM`` prefix or without; ``how`` as for ``dcmread``.
-
-    Raises
-    ------
-    InvalidDicomError
-        If the file is not DICOM.
-    """
-    try:
-        return pydicom.dcmread(path, **how)
-    except InvalidDicomError:
-        with path.open("rb") as stream:
-            start = stream.read(4)
-        # Without a prefix, a file begins with the first element of group 0002 or 0008.
-        firsts = [struct.unpack(f"{order}HH", start) for order in "<>" if len(start) == 4]
-        if not any(group in (2, 8) and element <= 0x18 for group, element in firsts):
-            raise
-        try:
-            dataset = pydicom.dcmread(path, force=True, **how)
-        except Exception as error:
-            raise InvalidDicomError from error
-        if not dataset:
-            raise
-        if not dataset.file_meta.get("TransferSyntaxUID"):
-            implicit, little = dataset.original_encoding
-            explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-        return dataset
+    header = read_dicom(path, stop_before_pixels=True, specific_tags=_TAGS)
+    for _ in header:  # decodes them all, so that a damaged one is found here
+        pass
+    return header
 
 
 def is_dicom(path: Path) -> bool:
@@ -185,15 +157,17 @@ def find(source: Path) -> dict[str, Group]:
             raise VolumeError(f"{path}: is damaged DICOM ({error}); copy it again") from error
         if study not in (None, str(header.get("StudyInstanceUID", ""))):
             continue
-        why = _unfit(Slice(path, header))
-        if why:
-            other.add(why)
-            continue
-        for item in _slices(path, header):
-            _check(item)
-            # One identifier at two places is not one slice twice, but a broken export.
-            own = item.uid or str(path), item.frame, *map(float, item.header.ImagePositionPatient)
-            found[str(header.get("SeriesInstanceUID", ""))][own] = item
+        with reading(path):
+            why = _unfit(Slice(path, header))
+            if why:
+                other.add(why)
+                continue
+            for item in _slices(path, header):
+                _check(item)
+                # One identifier at two places is not one slice twice, but a broken export.
+                place = map(float, item.header.ImagePositionPatient)
+                own = item.uid or str(path), item.frame, *place
+                found[str(header.get("SeriesInstanceUID", ""))][own] = item
     if not found:
         kinds = f"only {', '.join(sorted(other))}" if other else "no DICOM files"
         what = kinds if files else "no files"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,17 @@ from pydicom.uid import generate_uid
 
 from napari_diffseg.io import segframes
 from napari_diffseg.io.dicom import ordered
-from napari_diffseg.io.dicom_scan import Slice, read_dicom
+from napari_diffseg.io.dicom_file import check_pixels, read_dicom
+from napari_diffseg.io.dicom_scan import Slice
 from napari_diffseg.io.formats import LPS, StoredImage, reading
 from napari_diffseg.io.geometry import Geometry, VolumeError
-from napari_diffseg.io.labels import Label, class_indices, default_colour
+from napari_diffseg.io.labels import (
+    Label,
+    Overlap,
+    class_indices,
+    default_colour,
+    overlap_note,
+)
 from napari_diffseg.io.multiframe import FRAMES
 
 # SNOMED CT codes by the last words of a label's name; "left" and "right" stay in the label.
@@ -52,6 +59,19 @@ _MAY_BE_EMPTY = (
     "StudyID", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
 
+_PERSONAL_GROUPS = (0x0010, 0x0012, 0x0032, 0x0038)
+"""Of elements on the patient, a clinical trial, a request and a visit."""
+_PERSONAL = (
+    "StudyDescription", "PhysiciansOfRecord", "PhysiciansOfRecordIdentificationSequence",
+    "NameOfPhysiciansReadingStudy", "PhysiciansReadingStudyIdentificationSequence",
+    "ReferringPhysicianIdentificationSequence", "ConsultingPhysicianName",
+    "ConsultingPhysicianIdentificationSequence", "ProcedureCodeSequence", "ReferencedStudySequence",
+    "ReasonForPerformedProcedureCodeSequence", "AdmittingDiagnosesDescription",
+    "AdmittingDiagnosesCodeSequence", "IssuerOfAccessionNumberSequence",
+    "ReferencedPatientSequence",
+)  # fmt: skip
+"""Elements on the study that are optional, too."""
+
 _FORMS = {
     "PatientSex": "[MFO]|",
     "PatientBirthDate": r"(?!0{8})\d{8}|",
@@ -76,6 +96,9 @@ def write_dicomseg(
         are no labels.
     """
     images, order = _source_images(path, geometry)
+    series = {str(image.SOPInstanceUID): str(image.SeriesInstanceUID) for image in images}
+    for image in images:  # highdicom takes images of one series only; see _refer
+        image.SeriesInstanceUID = images[0].SeriesInstanceUID
     if not labels:
         raise VolumeError(f"{path}: a DICOM-SEG needs at least one label; paint or add one")
     release = version("napari-diffseg")
@@ -100,12 +123,46 @@ def write_dicomseg(
             content_label="SEGMENTATION",
             series_description="napari-diffseg segmentation",
         )
+        _refer(segmentation, series)
+        _forget(segmentation)
         segmentation.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, for names in any language
         segmentation.save_as(path)
 
 
-def read_dicomseg(path: Path, geometry: Geometry | None = None) -> StoredImage:
-    """Read a DICOM-SEG without overlapping segments.
+def _refer(segmentation: pydicom.Dataset, series: Mapping[str, str]) -> None:
+    """List the images under the series that each is of; ``series`` is by image.
+
+    Source: DICOM PS3.3, C.12.2 "Common Instance Reference Module".
+    """
+    (item,) = segmentation.ReferencedSeriesSequence
+    listed = []
+    for uid in dict.fromkeys(series.values()):
+        of = pydicom.Dataset()
+        of.SeriesInstanceUID = uid
+        of.ReferencedInstanceSequence = [
+            image
+            for image in item.ReferencedInstanceSequence
+            if series[str(image.ReferencedSOPInstanceUID)] == uid
+        ]
+        listed.append(of)
+    segmentation.ReferencedSeriesSequence = listed
+
+
+def _forget(segmentation: pydicom.Dataset) -> None:
+    """Drop what highdicom copies of patient and study and the standard does not require.
+
+    Source: DICOM PS3.3, C.7.1.1 "Patient Module" to C.7.2.3 "Clinical Trial Study Module".
+    """
+    for element in list(segmentation):
+        of_patient = element.tag.group in _PERSONAL_GROUPS or element.keyword in _PERSONAL
+        if of_patient and element.keyword not in _MAY_BE_EMPTY:
+            del segmentation[element.tag]
+
+
+def read_dicomseg(
+    path: Path, geometry: Geometry | None = None, overlap: Overlap = "last"
+) -> StoredImage:
+    """Read a DICOM-SEG; where segments overlap, ``overlap`` says which wins.
 
     On a ``geometry``, each frame lies where its own position and orientation put it, whatever its
     order, its direction and the images that it refers to. Without one, frames must make a volume.
@@ -113,10 +170,10 @@ def read_dicomseg(path: Path, geometry: Geometry | None = None) -> StoredImage:
     Raises
     ------
     VolumeError
-        If the file is damaged, no segmentation, or has overlapping segments.
+        If the file is damaged, no segmentation, or has overlapping segments that are refused.
     """
     with reading(path):
-        dataset = pydicom.dcmread(path)
+        dataset = read_dicom(path)
         if dataset.get("Modality") != "SEG":
             raise VolumeError(f"{path}: is no DICOM-SEG; for a CT series give its folder")
         ids, labels = np.zeros(65536, np.uint16), []
@@ -131,12 +188,39 @@ def read_dicomseg(path: Path, geometry: Geometry | None = None) -> StoredImage:
                 colour = (r, g, b)
             labels.append(Label(int(ids[n]), str(description.SegmentLabel), colour))
         if geometry:
-            array, affine = segframes.on_grid(path, dataset, geometry), geometry.affine
+            array, shared = segframes.on_grid(path, dataset, geometry, overlap)
+            affine = geometry.affine
         else:
-            segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
-            volume = segmentation.get_volume(combine_segments=True)
-            array, affine = volume.array, LPS @ volume.affine
-        return StoredImage(ids[array], affine, labels=tuple(labels))
+            check_pixels(path, dataset)
+            array, affine, shared = _combined(path, dataset, overlap)
+        notes = (overlap_note(shared, overlap),) if shared is not None else ()
+        return StoredImage(ids[array], affine, notes=notes, labels=tuple(labels))
+
+
+def _combined(
+    path: Path, dataset: pydicom.Dataset, overlap: Overlap
+) -> tuple[NDArray[Any], NDArray[np.float64], int | None]:
+    """Segment numbers of a file's own grid, its affine, and 0 where segments overlap."""
+    segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
+    numbers = np.array(list(segmentation.segment_numbers))
+    shared = None
+    try:
+        volume = segmentation.get_volume(combine_segments=True)
+        array = volume.array
+    except Exception as error:
+        # What highdicom raises of an overlap is hidden by an error of its own tidying up.
+        if not ("overlap" in str(error).lower() or "overlap" in str(error.__context__).lower()):
+            raise
+        if overlap == "refuse":
+            raise segframes.overlapping(path) from error
+        # The largest number wins, so for the first segment to win the numbers are turned round.
+        order = numbers if overlap == "last" else numbers[::-1]
+        segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
+        volume = segmentation.get_volume(
+            segment_numbers=order, combine_segments=True, relabel=True, skip_overlap_checks=True
+        )
+        array, shared = np.array([0, *order])[volume.array], 0
+    return array, LPS @ volume.affine, shared
 
 
 def _source_images(path: Path, geometry: Geometry) -> tuple[list[pydicom.Dataset], list[int]]:
@@ -151,11 +235,6 @@ def _source_images(path: Path, geometry: Geometry) -> tuple[list[pydicom.Dataset
             "choose .nii.gz or .seg.nrrd"
         )
     slices = ordered(geometry.source, reference["series"])[1].slices
-    if len({str(item.header.get("SeriesInstanceUID", "")) for item in slices}) > 1:
-        raise VolumeError(
-            f"{path}: slices of the DICOM series have series UIDs of their own, so no DICOM-SEG "
-            "can refer to them; choose .nii.gz or .seg.nrrd"
-        )
     order = sorted(range(len(slices)), key=lambda k: slices[k].frame or 0)
     multi = slices[0].frame is not None
     if multi and (

@@ -15,6 +15,7 @@ from pathlib import Path
 import filelock
 
 from napari_diffseg.io.dicom_scan import study_beside
+from napari_diffseg.io.formats import description_path
 from napari_diffseg.io.geometry import VolumeError
 
 _PREFIX, _SUFFIX, _LOCK = ".napari-diffseg-", ".part", ".lock"
@@ -165,7 +166,8 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -
     Parameters
     ----------
     outputs
-        Files that are going to be written; a ``.mhd`` stands for its data file too.
+        Files that are going to be written; a ``.mhd`` stands for its data file too, and a NIfTI
+        for the description of its labels.
     inputs
         Files and folders that are read; ``None`` is skipped. Nothing that lies in such a folder
         may be replaced.
@@ -178,7 +180,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -
     """
     sources = [part for path in inputs if path is not None for part in (path, *_data_files(path))]
     read = {_identity(source) for source in sources}
-    folders = {source.resolve() for source in sources if source.is_dir()}
+    folders = {_real(source) for source in sources if source.is_dir()}
     written: set[tuple[int, int] | Path] = set()
     for output in outputs:
         _check_place(output)
@@ -188,7 +190,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -
                 raise VolumeError(
                     f"{file}: would be overwritten, and it is also read; choose another name"
                 )
-            if os.path.lexists(file) and not folders.isdisjoint(file.resolve().parents):
+            if os.path.lexists(file) and not folders.isdisjoint(_real(file).parents):
                 raise VolumeError(
                     f"{file}: is a file of the folder that is read; choose another name"
                 )
@@ -239,16 +241,22 @@ def _identity(path: Path) -> tuple[int, int] | Path:
     """What two spellings of one file share, whether it is there or not."""
     try:
         found = path.stat()
-    except OSError:
-        return path.resolve()
+    except (OSError, ValueError):
+        return _real(path)
     return found.st_dev, found.st_ino
+
+
+def _real(path: Path) -> Path:
+    """Follow all links; unlike ``resolve``, in every Python, also those that lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _companions(path: Path) -> list[Path]:
     """Data files that a header's writer may write beside it."""
-    if path.suffix.lower() != ".mhd":
-        return []
-    return [path.with_suffix(ending) for ending in (".zraw", ".raw")]
+    if path.suffix.lower() == ".mhd":
+        return [path.with_suffix(ending) for ending in (".zraw", ".raw")]
+    described = description_path(path)
+    return [described] if described else []
 
 
 def _data_files(path: Path) -> list[Path]:
@@ -265,4 +273,10 @@ def _data_files(path: Path) -> list[Path]:
         header = stream.read(_HEADER_BYTES).decode(errors="replace")
     found = re.search(r"^(?:ElementDataFile *=|data ?file:)(.*)", header, re.MULTILINE | re.DOTALL)
     lines = found[1].splitlines() if found else []
-    return [path.parent / line.strip() for line in lines if line.strip()]
+    return [path.parent / line.strip() for line in lines if _is_name(line.strip())]
+
+
+def _is_name(text: str) -> bool:
+    """Whether a file can be called so; of other names, systems make errors."""
+    longest = max(len(part.encode()) for part in ("", *text.split("/")))
+    return bool(text) and "\0" not in text and longest <= 255 and len(text.encode()) < 4096

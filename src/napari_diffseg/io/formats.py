@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_diffseg.io.geometry import Geometry, VolumeError
-from napari_diffseg.io.labels import Label
+from napari_diffseg.io.labels import Label, unnamed
+from napari_diffseg.io.voxels import Packing, check_claim, check_regular
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Turns the LPS+ millimetres of DICOM, ITK and most NRRD files into RAS+, and back."""
@@ -32,6 +34,9 @@ _NIFTI_FIELDS = (
 )  # fmt: skip
 
 _MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
+
+_MOST_BLOCKS = 64
+"""So many blocks of 1 MiB may stand before the voxels, as extensions, and after them."""
 
 _SAME_PLACE = 0.5
 """A qform further than this from the sform, in mm, is another place. Below, it is rounding: near a
@@ -93,6 +98,8 @@ def reading(path: Path) -> Iterator[None]:
                 f"{path}: its data file {missing.name} is missing; put it beside the header"
             ) from error
         raise VolumeError(f"{path}: no such file; check the path") from error
+    except MemoryError as error:
+        raise VolumeError(f"{path}: needs more memory than there is; crop it") from error
     except (EOFError, zlib.error) as error:
         raise VolumeError(f"{path}: is cut off or damaged; copy or download it again") from error
     except Exception as error:  # the libraries' own classes share no base
@@ -120,7 +127,7 @@ def read_nifti(path: Path) -> StoredImage:
     """
     pair = path.suffix.lower() in (".hdr", ".img")
     with reading(path), _opened(path.with_suffix(".hdr") if pair else path) as stream:
-        start = stream.read(348)
+        start = stream.read(540)
         nifti2 = start[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
         if pair:
             if b"ni1\0" not in start[344:] and b"ni2\0" not in start[4:8]:
@@ -128,8 +135,10 @@ def read_nifti(path: Path) -> StoredImage:
                     f"{path}: is Analyze, which does not say left from right; convert it again "
                     "from the original"
                 )
+            _check_header(path, path.with_suffix(".img"), start, nifti2)
             image = (nib.Nifti2Pair if nifti2 else nib.Nifti1Pair).from_filename(path)
         else:
+            _check_header(path, path, start, nifti2)
             stream.seek(0)
             image = (nib.Nifti2Image if nifti2 else nib.Nifti1Image).from_stream(stream)
         header = image.header
@@ -140,8 +149,11 @@ def read_nifti(path: Path) -> StoredImage:
                 "convert it again from the original, for example with dcm2niix"
             )
         array = np.asanyarray(image.dataobj.get_unscaled())
-        while stream.read(1 << 20):  # gzip checks its length and sum only at the very end
-            pass
+        for _ in range(_MOST_BLOCKS):  # gzip checks its length and sum only at the very end
+            if not stream.read(1 << 20):
+                break
+        else:
+            raise VolumeError(f"{path}: holds more data than its header says; export it again")
         unit = header.get_xyzt_units()[0]
         to_mm = np.diag([_MILLIMETRES[unit]] * 3 + [1.0])
         notes = []
@@ -164,11 +176,29 @@ def read_nifti(path: Path) -> StoredImage:
         )
 
 
+def _check_header(path: Path, data: Path, start: bytes, nifti2: bool) -> None:
+    """Refuse a header that claims more than the file holds, before nibabel believes it."""
+    header = (nib.Nifti2Header if nifti2 else nib.Nifti1Header)(
+        start[: 540 if nifti2 else 348], check=False
+    )
+    check_regular(data)
+    if not 0 <= float(header["vox_offset"]) <= _MOST_BLOCKS << 20:
+        raise VolumeError(f"{path}: is damaged: its voxels would begin elsewhere; copy it again")
+    itemsize = header.get_data_dtype().itemsize
+    packing: Packing = "gzip" if _is_packed(data) else ""
+    claimed = check_claim(path, header.get_data_shape(), itemsize, data.stat().st_size, packing)
+    if data.stat().st_size > 2 * claimed + (_MOST_BLOCKS << 20):
+        raise VolumeError(f"{path}: holds more data than its header says; export it again")
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
 def _opened(path: Path) -> IO[bytes]:
     """Open a file that is compressed or not, by its content."""
-    with path.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    return cast("IO[bytes]", gzip.open(path)) if packed else path.open("rb")
+    return cast("IO[bytes]", gzip.open(path)) if _is_packed(path) else path.open("rb")
 
 
 def _apart(one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, ...]) -> float:
@@ -182,8 +212,12 @@ def write_nifti(
 ) -> None:
     """Write ``.nii`` or ``.nii.gz`` with the source's own qform and sform fields where it has any.
 
-    Labels are not stored: NIfTI has no place for them that viewers agree on.
+    NIfTI has no place for names that viewers agree on; where labels have any, they are written
+    beside it as ITK-SNAP's label descriptions (*Segmentation, Import Label Descriptions*).
     """
+    described = description_path(path)
+    if described and any(label.name != unnamed(label.id) for label in labels):
+        described.write_text(_descriptions(labels), encoding="utf-8")
     fields = cast("Mapping[str, Any]", geometry.reference.get("nifti", {}))
     nifti2 = bool(fields.get("nifti2", max(geometry.shape) > 32767))
     image_class = nib.Nifti2Image if nifti2 else nib.Nifti1Image
@@ -210,6 +244,27 @@ def write_nifti(
         # No name and no time in the gzip header: the same mask gives the same bytes.
         with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as stream:
             image.to_stream(stream)
+
+
+def description_path(path: Path) -> Path | None:
+    """Where the names of a NIfTI mask's labels are written; None for other formats.
+
+    Examples
+    --------
+    >>> description_path(Path("mask.nii.gz")).name
+    'mask.labels.txt'
+    """
+    found = re.fullmatch(r"(.+)\.nii(\.gz)?", path.name, re.IGNORECASE)
+    return path.with_name(f"{found[1]}.labels.txt") if found else None
+
+
+def _descriptions(labels: Sequence[Label]) -> str:
+    """Text of an ITK-SNAP label description file: index, colour, opacity, two switches, name."""
+    rows = [(0, 0, 0, 0, 0, 0, 0, "Clear Label")]
+    rows += [(x.id, *x.colour, 1, 1, 1, " ".join(x.name.replace('"', "'").split())) for x in labels]
+    lines = ["# ITK-SnAP Label Description File", "# IDX -R- -G- -B- -A- VIS MSH LABEL"]
+    lines += [" ".join(map(str, row[:-1])) + f' "{row[-1]}"' for row in rows]
+    return "\n".join(lines) + "\n"
 
 
 def colour(path: Path) -> VolumeError:

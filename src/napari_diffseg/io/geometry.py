@@ -18,6 +18,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_diffseg.io.errors import UserError
+
 # For the canonical axes z, y, x: the RAS axis of each, and its sign (superior, posterior, left).
 _CANONICAL = ((2, 1), (1, -1), (0, -1))
 
@@ -26,7 +28,7 @@ _CANONICAL = ((2, 1), (1, -1), (0, -1))
 _SAME_GRID = 0.02
 
 
-class VolumeError(ValueError):
+class VolumeError(UserError):
     """A volume, mask or label file that cannot be used; one line naming the file and the fix."""
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import colorsys
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.io.typed import from_json
+from napari_diffseg.io.voxels import read_text
 
 MAX_LABEL = 254
 """Largest label id. Masks are uint8 and 255 means *painted as background* in a scribbled slice."""
@@ -24,6 +28,13 @@ _COLOURS = (
     (204, 121, 167), (136, 204, 238), (136, 34, 85), (153, 153, 51), (51, 34, 136), (238, 136, 102),
     (68, 187, 153), (170, 68, 153), (255, 170, 187),
 )  # fmt: skip
+
+
+_NAMES_BYTES = 1 << 20
+"""254 names are shorter."""
+
+Overlap = Literal["last", "first", "refuse"]
+"""Which of several segments in one voxel a mask holds; Slicer's own label maps hold the last."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,33 @@ class Label:
     colour: tuple[int, int, int]
 
 
+def labels_from_json(values: Any) -> tuple[Label, ...]:
+    """Make labels of what :func:`dataclasses.asdict` and JSON made of them.
+
+    Raises
+    ------
+    ValueError
+        If a label has another type, an id outside 1 to 254 or of another one, or no colour.
+    """
+    if not isinstance(values, list):
+        raise ValueError("its labels are no list")
+    labels = tuple(from_json(Label, item) for item in values)
+    ids = {label.id for label in labels}
+    if len(ids) < len(labels) or not ids <= set(range(1, MAX_LABEL + 1)):
+        raise ValueError(f"its label ids are not distinct numbers from 1 to {MAX_LABEL}")
+    for label in labels:
+        if not label.name.strip() or has_control(label.name):
+            raise ValueError(f"label {label.id} has no name that can be shown")
+        if not all(0 <= part <= 255 for part in label.colour):
+            raise ValueError(f"the colour of label {label.id} is outside 0 to 255")
+    return labels
+
+
+def has_control(name: str) -> bool:
+    """Whether a name holds control characters, or half a character that no file can hold."""
+    return any(unicodedata.category(c) in ("Cc", "Cs") for c in name)
+
+
 @dataclass(frozen=True, eq=False)
 class LabelMap:
     """A mask and the names of what is in it.
@@ -55,10 +93,19 @@ class LabelMap:
         uint8 (z, y, x), 0 is background.
     labels
         Sorted by id.
+    notes
+        What the user should know, such as which of the overlapping segments were kept.
     """
 
     mask: NDArray[np.uint8]
     labels: tuple[Label, ...]
+    notes: tuple[str, ...] = ()
+
+
+def overlap_note(voxels: int, overlap: Overlap) -> str:
+    """Say what became of segments that overlap."""
+    where = f"in {voxels} voxels" if voxels else "in some voxels"
+    return f"segments overlap {where}; the {overlap} one in the file is taken there"
 
 
 def unnamed(label_id: int) -> str:
@@ -182,12 +229,14 @@ def load_names(path: str | Path) -> dict[int, str]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin with a mark
+        text = read_text(path, _NAMES_BYTES)
         content = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
     except OSError as error:
         raise VolumeError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except VolumeError:
         raise
+    except RecursionError as error:
+        raise VolumeError(f'{path}: is nested too deep; write it as {{"liver": 1, ...}}') from error
     except json.JSONDecodeError as error:
         what = "is not JSON"
         if "escape" in error.msg:
@@ -202,14 +251,16 @@ def load_names(path: str | Path) -> dict[int, str]:
     result: dict[int, str] = {}
     for key, value in content.items():
         number, name = (key, value) if isinstance(value, str) else (value, key)
-        label_id = int(number) if str(number).isdecimal() else -1
+        label_id = int(number) if re.fullmatch("[0-9]{1,4}", str(number)) else -1
         if label_id == 0:
             continue
         if not 1 <= label_id <= MAX_LABEL:
             raise VolumeError(
-                f"{path}: the entry {key!r} has no id from 1 to {MAX_LABEL}; "
+                f"{path}: the entry {key[:100]!r} has no id from 1 to {MAX_LABEL}; "
                 'write it as {"liver": 1, ...}'
             )
+        if has_control(name):
+            raise VolumeError(f"{path}: the name of {label_id} has characters that cannot be shown")
         if label_id in result or name in result.values():
             raise VolumeError(f"{path}: id {label_id} or name {name!r} comes twice; keep one")
         result[label_id] = name

@@ -7,7 +7,6 @@ Source: DICOM PS3.3, C.7.6.16 "Multi-frame Functional Groups".
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -42,9 +41,8 @@ def frame_headers(header: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
 
 
 def frame_pixels(
-    path: Path, frames: Iterable[int]
+    dataset: pydicom.Dataset, frames: Iterable[int]
 ) -> Iterator[tuple[pydicom.Dataset, NDArray[Any]]]:
     """Decode frames of a file one by one, in the order asked for, beside the file's dataset."""
-    dataset = pydicom.dcmread(path)
     for plane in iter_pixels(dataset, indices=list(frames)):
         yield dataset, plane

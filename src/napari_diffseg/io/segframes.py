@@ -11,8 +11,10 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels import iter_pixels
 
+from napari_diffseg.io.dicom_file import check_pixels
 from napari_diffseg.io.formats import LPS
 from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.labels import Overlap
 
 _SAME_PLACE = 0.1
 """A frame's pixels may lie so far from those of the grid, in voxels. Directions are often rounded
@@ -21,17 +23,26 @@ in the fourth digit, which moves the far corner of a large slice by some hundred
 _ToIndex = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
-def on_grid(path: Path, dataset: pydicom.Dataset, geometry: Geometry) -> NDArray[np.uint16]:
+def overlapping(path: Path) -> VolumeError:
+    """Error for segments that overlap."""
+    return VolumeError(f"{path}: holds overlapping segments; export segments that do not overlap")
+
+
+def on_grid(
+    path: Path, dataset: pydicom.Dataset, geometry: Geometry, overlap: Overlap
+) -> tuple[NDArray[np.uint16], int | None]:
     """Put the frames of a DICOM-SEG where they lie.
 
     Returns
     -------
-    Segment numbers (i, j, k) on the grid.
+    Segment numbers (i, j, k) on the grid, and how many voxels several segments share; None where
+    they do not overlap.
 
     Raises
     ------
     VolumeError
-        If the file holds fractions or segments that overlap, or a frame lies on another grid.
+        If the file holds fractions or segments that overlap and must not, or a frame lies on
+        another grid.
     """
     kind = dataset.get("SegmentationType")
     if kind not in ("BINARY", "LABELMAP"):
@@ -40,7 +51,9 @@ def on_grid(path: Path, dataset: pydicom.Dataset, geometry: Geometry) -> NDArray
         f"{path}: lies on another grid than the volume; export the labels on the volume's grid"
     )
     to_index = _indexer(geometry)
+    check_pixels(path, dataset)
     whole = np.zeros(geometry.shape, np.uint16)
+    shared_voxels = np.zeros(geometry.shape, bool)
     (shared,) = dataset.get("SharedFunctionalGroupsSequence") or (pydicom.Dataset(),)
     frames = dataset.PerFrameFunctionalGroupsSequence
     for own, plane in zip(frames, _planes(dataset), strict=True):
@@ -59,12 +72,14 @@ def on_grid(path: Path, dataset: pydicom.Dataset, geometry: Geometry) -> NDArray
                 own, shared, "SegmentIdentificationSequence"
             ).ReferencedSegmentNumber
         at = tuple(index.T)
-        if ((whole[at] != 0) & (whole[at] != number)).any():
-            raise VolumeError(
-                f"{path}: holds overlapping segments; export segments that do not overlap"
-            )
-        whole[at] = number
-    return whole
+        taken = (whole[at] != 0) & (whole[at] != number)
+        if taken.any() and overlap == "refuse":
+            raise overlapping(path)
+        shared_voxels[at] |= taken
+        later = whole[at] < number if overlap == "last" else (whole[at] > number) | (whole[at] == 0)
+        whole[at] = np.where(later, number, whole[at])
+    count = int(shared_voxels.sum())
+    return whole, count or None
 
 
 def _planes(dataset: pydicom.Dataset) -> Iterator[NDArray[Any]]:

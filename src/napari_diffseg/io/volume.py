@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_diffseg.io import dicom, dicomseg, formats, hounsfield, itk
+from napari_diffseg.io import dicom, dicomseg, formats, hounsfield, metaimage, nrrd
 from napari_diffseg.io.dicom_scan import is_dicom
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.formats import StoredImage
 from napari_diffseg.io.geometry import Geometry, VolumeError
-from napari_diffseg.io.labels import MAX_LABEL, Label, LabelMap, ids_in, labels_for
+from napari_diffseg.io.labels import MAX_LABEL, Label, LabelMap, Overlap, ids_in, labels_for
+from napari_diffseg.io.voxels import check_regular
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +47,16 @@ class Volume:
 _Writer = Callable[[Path, NDArray[Any], Geometry, Sequence[Label]], None]
 _READERS: dict[str, Callable[[Path], StoredImage]] = {
     **dict.fromkeys((".nii", ".nii.gz", ".hdr", ".img"), formats.read_nifti),
-    **dict.fromkeys((".mha", ".mhd"), itk.read_metaimage),
-    **dict.fromkeys((".nrrd", ".nhdr", ".seg.nrrd"), itk.read_nrrd),
+    **dict.fromkeys((".mha", ".mhd"), metaimage.read_metaimage),
+    **dict.fromkeys((".nrrd", ".nhdr", ".seg.nrrd"), nrrd.read_nrrd),
 }
 _IMAGE_WRITERS: dict[str, _Writer] = {
     **dict.fromkeys((".nii", ".nii.gz"), formats.write_nifti),
-    **dict.fromkeys((".mha", ".mhd"), itk.write_metaimage),
-    ".nrrd": itk.write_nrrd,
+    **dict.fromkeys((".mha", ".mhd"), metaimage.write_metaimage),
+    ".nrrd": nrrd.write_nrrd,
 }
 _MASK_WRITERS: dict[str, _Writer] = _IMAGE_WRITERS | {
-    ".seg.nrrd": itk.write_nrrd,
+    ".seg.nrrd": nrrd.write_nrrd,
     ".dcm": dicomseg.write_dicomseg,
 }
 
@@ -97,6 +98,8 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     ((133, 256, 256), dtype('int16'), (2.5, 1.40625, 1.40625))
     """
     path = Path(path)
+    if path.name.upper() == "DICOMDIR" and path.is_file():
+        path = path.parent
     if path.is_dir() or _is_dicom(path):
         hu, geometry, name = dicom.read_series(path, series)
     else:
@@ -107,7 +110,12 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     return Volume(hu, replace(geometry, notes=notes), name)
 
 
-def read_labels(path: str | Path, geometry: Geometry | None = None, part: bool = False) -> LabelMap:
+def read_labels(
+    path: str | Path,
+    geometry: Geometry | None = None,
+    part: bool = False,
+    overlap: Overlap = "last",
+) -> LabelMap:
     """Read a label file.
 
     Parameters
@@ -119,15 +127,19 @@ def read_labels(path: str | Path, geometry: Geometry | None = None, part: bool =
     part
         Accept a file that covers only an aligned part of that grid; formats that crop to the
         labels, such as ``.seg.nrrd``, always may.
+    overlap
+        What a voxel becomes that is in several segments of a ``.seg.nrrd`` or DICOM-SEG: the last
+        of them in the file, as in label maps that Slicer exports, the first, or an error.
 
     Returns
     -------
-    The mask in canonical order, and the labels that are in it.
+    The mask in canonical order, the labels that are in it, and what the user should know.
 
     Raises
     ------
     VolumeError
-        If there are no usable labels at the path, or they lie on another grid.
+        If there are no usable labels at the path, they lie on another grid, or they overlap and
+        must not.
 
     Examples
     --------
@@ -137,7 +149,7 @@ def read_labels(path: str | Path, geometry: Geometry | None = None, part: bool =
     ((133, 256, 256), dtype('uint8'), Label(id=1, name='label 1', colour=(230, 159, 0)))
     """
     path = Path(path)
-    stored = _read(path, geometry)
+    stored = _read(path, geometry, overlap)
     own = _geometry(path, stored)
     mask = _mask(path, stored)
     if geometry is not None:
@@ -149,7 +161,7 @@ def read_labels(path: str | Path, geometry: Geometry | None = None, part: bool =
             )
         own, mask = geometry, placed
     mask = np.ascontiguousarray(own.to_canonical(mask))
-    return LabelMap(mask, labels_for(ids_in(mask), stored.labels))
+    return LabelMap(mask, labels_for(ids_in(mask), stored.labels), stored.notes)
 
 
 def write_mask(
@@ -257,11 +269,16 @@ def _pick(path: Path, choices: dict[str, Any]) -> Any:
     return choices[ending]
 
 
-def _read(path: Path, geometry: Geometry | None = None) -> StoredImage:
+def _read(path: Path, geometry: Geometry | None = None, overlap: Overlap = "last") -> StoredImage:
     if not path.exists():
         raise VolumeError(f"{path}: no such file; check the path")
+    if path.suffix.lower() == ".zip":
+        raise VolumeError(f"{path}: is a zip archive; unpack it and choose what is inside")
+    check_regular(path)
     if path.suffix.lower() == ".dcm":
-        stored = dicomseg.read_dicomseg(path, geometry)
+        stored = dicomseg.read_dicomseg(path, geometry, overlap)
+    elif path.suffix.lower() in (".nrrd", ".nhdr"):
+        stored = nrrd.read_nrrd(path, overlap)
     else:
         stored = _pick(path, _READERS)(path)
     if stored.array.dtype.kind not in "iubf":

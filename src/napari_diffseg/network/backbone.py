@@ -11,12 +11,12 @@ import os
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,13 +25,18 @@ from platformdirs import user_data_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from napari_diffseg.io.errors import UserError
 from napari_diffseg.io.files import atomic_write, content_sha256, make_folder
+from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.io.typed import from_json
+from napari_diffseg.io.voxels import check_memory, check_regular, read_text
 from napari_diffseg.network.unet import UNet, UNetConfig
 
 _METADATA = "napari-diffseg"
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
-class BackboneError(ValueError):
+class BackboneError(UserError):
     """A backbone is missing, damaged or not what its registry says."""
 
 
@@ -53,6 +58,8 @@ class Intensity:
     def __post_init__(self) -> None:
         if len(self.hu) != len(self.value) or len(self.hu) < 2:
             raise ValueError("an intensity map needs two or more knots, each with a value")
+        if not np.isfinite([*self.hu, *self.value]).all():
+            raise ValueError("the knots of an intensity map must be finite")
         if np.any(np.diff(self.hu) <= 0) or np.any(np.diff(self.value) <= 0):
             raise ValueError("the knots of an intensity map must ascend")
 
@@ -145,17 +152,21 @@ def _entries(source: str, place: Path) -> Iterator[BackboneEntry]:
         return
     registry = place / "registry.toml"
     try:
-        known = tomllib.loads(registry.read_text()) if registry.exists() else {}
-        entries = [
-            BackboneEntry(name, place / line["file"], line["sha256"], source)
-            for name, line in known.items()
-        ]
-    except (tomllib.TOMLDecodeError, LookupError, TypeError) as error:
+        known = tomllib.loads(read_text(registry)) if registry.exists() else {}
+        entries = [_registered(name, line, place, source) for name, line in known.items()]
+    except (ValueError, LookupError, TypeError, RecursionError, OSError) as error:
         raise BackboneError(f"{registry}: damaged ({error}); fix or delete it") from error
     yield from entries
     if not registry.exists():
         for path in sorted(place.glob("*.safetensors")):
             yield BackboneEntry(path.stem, path, None, source)
+
+
+def _registered(name: str, line: dict[str, Any], place: Path, source: str) -> BackboneEntry:
+    file, sha256 = str(line["file"]), str(line["sha256"])
+    if Path(file).name != file or len(file) > 200 or "\\" in file or "\0" in file:
+        raise ValueError(f"{file[:200]} is no file of its folder")
+    return BackboneEntry(name, place / file, sha256, source)
 
 
 def list_backbones() -> tuple[BackboneEntry, ...]:
@@ -215,13 +226,20 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[st
         If the file is not safetensors, or has no such metadata.
     """
     try:
+        check_regular(path)
+        check_memory(path, 2 * path.stat().st_size)
         with path.open("rb"):  # safetensors calls every file missing that it may not open
             pass
         with safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}
+        header = json.loads(metadata[key])
+        if not isinstance(header, dict):
+            raise ValueError("its header is no table")
         tensors = load_file(path)
-        return tensors, json.loads(metadata[key])
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        return tensors, header
+    except VolumeError as error:
+        raise BackboneError(str(error)) from error
+    except (OSError, MemoryError, SafetensorError, ValueError, RecursionError) as error:
         raise BackboneError(f"{path}: not a readable safetensors file ({error})") from error
     except KeyError as error:
         raise BackboneError(f"{path}: has no {key!r} metadata; is it another kind of file?") from (
@@ -251,12 +269,30 @@ def write_tensors(
             raise OSError(code, os.strerror(code), str(path)) from error
 
 
-def build_unet(config: dict[str, Any]) -> UNet:
-    """Make the U-Net that a JSON header describes."""
-    tuples: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
-    }
-    return UNet(UNetConfig(**tuples))
+def fill(build: Callable[[], Module], tensors: dict[str, torch.Tensor]) -> Module:
+    """Make a network and give it the weights of a file, if it has just those.
+
+    The network is first made without memory: a header may describe one of any size.
+
+    Raises
+    ------
+    ValueError
+        If weights are missing, too many, of another shape or not finite.
+    """
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in build().state_dict().items()}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    wrong = sorted(
+        name for name in expected.keys() | found if expected.get(name) != found.get(name)
+    )
+    if wrong:
+        raise ValueError(f"{len(wrong)} weights are of another network, such as {wrong[0]}")
+    strange = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if strange:
+        raise ValueError(f"its weights are not finite, such as {strange[0]}")
+    made = build()
+    made.load_state_dict(tensors)
+    return made
 
 
 def load_backbone(which: str | Path | None = None) -> Backbone:
@@ -282,17 +318,15 @@ def load_backbone(which: str | Path | None = None) -> Backbone:
     verify(entry)
     tensors, header = read_tensors(entry.path, _METADATA)
     try:
-        unet = build_unet(header["config"])
-        unet.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-        intensity = Intensity(*(tuple(header["intensity"][k]) for k in ("hu", "value")))
-        backbone = Backbone(
-            entry.name,
-            unet,
-            intensity,
-            header["schedule"],
-            header["card"],
-            entry.sha256 or content_sha256(entry.path),
-        )
+        config = from_json(UNetConfig, header["config"])
+        weights = {name: tensor.float() for name, tensor in tensors.items()}
+        unet = fill(lambda: UNet(config), weights)
+        intensity = from_json(Intensity, header["intensity"])
+        schedule, card = header["schedule"], header["card"]
+        if not isinstance(schedule, str) or not isinstance(card, dict):
+            raise ValueError("schedule or card are of another kind")
+        sha256 = entry.sha256 or content_sha256(entry.path)
+        backbone = Backbone(entry.name, unet, intensity, schedule, card, sha256)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise BackboneError(f"{entry.path}: the weights do not fit their header ({first})") from (

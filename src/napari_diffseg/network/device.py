@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
+from napari_diffseg.io.errors import UserError
 
-class DeviceError(ValueError):
+
+class DeviceError(UserError):
     """The wanted device is not there, or its memory is too small."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,25 +12,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_diffseg.io.labels import MAX_LABEL, Label
-from napari_diffseg.network.atlas import Atlas, from_tensors, is_atlas, to_tensors
+from napari_diffseg.io.errors import UserError
+from napari_diffseg.io.labels import Label, labels_from_json
+from napari_diffseg.io.typed import from_json
 from napari_diffseg.network.backbone import (
     Backbone,
     BackboneError,
     Intensity,
-    build_unet,
+    fill,
     read_tensors,
     write_tensors,
 )
 from napari_diffseg.network.card import ModelCard, package_version
 from napari_diffseg.network.device import native_bf16
-from napari_diffseg.network.unet import Features, UNet
+from napari_diffseg.network.unet import Features, UNet, UNetConfig
 
 _METADATA = "napari-diffseg-segmenter"
 Strategy = Literal["decoder", "linear", "scratch"]
 
 
-class SegmenterError(ValueError):
+class SegmenterError(UserError):
     """A saved model cannot be used."""
 
 
@@ -158,6 +159,12 @@ class SegmenterConfig:
     timestep: int = 0
     columns: int = 128
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.timestep <= 1000 and 1 <= self.hidden <= 4096):
+            raise ValueError("timestep or hidden width is outside 0 to 1000 or 1 to 4096")
+        if not 8 <= self.columns <= 4096:
+            raise ValueError(f"a grid of {self.columns} points is outside 8 to 4096")
+
 
 class Segmenter(nn.Module):
     """U-Net at a fixed timestep with a segmentation head.
@@ -174,11 +181,6 @@ class Segmenter(nn.Module):
         Strategy, head and grid.
     card
         What is known of how it was made. Whoever trains it replaces this.
-
-    Attributes
-    ----------
-    atlases
-        Coarse images of labelled patients, if it shall carry any.
     """
 
     def __init__(
@@ -192,7 +194,6 @@ class Segmenter(nn.Module):
         super().__init__()
         self.unet, self.intensity, self.config = unet, intensity, config
         self.card = card or ModelCard()
-        self.atlases: tuple[Atlas, ...] = ()
         self.labels = tuple(labels)
         head = _HEADS[config.head]
         self.head = head(unet.decoder_channels, config.hidden, len(self.labels) + 1)
@@ -258,10 +259,7 @@ class Segmenter(nn.Module):
         return self.decode(self.encode(x))
 
     def save(self, path: Path | str) -> None:
-        """Write the model and its card as one safetensors file.
-
-        Without atlases, it holds no trace of a volume.
-        """
+        """Write the model and its card as one safetensors file, without a trace of a volume."""
         card = replace(self.card, version=self.card.version or package_version())
         header = {
             "unet": asdict(self.unet.config),
@@ -270,8 +268,7 @@ class Segmenter(nn.Module):
             "labels": [asdict(label) for label in self.labels],
             "card": card.to_json(),
         }
-        tensors = self.state_dict() | to_tensors(self.atlases)
-        write_tensors(Path(path), tensors, _METADATA, header)
+        write_tensors(Path(path), self.state_dict(), _METADATA, header)
 
     @classmethod
     def load(cls, path: Path | str) -> Segmenter:
@@ -284,40 +281,15 @@ class Segmenter(nn.Module):
         """
         try:
             tensors, header = read_tensors(Path(path), _METADATA)
-            labels = [
-                Label(item["id"], item["name"], tuple(item["colour"])) for item in header["labels"]
-            ]
-            ids = {label.id for label in labels}
-            if len(ids) < len(labels) or not ids <= set(range(1, MAX_LABEL + 1)):
-                raise ValueError(f"its label ids are not distinct numbers from 1 to {MAX_LABEL}")
-            intensity = Intensity(*(tuple(header["intensity"][k]) for k in ("hu", "value")))
-            config = SegmenterConfig(**header["config"])
+            labels = labels_from_json(header["labels"])
+            intensity = from_json(Intensity, header["intensity"])
+            config = from_json(SegmenterConfig, header["config"])
+            unet = from_json(UNetConfig, header["unet"])
             card = ModelCard.from_json(header.get("card", {}))
-            made = cls(build_unet(header["unet"]), intensity, labels, config, card)
-            made.atlases = from_tensors(tensors, len(labels) + 1)
-            weights = {name: one for name, one in tensors.items() if not is_atlas(name)}
-            _check_fit(made.state_dict(), weights)
-            made.load_state_dict(weights)
-            if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
-                raise ValueError("its weights are not finite")
+            made = fill(lambda: cls(UNet(unet), intensity, labels, config, card), tensors)
         except BackboneError as error:
             raise SegmenterError(str(error)) from error
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             first = str(error).splitlines()[0]
             raise SegmenterError(f"{path}: not a model of this program ({first})") from error
         return made.eval()
-
-
-def _check_fit(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Say in one sentence how weights differ from those of the architecture in their header."""
-    if own.keys() != found.keys():
-        missing, other = len(own.keys() - found.keys()), len(found.keys() - own.keys())
-        raise ValueError(
-            f"its weights are of another architecture: {missing} are missing, {other} not known"
-        )
-    for name, tensor in own.items():
-        if tensor.shape != found[name].shape:
-            ours, theirs = list(tensor.shape), list(found[name].shape)
-            raise ValueError(
-                f"its weights are of another architecture: {name} is {theirs}, not {ours}"
-            )

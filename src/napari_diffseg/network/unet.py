@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from napari_diffseg.network.norm import Norm
 
+_MAX_SIZE = 4096  # of a grid's side, of channels and of blocks
 _MAX_FLOAT32_PIXELS = 256  # of an attention that runs in float32 on a CPU
 
 
@@ -58,6 +59,9 @@ class UNetConfig:
     channels: int = 1
 
     def __post_init__(self) -> None:
+        sizes = (self.image_size, *self.widths, self.blocks, self.head_channels, self.channels)
+        if not self.widths or min(sizes) < 1 or max(sizes) > _MAX_SIZE or len(self.widths) > 10:
+            raise ValueError(f"the sizes of the network are outside 1 to {_MAX_SIZE}")
         factor = 2 ** (len(self.widths) - 1)
         if self.image_size % factor:
             raise ValueError(

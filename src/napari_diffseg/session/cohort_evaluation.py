@@ -14,7 +14,7 @@ from napari_diffseg.engine.metrics import Absent, Evaluation, Scores, evaluate
 from napari_diffseg.io.files import atomic_write
 from napari_diffseg.io.finding import case_name, files_in
 from napari_diffseg.io.geometry import Geometry, VolumeError
-from napari_diffseg.io.labels import labels_for, unnamed
+from napari_diffseg.io.labels import Overlap, labels_for, unnamed
 from napari_diffseg.io.volume import LABEL_ENDINGS, read_labels, read_volume
 
 MEAN = "mean"
@@ -87,6 +87,7 @@ def evaluate_pair(
     names: Mapping[int, str] | None = None,
     exclude_slices: Sequence[int] = (),
     absent: Absent = "leave-out",
+    overlap: Overlap = "last",
 ) -> Evaluation:
     """Compare two label files on their common grid.
 
@@ -98,6 +99,8 @@ def evaluate_pair(
         Names of labels by id, which win over those in the files.
     exclude_slices, absent
         As for :func:`~napari_diffseg.engine.metrics.evaluate`.
+    overlap
+        Which label wins where several lie.
 
     Raises
     ------
@@ -105,8 +108,8 @@ def evaluate_pair(
         If a file cannot be read, the grids differ, or neither holds a label.
     """
     geometry = _common_grid(reference, mask)
-    right = read_labels(reference, geometry)
-    ours = read_labels(mask, geometry)
+    right = read_labels(reference, geometry, overlap=overlap)
+    ours = read_labels(mask, geometry, overlap=overlap)
     known = {label.id: label for label in ours.labels}
     for label in right.labels:
         if label.name != unnamed(label.id) or label.id not in known:

@@ -31,7 +31,10 @@ def make_room(root: Path, own: Path) -> None:
     found = []
     for journal in root.glob("*/*/journal"):
         with suppress(OSError):
-            bulk = [path for pattern in _MADE_AGAIN for path in journal.parent.glob(pattern)]
+            if any(place.is_symlink() for place in (journal.parent, journal.parents[1])):
+                continue  # what it leads to is not ours
+            there = [path for pattern in _MADE_AGAIN for path in journal.parent.glob(pattern)]
+            bulk = [path for path in there if not path.parent.is_symlink()]
             size = sum(path.stat().st_size for path in bulk)
             found.append((journal.stat().st_mtime, journal.parent, bulk, size))
     total = sum(size for *_, size in found)

@@ -2,7 +2,8 @@
 
 A journal is a row of records. Each has a marker, the length and CRC-32 of its payload, and the
 payload: a JSON header and, where the record has one, a compressed slice mask. A record that was
-torn by a crash fails its CRC and is skipped; reading goes on at the next marker.
+torn by a crash fails its CRC and is skipped, as is one that no session writes; reading goes on at
+the next marker.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_diffseg.io.errors import UserError
 from napari_diffseg.io.files import atomic_write
 
 _MARKER = b"\xd1DSJ"
 _FRAME = struct.Struct("<II")  # payload length, CRC-32
 _LENGTH = struct.Struct("<I")  # header length
+_MAX_SIDE = 1 << 14
+"""Rows and columns of a slice mask are at most so many."""
 SYNC_SECONDS = 0.5
 """From a change to the beginning of its way to the disk, so that a power cut costs a second at most
 even on a slow disk; a killed process loses nothing that was appended."""
@@ -34,7 +38,7 @@ MAX_GROWTH_BYTES = 16 * 2**20
 """A journal that has grown by more is rewritten without what was painted over."""
 
 
-class SessionError(ValueError):
+class SessionError(UserError):
     """Something that a session refuses or cannot do; the message says what to do instead."""
 
 
@@ -100,7 +104,8 @@ def decode(data: bytes) -> Iterator[Record]:
             length, checksum = _FRAME.unpack_from(data, at + len(_MARKER))
             payload = data[start : start + length]
             if len(payload) == length and zlib.crc32(payload) == checksum:
-                yield _record(payload)
+                with suppress(ValueError, LookupError, TypeError, struct.error, RecursionError):
+                    yield _record(payload)
                 after = start + length
         at = data.find(_MARKER, after)
 
@@ -109,9 +114,19 @@ def _record(payload: bytes) -> Record:
     (length,) = _LENGTH.unpack_from(payload)
     end = _LENGTH.size + length
     header = json.loads(payload[_LENGTH.size : end])
+    if not isinstance(header, dict) or not isinstance(header.get("op"), str):
+        raise ValueError("no record of a session")
     mask = None
     if "shape" in header:
-        mask = np.frombuffer(zlib.decompress(payload[end:]), np.uint8).reshape(header.pop("shape"))
+        rows, columns = header.pop("shape")
+        if not (0 < rows <= _MAX_SIDE and 0 < columns <= _MAX_SIDE):
+            raise ValueError("no slice is of this size")
+        size = rows * columns
+        try:
+            data = zlib.decompressobj().decompress(payload[end:], size + 1)
+        except zlib.error as error:
+            raise ValueError("damaged") from error
+        mask = np.frombuffer(data, np.uint8).reshape(rows, columns)
     return Record(header, mask)
 
 

@@ -58,10 +58,13 @@ class SessionFolder:
         self._lock = filelock.FileLock(path / "lock", timeout=0, thread_local=False)
         try:
             make_folder(path, new)
+            for file in (path / "lock", owner):
+                if file.is_symlink():  # it would be written where it leads to
+                    file.unlink()
             self._lock.acquire()
             owner.write_text(str(os.getpid()))
         except filelock.Timeout as error:
-            pid = owner.read_text() if owner.exists() else ""
+            pid = owner.read_text(errors="replace")[:20] if owner.is_file() else ""
             raise SessionInUseError(pid or "unknown") from error
         except OSError as error:
             if new and isinstance(error, FileExistsError):
@@ -99,7 +102,7 @@ class SessionFolder:
 
 
 def _numbered(place: Path) -> list[Path]:
-    return [p for p in place.iterdir() if p.name.isdigit()] if place.is_dir() else []
+    return [p for p in place.iterdir() if p.name.isdecimal()] if place.is_dir() else []
 
 
 class SessionLog:
@@ -120,6 +123,8 @@ class SessionLog:
         Held while a part is changed, and while its arrays must not change.
     root
         As given; ``None`` after :meth:`close`.
+    shape
+        Of the volume, ``(z, y, x)``.
     """
 
     def __init__(
@@ -127,6 +132,7 @@ class SessionLog:
     ) -> None:
         self.lock = threading.RLock()
         self.root = root
+        self.shape: tuple[int, int, int] = volume.hu.shape
         self._volume, self._state = volume, state
         self._place: SessionFolder | None = None
         self._journal: Journal | None = None

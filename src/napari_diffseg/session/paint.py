@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
-from napari_diffseg.io.labels import MAX_LABEL, Label, default_colour, load_names, unnamed
+from napari_diffseg.io.labels import (
+    MAX_LABEL,
+    Label,
+    default_colour,
+    labels_from_json,
+    load_names,
+    unnamed,
+)
 from napari_diffseg.session.journal import Record, SessionError
 from napari_diffseg.session.log import SessionLog
 
@@ -178,10 +185,15 @@ class Paint:
 
     def recover_labels(self, labels: list[dict[str, Any]], retired: list[int]) -> None:
         """Put the labels of a journal in the place of all others."""
-        self.labels = ()
-        for label in labels:
-            self._put(Label(label["id"], label["name"], tuple(label["colour"])))
-        self.retired = frozenset(retired)
+        known, gone = labels_from_json(labels), frozenset(map(int, retired))
+        before, self.labels = self.labels, ()
+        try:
+            for label in known:
+                self._put(label)
+        except SessionError:
+            self.labels = before
+            raise
+        self.retired = gone
 
     def slices_with(self, label_id: int) -> list[int]:
         """Slices on which a label is painted."""

@@ -94,7 +94,17 @@ class Prediction:
     def show(
         self, number: int, stored: StoredPrediction, wanted: Container[int] | None = None
     ) -> None:
-        """Put a round's stored prediction in place, but for the slices edited since."""
+        """Put a round's stored prediction in place, but for the slices edited since.
+
+        Raises
+        ------
+        SessionError
+            If it is not one of this volume; nothing is changed then.
+        """
+        shape = (len(stored.slices), *self.mask.shape[1:])
+        inside = (stored.slices >= 0) & (stored.slices < len(self.mask))
+        if stored.mask.shape != shape or stored.confidence.shape != shape or not inside.all():
+            raise SessionError(f"the stored prediction of round {number} is damaged; predict again")
         for z, mask, percent in zip(stored.slices, stored.mask, stored.confidence, strict=True):
             if wanted is None or int(z) in wanted:
                 self.round_of[z] = number

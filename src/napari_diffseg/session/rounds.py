@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,12 +17,18 @@ from numpy.typing import NDArray
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.files import atomic_write
+from napari_diffseg.io.typed import from_json
+from napari_diffseg.io.voxels import read_text
 from napari_diffseg.network.segmenter import Segmenter, SegmenterError
+from napari_diffseg.session.arrays import read_arrays
 from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.log import SessionLog
 
 _MAX_POINTS = 1000
 _REGISTRATION = "motion.npz"
+_REGISTRATION_BYTES = 1 << 23
+"""Of one pair of slices at most: two components in half precision on a grid of 1024 x 1024, twice
+over."""
 
 
 class LossHistory:
@@ -62,17 +69,30 @@ class Round:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Round:
-        """Make a round from what :func:`dataclasses.asdict` and JSON made of it."""
-        settings = values["settings"]
-        return cls(
-            **{
-                **values,
-                "settings": None if settings is None else TrainSettings(**settings),
-                "slices": tuple(values["slices"]),
-                "losses": tuple((step, loss) for step, loss in values["losses"]),
-                "quality": {int(key): value for key, value in values["quality"].items()},
-            }
+        """Make a round from what :func:`dataclasses.asdict` and JSON made of it.
+
+        Raises
+        ------
+        ValueError
+            If it is something else.
+        """
+        rest = dict(values)
+        settings = rest.pop("settings", None)
+        quality = from_json(_Quality, {"quality": rest.pop("quality", {})}).quality
+        made = replace(
+            from_json(cls, rest),
+            settings=None if settings is None else from_json(TrainSettings, settings),
+            quality={int(key): value for key, value in quality.items()},
         )
+        numbers = [*made.quality.values(), *made.seconds.values(), *(x for _, x in made.losses)]
+        if not 1 <= made.number < 1 << 16 or not all(map(math.isfinite, numbers)):
+            raise ValueError("its numbers are impossible")
+        return made
+
+
+@dataclass(frozen=True)
+class _Quality:
+    quality: dict[str, float]
 
 
 class StoredPrediction(NamedTuple):
@@ -135,18 +155,27 @@ class Rounds:
         found, wrong = [], []
         for path in sorted(folder.glob("round-*.json")):
             try:
-                found.append(Round.from_json(json.loads(path.read_text(encoding="utf-8"))))
-            except (OSError, ValueError, KeyError, TypeError):
+                made = Round.from_json(json.loads(read_text(path)))
+                if path.stem != f"round-{made.number:04}":
+                    raise ValueError("it is another round")
+                found.append(made)
+            except (OSError, ValueError, TypeError, RecursionError):
                 wrong.append(f"{path.stem} could not be read and is left out")
         self.all = tuple(found)
-        try:
-            with np.load(folder / _REGISTRATION, allow_pickle=False) as arrays:
-                self.registration = Registration(arrays["up"], arrays["down"])
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            wrong.append("the registration of the slices is lost until the next training")
+        if (folder / _REGISTRATION).is_file():
+            try:
+                self.registration = self._registration(folder / _REGISTRATION)
+            except ValueError:
+                wrong.append("the registration of the slices is lost until the next training")
         return wrong
+
+    def _registration(self, path: Path) -> Registration:
+        pairs = self._log.shape[0] - 1
+        up, down = read_arrays(path, ("up", "down"), max(pairs, 1) * _REGISTRATION_BYTES)
+        fits = up.ndim == 4 and up.shape[:2] == (pairs, 2)
+        if not fits or up.shape != down.shape or up.dtype != np.float16 or down.dtype != np.float16:
+            raise ValueError("is of another volume")
+        return Registration(up, down)
 
     def commit(
         self, round_: Round, segmenter: Segmenter, registration: Registration | None = None
@@ -219,17 +248,21 @@ class Rounds:
         self.numbered(number)
         if number in self._predictions:
             source: Path | io.BytesIO = io.BytesIO(self._predictions[number])
-        elif self._log.folder is None or not self._file(number, ".npz").exists():
+        elif self._log.folder is None or not self._file(number, ".npz").is_file():
             return None
         else:
             source = self._file(number, ".npz")
         try:
-            with np.load(source, allow_pickle=False) as arrays:
-                return StoredPrediction(arrays["slices"], arrays["mask"], arrays["confidence"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            most = max(math.prod(self._log.shape), 8 * self._log.shape[0])
+            stored = StoredPrediction(*read_arrays(source, StoredPrediction._fields, most))
+            kinds = [array.dtype.str for array in stored]
+            if kinds != ["<i8", "|u1", "|u1"] or stored.slices.ndim != 1:
+                raise ValueError("is no prediction")
+        except ValueError as error:
             raise SessionError(
                 f"the stored prediction of round {number} is damaged; predict again"
             ) from error
+        return stored
 
 
 def _write_npz(file: Path | io.BytesIO, prediction: StoredPrediction) -> None:

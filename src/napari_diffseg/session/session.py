@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,8 +24,10 @@ from numpy.typing import NDArray
 
 from napari_diffseg.engine.suggest import Suggestion, slice_change, slice_confidence, suggest
 from napari_diffseg.io.files import atomic_write, check_outputs
+from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume, write_mask
+from napari_diffseg.io.voxels import check_memory, check_regular
 from napari_diffseg.network.backbone import Backbone, home
 from napari_diffseg.session.journal import Record, SessionError, decode, saving
 from napari_diffseg.session.log import SessionFolder, SessionLog, volume_id
@@ -37,6 +40,14 @@ from napari_diffseg.session.trainer import Trainer
 _FORMAT = 1
 _REACH_MM = 25.0  # how far along z a painted slice is taken to help its neighbours
 _SUGGEST_PIXELS = 64  # per row of a slice: a few say as much, and it is asked after each stroke
+
+
+@dataclass
+class _Past:
+    """What a journal says of rounds: the last one in use, and whose prediction slices show."""
+
+    number: int = 0
+    shown: dict[int, int] = field(default_factory=dict)
 
 
 class Session:
@@ -239,43 +250,34 @@ class Session:
 
     def _read(self, place: SessionFolder) -> bool:
         """Read a session's folder; says whether there was anything to read."""
-        records = list(decode(place.journal.read_bytes()))
+        try:
+            check_regular(place.journal)
+            check_memory(place.journal, place.journal.stat().st_size)
+            records = list(decode(place.journal.read_bytes()))
+        except (OSError, VolumeError) as error:
+            raise SessionError(f"the session cannot be read ({error}); start fresh") from error
         if not records:
             return False
-        version = next((r.header["format"] for r in records if r.header["op"] == "session"), 0)
-        if version > _FORMAT:
+        version = next((r.header.get("format") for r in records if r.header["op"] == "session"), 0)
+        if not isinstance(version, int) or version > _FORMAT:
             raise SessionError("this session was saved by a newer napari-diffseg; update it")
         self._log.read(place)
         notes = self.rounds.read_folder()
         # Only the last model and the predictions that are still shown are worth reading.
-        number, shown = 0, dict[int, int]()
+        past, lost = _Past(), 0
         for record in records:
-            header = record.header
-            match header["op"]:
-                case "labels":
-                    before = {label.id for label in self.paint.labels}
-                    self.paint.recover_labels(header["labels"], header["retired"])
-                    # A later structure may have the id, so they go at this point of the history.
-                    self.prediction.forget(before - {label.id for label in self.paint.labels})
-                case "slice" if record.mask is not None:
-                    self.paint.set_slice(header["z"], record.mask, SliceState(header["state"]))
-                case "round":
-                    number = header["number"]
-                case "restore":
-                    shown = {z: r for z, r in shown.items() if z in self.prediction.edited}
-                    # Sessions from before have a record of its own for the slices.
-                    shown |= dict.fromkeys(header.get("slices", ()), header.get("round", 0))
-                case "predicted":
-                    shown |= dict.fromkeys(header["slices"], header["round"])
-                case "edit" if record.mask is not None:
-                    self.prediction.edit(header["z"], record.mask)
-                case "accepted":
-                    self.prediction.accepted(header["z"])
-        for past in sorted(set(shown.values())):
             try:
-                stored = self.rounds.prediction(past)
+                self._replay(record, past)
+            except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+                lost += 1
+        if lost:
+            notes.append(f"{lost} entries of the journal could not be read and are left out")
+        number, shown = past.number, past.shown
+        for made in sorted(set(shown.values())):
+            try:
+                stored = self.rounds.prediction(made)
                 if stored is not None:
-                    self.prediction.show(past, stored, {z for z, r in shown.items() if r == past})
+                    self.prediction.show(made, stored, {z for z, r in shown.items() if r == made})
             except SessionError as error:
                 notes.append(str(error))
         if number:
@@ -285,3 +287,31 @@ class Session:
                 notes.append(str(error))
         self.notes = tuple(notes)
         return True
+
+    def _replay(self, record: Record, past: _Past) -> None:
+        """Make a change that a journal tells of."""
+        header = record.header
+        match header["op"]:
+            case "labels":
+                before = {label.id for label in self.paint.labels}
+                self.paint.recover_labels(header["labels"], header["retired"])
+                # A later structure may have the id, so they go at this point of the history.
+                self.prediction.forget(before - {label.id for label in self.paint.labels})
+            case "slice" if record.mask is not None:
+                z = self.paint.check(int(header["z"]))
+                self.paint.set_slice(z, record.mask, SliceState(header["state"]))
+            case "round":
+                past.number = int(header["number"])
+            case "restore":
+                kept = self.prediction.edited
+                past.shown = {z: r for z, r in past.shown.items() if z in kept}
+                # Sessions from before have a record of its own for the slices.
+                slices = [self.paint.check(int(z)) for z in header.get("slices", ())]
+                past.shown |= dict.fromkeys(slices, int(header.get("round", 0)))
+            case "predicted":
+                slices = [self.paint.check(int(z)) for z in header["slices"]]
+                past.shown |= dict.fromkeys(slices, int(header["round"]))
+            case "edit" if record.mask is not None:
+                self.prediction.edit(int(header["z"]), record.mask)
+            case "accepted":
+                self.prediction.accepted(self.paint.check(int(header["z"])))
