@@ -20,6 +20,7 @@ IN_BOTH = (
     "napari_diffseg/data/lidc-idri-0001.labels.nii.gz",
     "diffseg_models/py.typed",
     "diffseg_models/ATTRIBUTION.md",
+    "diffseg_models/collections.toml",
     "diffseg_models/registry.toml",
     "diffseg_models/starter.md",
     "diffseg_models/starter.safetensors",

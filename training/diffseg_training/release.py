@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,38 @@ def _thinned(history: list[Any], most: int = 40) -> list[Any]:
     return [history[index] for index in kept]
 
 
+def _licences(collections: dict[str, Any]) -> list[str]:
+    """The collections with their licences: the confirmed one where there is one."""
+    listed = resources.files("diffseg_models").joinpath("collections.toml").read_text("utf-8")
+    confirmed = {entry["name"]: entry for entry in tomllib.loads(listed)["collection"]}
+    open_ones = [name for name in collections if name not in confirmed]
+    rows = []
+    for name, counts in collections.items():
+        licence = counts["licence"]
+        if name in confirmed:
+            licence = f"[{confirmed[name]['licence']}]({confirmed[name]['licence_url']})"
+        rows.append(
+            f"| {name} | {licence} | {counts['patients']} | {counts['volumes']} "
+            f"| {counts['slices']} |"
+        )
+    lines = [
+        "Licences are those that the index of the NCI Imaging Data Commons, release 25, gives for "
+        "each collection. Citations are in ATTRIBUTION.md.",
+        "",
+    ]
+    if open_ones:
+        lines += [
+            f"Not confirmed, as stated by whoever gathered the slices: {', '.join(open_ones)}.",
+            "",
+        ]
+    return [
+        *lines,
+        "| collection | licence | patients | volumes | slices |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+
+
 def card_text(settings: ReleaseSettings, card: dict[str, Any], size: float) -> str:
     """The card as Markdown."""
     data, own = card["data"], card["settings"]
@@ -157,15 +190,7 @@ def card_text(settings: ReleaseSettings, card: dict[str, Any], size: float) -> s
         "",
         "## Data and licences",
         "",
-        "Licences are those of the collections as remembered by whoever gathered the slices; they "
-        "are to be confirmed before any public release.",
-        "",
-        "| collection | licence | patients | volumes | slices |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {name} | {c['licence']} | {c['patients']} | {c['volumes']} | {c['slices']} |"
-            for name, c in data["collections"].items()
-        ),
+        *_licences(data["collections"]),
         "",
         "## Validation loss by noise level",
         "",
