@@ -11,12 +11,12 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parents[1] / "models" / "diffseg_models"
 _HEAD = """# Data that the shipped backbones were trained on
 
-No image is in the package, only weights. They were learnt from slices of these public, de-identified
-collections, reduced to 256 × 256 pixels; how many of each is in the backbone's card. The licences
-and citations are those in the index of the NCI Imaging Data Commons, release 25, which repeats what
-each publisher states. TCIA: Clark, K., et al. (2013). The Cancer Imaging Archive (TCIA): maintaining
-and operating a public information repository. *Journal of Digital Imaging* 26, 1045–1057.
-<https://doi.org/10.1007/s10278-013-9622-7>
+No image is in the package, only weights. They were learnt from slices of these public,
+de-identified collections, reduced to 256 × 256 pixels; how many of each is in the backbone's card.
+The licences and citations are those in the index of the NCI Imaging Data Commons, release 25, which
+repeats what each publisher states. TCIA: Clark, K., et al. (2013). The Cancer Imaging Archive:
+maintaining and operating a public information repository. *Journal of Digital Imaging* 26,
+1045–1057. <https://doi.org/10.1007/s10278-013-9622-7>
 
 """
 
