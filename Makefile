@@ -74,7 +74,7 @@ lock: .venv-release/.ready
 		> requirements/test.txt
 
 audit: .venv-release/.ready
-	.venv-release/bin/pip-audit --no-deps --disable-pip -r requirements/test.txt
+	.venv-release/bin/pip-audit --strict --no-deps --disable-pip -r requirements/test.txt
 
 test-locked: .venv-locked/.ready
 	tools/with-display.sh .venv-locked/bin/python -m pytest

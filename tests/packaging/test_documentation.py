@@ -106,3 +106,27 @@ def test_cards_give_the_confirmed_licence_of_every_collection() -> None:
                 assert licence.startswith(f"[{confirmed[collection]}]("), collection
             else:
                 assert collection in table.partition("Not confirmed")[2].partition("\n")[0]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/faq.md"])
+def test_figures_in_prose_are_those_of_the_table(name: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("FIGURES: begin")[2]
+    wanted = []
+    for slices in (4, 8):
+        (row,) = re.findall(rf"^\| \*\*napari-diffseg, {slices} painted.*$", table, re.MULTILINE)
+        wanted += [f"{float(figure):.2f}" for figure in re.findall(r"\*\*(0\.\d+)", row)]
+    text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
+    said = re.search(
+        r"mean Dice of (0\.\d+) and (0\.\d+) over 12 organs.*?eight give (0\.\d+) and (0\.\d+)",
+        text,
+    )
+    assert said is not None
+    assert list(said.groups()) == wanted
+
+
+def test_the_first_screen_of_the_readme_has_what_a_visitor_asks() -> None:
+    screen = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:25])
+    for answer in ("**For whom:**", "**How good:**", "**How to start**", "Not a medical device"):
+        assert answer in screen
+    assert 'pip install ".[gui]"' in screen
