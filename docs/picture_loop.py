@@ -46,9 +46,8 @@ def main() -> None:
     window.wait(1)
     report("the window with the CT")
     keep(1200)
-    window.paint((), ORGANS)
+    window.paint(PAINTED, ORGANS)
     for z in PAINTED:
-        window.paint((z,), ())
         workspace.go(z)
         window.wait(0.3)
         keep(700)

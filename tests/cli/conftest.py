@@ -55,7 +55,7 @@ def trained(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         *segment(case, "--slices", "2,6", "--iterations", "8", "--validate"),
         *("--names", str(folder / "names.json"), "-o", str(folder / "mask.nii.gz")),
         *("--report", str(folder / "report.json")),
-        *("--save-model", str(folder / "model.safetensors")),
+        *("--save-model", str(folder / "model.safetensors"), "--licence", "CC-BY-4.0"),
     )
     assert code == 0, err
     assert "Traceback" not in err

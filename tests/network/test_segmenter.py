@@ -113,7 +113,7 @@ def test_trained_model_holds_no_trace_of_the_volume(tmp_path: Path) -> None:
     with safe_open(path, framework="pt") as stream:
         header = json.loads(stream.metadata()["napari-diffseg-segmenter"])
         names = set(stream.keys())
-    assert set(header) == {"unet", "intensity", "config", "labels"}
+    assert set(header) == {"unet", "intensity", "config", "labels", "card"}
     assert names == set(segmenter.state_dict())
     assert b"tiny" not in path.read_bytes()
 

@@ -1,4 +1,4 @@
-"""The command line: ``napari-diffseg segment | predict | evaluate | open | backbones | doctor``.
+"""The command line, ``napari-diffseg COMMAND``.
 
 Exit codes: 0 when what was asked for was written and read again, 1 with one line on standard
 error when it could not be done, 2 for wrong use, 130 after Ctrl+C.
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from napari_diffseg.cli import commands
+from napari_diffseg.cli.model import add_model
 from napari_diffseg.cli.options import Formatter
 
 _ABOUT = "Segment every slice of a CT from a few painted ones."
@@ -71,8 +72,14 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         from napari_diffseg.cli.segment import add_options
 
         add_options(segment)
+    train = add("train", "train one model on several patients")
+    if "train" in words:
+        from napari_diffseg.cli import train as training
+
+        training.add_options(train)
     commands.add_predict(add("predict", "segment other CTs with a saved model"))
     commands.add_evaluate(add("evaluate", "compare a mask with a reference"))
+    add_model(add("model", "say what a saved model is"), common)
     commands.add_open(add("open", "open napari with a CT and the panel"))
     commands.add_backbones(add("backbones", "list, verify or import pre-trained backbones"), common)
     commands.add_doctor(add("doctor", "try the engine and say what is missing"))

@@ -28,8 +28,9 @@ from napari_diffseg.network.backbone import (
     load_backbone,
     verify,
 )
+from napari_diffseg.network.card import package_version
 from napari_diffseg.network.device import native_bf16, pick_device
-from napari_diffseg.session.report import commit, package_version
+from napari_diffseg.session.report import commit
 
 _LIBRARIES = ("torch", "monai", "numpy", "nibabel", "pynrrd", "SimpleITK", "pydicom", "highdicom")
 _QT = ("PyQt6", "PySide6", "PyQt5", "PySide2")

@@ -6,10 +6,10 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from napari_diffseg.network.device import pick_device
 from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session.paint import SliceState
 from napari_diffseg.session.session import Session
+
+T = TypeVar("T")
 
 
 class SegmentError(ValueError):
@@ -59,6 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="FILE", type=Path, help="saved model to start from, not a backbone"
     )
     parser.add_argument("--save-model", metavar="FILE", type=Path, help="write the trained model")
+    parser.add_argument("--licence", metavar="TEXT", help="terms of use, kept in the saved model")
     parser.add_argument("--report", metavar="FILE.json", type=Path, help="write what was done")
     parser.add_argument(
         "--validate",
@@ -90,20 +93,20 @@ def run(args: argparse.Namespace) -> int:
         session = _session(volume, labels, slices, names, args)
         _rehearse(session, args.output)
         with clock.stage("train"):
-            _follow(session.trainer.train(settings, from_model=args.model is not None), line)
+            follow(session.trainer.train(settings, from_model=args.model is not None), line)
         with clock.stage("predict"):
             _predict(session, line)
         if args.validate:
             with clock.stage("validate"):
-                _follow(session.trainer.validate(settings), line)
+                follow(session.trainer.validate(settings), line)
         with uninterrupted():
             with clock.stage("write"):
                 session.export_mask(args.output)
                 if args.save_model:
-                    session.trainer.save_model(args.save_model)
+                    session.trainer.save_model(args.save_model, args.licence or "")
                     Segmenter.load(args.save_model)
             if args.report:
-                _write_json(args.report, _report(session, args, clock))
+                write_json(args.report, _report(session, args, clock))
     print(
         f"{args.output}: {len(volume.hu)} slices from {len(slices)} painted ones, "
         f"{session.rounds.all[-1].iterations} iterations, {clock.total:.1f} s"
@@ -137,6 +140,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse outputs that could not be written, before a minute of training is spent."""
     if stem(args.output) == args.output.name:
         args.fail(f"{args.output}: unknown ending; use .nii.gz, .seg.nrrd or another image format")
+    if args.licence and not args.save_model:
+        args.fail("--licence is kept in the saved model: give --save-model FILE, too")
     outputs = [path for path in (args.output, args.save_model, args.report) if path is not None]
     backbone = Path(args.backbone) if args.backbone else None
     check_outputs(outputs, [args.volume, args.labels, args.names, args.model, backbone])
@@ -193,10 +198,15 @@ def _rehearse(session: Session, output: Path) -> None:
             raise SegmentError(str(error).replace(str(part), str(output))) from error
 
 
-def _follow(steps: Iterator[Progress], line: ProgressLine) -> None:
-    """Drive a task to its end; what it says is shown once."""
+def follow(steps: Generator[Progress, None, T], line: ProgressLine) -> T:
+    """Drive a task to its end and return its result; what it says is shown once."""
     said: set[str] = set()
-    for progress in steps:
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
         if progress.note not in ({"", progress.stage} | said):
             said.add(progress.note)
             line.say(f"napari-diffseg: {progress.note}")
@@ -236,7 +246,7 @@ def _quality_table(session: Session) -> str:
     return table(("leave-one-painted-slice-out", "Dice"), rows)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write, read again, and only then give the file its name."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     try:

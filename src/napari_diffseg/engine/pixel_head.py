@@ -13,11 +13,12 @@ from torch import Tensor
 
 from napari_diffseg.engine.scribbles import PRIOR_EXPONENT
 from napari_diffseg.network.device import autocast, native_bf16
-from napari_diffseg.network.losses import UNKNOWN
+from napari_diffseg.network.losses import UNKNOWN, merge_unknown
 from napari_diffseg.network.segmenter import LevelHead
 
 _BATCH = 4096  # pixels a step
 _WARM_UP = 0.3  # share of the steps in which the learning rate rises
+_SMOOTHING = 0.05  # of the labels
 _NEAR = 9  # grid pixels; half of the background is sampled this near to a structure
 
 
@@ -28,6 +29,7 @@ class PixelBank:
     features: list[Tensor] = field(default_factory=list)
     classes: list[Tensor] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
+    unknown: list[Tensor] = field(default_factory=list)  # (N, K) bool
 
     def add(
         self,
@@ -37,11 +39,12 @@ class PixelBank:
         structure: int,
         background: int,
         weight: float = 1.0,
+        unknown: Tensor | None = None,
     ) -> None:
         """Sample pixels of ``maps`` (each ``(B, C, h, w)``) labelled ``targets`` ``(B, H, W)``.
 
         At most ``structure`` pixels of each class and ``background`` of class 0 are taken from
-        each slice.
+        each slice. ``unknown`` ``(K,)`` are classes that nobody looked for there.
         """
         rows, columns = targets.shape[1:]
         for index, target in enumerate(targets.cpu()):
@@ -61,6 +64,8 @@ class PixelBank:
             self.features.append(torch.cat(found, dim=1).to(torch.bfloat16))
             self.classes.append(target.flatten()[chosen])
             self.weights.append(torch.full((len(chosen),), weight))
+            if unknown is not None:
+                self.unknown.append(unknown.expand(len(chosen), -1))
 
     def extended(self, other: PixelBank) -> PixelBank:
         """Both banks in one, without copying features."""
@@ -68,6 +73,7 @@ class PixelBank:
             self.features + other.features,
             self.classes + other.classes,
             self.weights + other.weights,
+            self.unknown + other.unknown,
         )
 
 
@@ -94,6 +100,14 @@ def _one_cycle(done: float) -> float:
     if done < _WARM_UP:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * done / _WARM_UP)) / 2
     return (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))) / 2
+
+
+def _marginal_losses(logits: Tensor, classes: Tensor, unknown: Tensor) -> Tensor:
+    """Smoothed cross-entropy ``(N,)`` over the classes that somebody looked for."""
+    log_p = merge_unknown(logits, unknown).log_softmax(dim=1)
+    even = log_p.masked_fill(unknown, 0.0).sum(dim=1) / (~unknown).sum(dim=1)
+    true = log_p.gather(1, classes[:, None])[:, 0]
+    return -(1 - _SMOOTHING) * true - _SMOOTHING * even
 
 
 def fit_head(
@@ -133,6 +147,7 @@ def fit_head(
     features = torch.cat(bank.features)
     classes = torch.cat(bank.classes).to(device)
     weights = torch.cat(bank.weights).to(device)
+    unknown = torch.cat(bank.unknown).to(device) if bank.unknown else None
     count = torch.zeros(len(prior), device=device).index_add_(0, classes, weights)
     present = count > 0
     balance = torch.where(present, count.sum() / count.clamp(min=1e-6), 0).sqrt()
@@ -156,9 +171,12 @@ def fit_head(
         chosen = torch.randint(len(features), (_BATCH,), generator=generator).to(device)
         with autocast(device):
             logits = head.pixels(features[chosen] if low else features[chosen].float())
-        losses = F.cross_entropy(
-            logits.float(), classes[chosen], reduction="none", label_smoothing=0.05
-        )
+        if unknown is None:
+            losses = F.cross_entropy(
+                logits.float(), classes[chosen], reduction="none", label_smoothing=_SMOOTHING
+            )
+        else:
+            losses = _marginal_losses(logits.float(), classes[chosen], unknown[chosen])
         loss = (losses * sample_weights[chosen]).mean()
         optimiser.zero_grad()
         loss.backward()

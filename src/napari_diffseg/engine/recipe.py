@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from napari_diffseg.engine.augment import augment
+from napari_diffseg.engine.augment import augment, change_contrast_medium
 from napari_diffseg.engine.pixel_head import PixelBank, fit_head
 from napari_diffseg.engine.predict import posterior, propagate_labels
 from napari_diffseg.engine.progress import Progress
@@ -59,7 +59,7 @@ def app_recipe(training: Training, iterations: int | None) -> Iterator[Progress]
     if len(volume.hu) > 1:
         known = training.registration
         if known is None or not known.fits(volume, training.grid):
-            training.registration = yield from _register(training)
+            training.registration = yield from register_slices(training)
         full = [slice_ for slice_ in training.painted if slice_.full]
         training.propagated = propagate_labels(
             segmenter, training.grid, volume, full, training.registration
@@ -82,20 +82,23 @@ def _head_recipe(training: Training, iterations: int | None) -> Iterator[Progres
     steps = list(_STEPS[:rounds])
     if iterations is not None:
         steps = [iterations // rounds + (n < iterations % rounds) for n in range(rounds)]
-    painted = yield from _painted_pixels(training)
-    yield from _train_head(training, "learning", painted, steps[0], steps[0] / sum(steps))
+    full = torch.tensor([slice_.full for slice_ in training.painted])
+    prior = class_prior(training.targets.cpu(), full, len(training.segmenter.labels) + 1)
+    painted = yield from painted_pixels(training)
+    yield from fit(training, "learning", painted, prior, steps[0], steps[0] / sum(steps))
     for n, reach in enumerate(_REACHES[: rounds - 1], start=1):
         if steps[n] == 0 or training.budget.left <= 0:
             return
-        yield from _complete_scribbles(training)
-        pseudo = yield from _pseudo_labelled_pixels(training, reach)
+        yield from complete_painted(training)
+        pseudo = yield from pseudo_labelled_pixels(training, reach)
         if training.budget.left <= 0:
             return
         stage, share = f"self-training {reach} slices around", steps[n] / sum(steps[n:])
-        yield from _train_head(training, stage, painted.extended(pseudo), steps[n], share)
+        yield from fit(training, stage, painted.extended(pseudo), prior, steps[n], share)
 
 
-def _register(training: Training) -> Generator[Progress, None, Registration]:
+def register_slices(training: Training) -> Generator[Progress, None, Registration]:
+    """Register neighbouring slices of the volume; returns the registration."""
     pairs = register(training.volume, training.grid)
     while True:
         try:
@@ -106,7 +109,7 @@ def _register(training: Training) -> Generator[Progress, None, Registration]:
         yield training.report("registering slices", done, len(training.volume.hu) - 1)
 
 
-def _complete_scribbles(training: Training) -> Iterator[Progress]:
+def complete_painted(training: Training) -> Iterator[Progress]:
     """Complete scribbled slices anew, for the head has become better at it."""
     scribbled = [slice_.z for slice_ in training.painted if not slice_.full]
     if not scribbled:
@@ -122,7 +125,7 @@ def _complete_scribbles(training: Training) -> Iterator[Progress]:
             return
 
 
-def _features(training: Training, images: Tensor) -> tuple[Tensor, ...]:
+def extract_features(training: Training, images: Tensor) -> tuple[Tensor, ...]:
     """Decoder maps of all levels ``(B, C, h, w)`` of images ``(B, 1, H, W)``."""
     try:
         with torch.inference_mode(), autocast(images.device):
@@ -131,34 +134,61 @@ def _features(training: Training, images: Tensor) -> tuple[Tensor, ...]:
         if len(images) == 1:
             raise
         training.halve_batch()
-        halves = [_features(training, half) for half in images.chunk(2)]
+        halves = [extract_features(training, half) for half in images.chunk(2)]
         return tuple(torch.cat(pair) for pair in zip(*halves, strict=True))
 
 
-def _painted_pixels(training: Training) -> Generator[Progress, None, PixelBank]:
-    """Sample the painted slices and augmented copies of them."""
+def painted_pixels(
+    training: Training,
+    copies: Sequence[int] = range(_COPIES + 1),
+    counts: tuple[int, int] = _PIXELS_PAINTED,
+    contrast_medium: bool = False,
+) -> Generator[Progress, None, PixelBank]:
+    """Sample the painted slices and augmented copies of them.
+
+    Parameters
+    ----------
+    training
+        Its painted slices are sampled.
+    copies
+        Which copies; the one numbered 0 is the slice as it is.
+    counts
+        Pixels of each structure, and of background, from one slice.
+    contrast_medium
+        Whether the copies vary the contrast medium, too.
+    """
     bank = PixelBank()
     training.segmenter.eval()
-    for copy in range(_COPIES + 1):
+    for copy in copies:
         n, step = len(training.painted), training.batch
         for first in range(0, n, step):
             images = training.images[first : first + step]
             targets = training.targets[first : first + step]
+            if copy and contrast_medium:
+                images = change_contrast_medium(images, targets, training.generator)
             if copy:
                 images, targets = augment(images, targets, training.generator)
-            maps = _features(training, images)
-            bank.add(maps, targets, training.generator, *_PIXELS_PAINTED)
+            maps = extract_features(training, images)
+            bank.add(maps, targets, training.generator, *counts, unknown=training.unknown)
             yield training.report("extracting features", copy, _COPIES + 1, preview=True)
     return bank
 
 
-def _pseudo_labelled_pixels(training: Training, reach: int) -> Generator[Progress, None, PixelBank]:
-    """Sample slices near the painted ones, labelled by head and propagated labels together."""
+def pseudo_labelled_pixels(training: Training, reach: int) -> Generator[Progress, None, PixelBank]:
+    """Sample slices that are not painted, labelled by head and propagated labels together.
+
+    Parameters
+    ----------
+    training
+        Of a head that has learnt.
+    reach
+        Slices from a painted one, at most; without propagated labels all count alike.
+    """
     propagated, grid = training.propagated, training.grid
-    assert propagated is not None
     known = {slice_.z for slice_ in training.painted if slice_.full}
-    near = [z for z in range(len(training.volume.hu)) if propagated.distance(z) <= reach]
-    near = [z for z in near if z not in known]
+    near = [z for z in range(len(training.volume.hu)) if z not in known]
+    if propagated is not None:
+        near = [z for z in near if propagated.distance(z) <= reach]
     near = near[:: math.ceil(len(near) / _MAX_SLICES) or 1]
     bank, step = PixelBank(), training.batch
     for first in range(0, len(near), step):
@@ -166,7 +196,7 @@ def _pseudo_labelled_pixels(training: Training, reach: int) -> Generator[Progres
         hu, device = training.volume.hu[batch], training.images.device
         images = upload(grid.image(hu), device)  # (B, 1, H, W)
         edges = upload(soft_tissue(grid, hu), device)  # (B, H, W)
-        maps = _features(training, images)
+        maps = extract_features(training, images)
         with torch.inference_mode(), autocast(device):
             logits = training.segmenter.head(maps)  # (B, K, H, W)
         targets = []
@@ -176,14 +206,15 @@ def _pseudo_labelled_pixels(training: Training, reach: int) -> Generator[Progres
             targets.append(labels.masked_fill(confidence < _MIN_CONFIDENCE, UNKNOWN))
         # Plain slices of one scan would teach nothing that holds for another patient.
         changed, classes = augment(images, torch.stack(targets), training.generator)
-        maps = _features(training, changed)
+        maps = extract_features(training, changed)
         for n, z in enumerate(batch):
             bank.add(
                 tuple(level[n : n + 1] for level in maps),
                 classes[n : n + 1],
                 training.generator,
                 *_PIXELS_PSEUDO,
-                weight=math.exp(-propagated.distance(z) / reach),
+                weight=1.0 if propagated is None else math.exp(-propagated.distance(z) / reach),
+                unknown=training.unknown,
             )
         yield training.report("pseudo-labelling", first + len(batch), len(near), preview=True)
         if training.budget.left <= 0:
@@ -191,14 +222,12 @@ def _pseudo_labelled_pixels(training: Training, reach: int) -> Generator[Progres
     return bank
 
 
-def _train_head(
-    training: Training, stage: str, bank: PixelBank, steps: int, share: float
+def fit(
+    training: Training, stage: str, bank: PixelBank, prior: Tensor, steps: int, share: float
 ) -> Iterator[Progress]:
     """Train the head for ``steps``, or for that share of the time that is left."""
     head = training.segmenter.head
     assert isinstance(head, LevelHead)
-    full = torch.tensor([slice_.full for slice_ in training.painted])
-    prior = class_prior(training.targets.cpu(), full, len(training.segmenter.labels) + 1)
     head.requires_grad_(True)
     seconds = max(share * training.budget.left, _MIN_SECONDS)
     losses = fit_head(head, bank, prior, steps, training.generator, seconds=seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +18,7 @@ from napari_diffseg.engine.propagation import PropagatedLabels
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.device import autocast
-from napari_diffseg.network.losses import app_loss, paper_loss
+from napari_diffseg.network.losses import app_loss, merge_unknown, paper_loss
 from napari_diffseg.network.segmenter import Segmenter
 
 _PREVIEW_EVERY = 2.0  # s
@@ -40,6 +40,7 @@ class Training:
     registration: Registration | None = None
     propagated: PropagatedLabels | None = None
     learnt: bool = False  # whether the head can be shown; until then propagated labels are
+    unknown: Tensor | None = None  # (K,) bool, classes that nobody looked for in this volume
     batch: int = 4  # slices a step, as in arXiv 2402.15216v2
     _note: str = ""
     _previewed: float = field(default=0.0, repr=False)
@@ -79,7 +80,9 @@ class Training:
         return shown
 
 
-def train_dense(training: Training, iterations: int | None, paper: bool) -> Iterator[Progress]:
+def train_dense(
+    training: Training, iterations: int | None, paper: bool, others: Sequence[Training] = ()
+) -> Iterator[Progress]:
     """Train on whole painted slices until the iterations are done or the time is up.
 
     Parameters
@@ -90,6 +93,8 @@ def train_dense(training: Training, iterations: int | None, paper: bool) -> Iter
         Optimiser steps; ``None`` lets the budget decide.
     paper
         Use the papers' loss on plain slices; otherwise the class-averaged loss on augmented ones.
+    others
+        Trainings of other patients that share the segmenter; each step takes slices of one.
 
     Notes
     -----
@@ -108,8 +113,12 @@ def train_dense(training: Training, iterations: int | None, paper: bool) -> Iter
     scratch = segmenter.config.strategy == "scratch"
     training.learnt, step = True, 0
     while training.budget.left > 0 and step != iterations:
-        n = torch.randint(len(training.images), (training.batch,), generator=training.generator)
-        images, targets = training.images[n], training.targets[n]  # (B, 1, H, W), (B, H, W)
+        one = training
+        if others:
+            chosen = int(torch.randint(len(others) + 1, (), generator=training.generator))
+            one = [training, *others][chosen]
+        n = torch.randint(len(one.images), (training.batch,), generator=training.generator)
+        images, targets = one.images[n], one.targets[n]  # (B, 1, H, W), (B, H, W)
         if not paper:
             images, targets = augment(images, targets, training.generator)
         segmenter.train()
@@ -120,7 +129,12 @@ def train_dense(training: Training, iterations: int | None, paper: bool) -> Iter
                 with torch.set_grad_enabled(scratch):
                     features = segmenter.encode(images)
                 logits = segmenter.decode(features)  # (B, K, H, W)
-            loss = (paper_loss if paper else app_loss)(logits.float(), targets)
+            logits = logits.float()
+            if one.unknown is not None:
+                logits = merge_unknown(
+                    logits, one.unknown.expand(len(logits), -1).to(logits.device)
+                )
+            loss = (paper_loss if paper else app_loss)(logits, targets)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -5,12 +5,14 @@ Losses and the choice of the device stand here, too.
 """
 
 from napari_diffseg.network.backbone import Backbone, BackboneError, list_backbones, load_backbone
+from napari_diffseg.network.card import ModelCard
 from napari_diffseg.network.segmenter import Segmenter, SegmenterConfig, SegmenterError
 from napari_diffseg.network.unet import UNet, UNetConfig
 
 __all__ = [
     "Backbone",
     "BackboneError",
+    "ModelCard",
     "Segmenter",
     "SegmenterConfig",
     "SegmenterError",

@@ -6,7 +6,6 @@ needs; a ``registry.toml`` beside it holds its SHA-256. Weights are data: nothin
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -27,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from napari_diffseg.io.files import atomic_write
+from napari_diffseg.network.card import file_sha256
 from napari_diffseg.network.unet import UNet, UNetConfig
 
 _METADATA = "napari-diffseg"
@@ -91,6 +91,8 @@ class Backbone:
         names contradicting ones).
     card
         Data, licences, steps, losses and limits, as JSON values.
+    sha256
+        Of the weight file that it was loaded from; empty for one that was made in memory.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Backbone:
     intensity: Intensity
     schedule: str = "cosine"
     card: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,6 @@ def home() -> Path:
     """Folder for imported backbones and sessions (``NAPARI_DIFFSEG_HOME`` overrides it)."""
     named = os.environ.get("NAPARI_DIFFSEG_HOME")
     return Path(named) if named else user_data_path("napari-diffseg", appauthor=False)
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _folders() -> Iterator[tuple[str, Path]]:
@@ -180,7 +178,7 @@ def verify(entry: BackboneEntry) -> None:
     """
     if not entry.path.exists():
         raise BackboneError(f"{entry.path}: the weight file is missing; import it again")
-    if entry.sha256 is not None and _file_sha256(entry.path) != entry.sha256:
+    if entry.sha256 is not None and file_sha256(entry.path) != entry.sha256:
         raise BackboneError(
             f"{entry.path}: the SHA-256 differs from the registry's, so the file is damaged "
             "or was replaced; import it again"
@@ -273,7 +271,14 @@ def load_backbone(which: str | Path | None = None) -> Backbone:
         unet = build_unet(header["config"])
         unet.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         intensity = Intensity(*(tuple(header["intensity"][k]) for k in ("hu", "value")))
-        backbone = Backbone(entry.name, unet, intensity, header["schedule"], header["card"])
+        backbone = Backbone(
+            entry.name,
+            unet,
+            intensity,
+            header["schedule"],
+            header["card"],
+            entry.sha256 or file_sha256(entry.path),
+        )
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise BackboneError(f"{entry.path}: the weights do not fit their header ({first})") from (
@@ -296,7 +301,7 @@ def save_backbone(path: Path, backbone: Backbone, dtype: torch.dtype = torch.flo
 
 def registry_line(path: Path) -> str:
     """Lines of a ``registry.toml`` for the weight file ``path``."""
-    return f'[{path.stem}]\nfile = "{path.name}"\nsha256 = "{_file_sha256(path)}"\n'
+    return f'[{path.stem}]\nfile = "{path.name}"\nsha256 = "{file_sha256(path)}"\n'
 
 
 def import_backbone(path: Path) -> BackboneEntry:

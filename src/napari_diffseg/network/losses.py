@@ -9,6 +9,45 @@ from torch import Tensor
 UNKNOWN = 255
 """Class index of pixels that nobody has labelled; they carry no loss."""
 
+_NEVER = -1e4  # logit of a class that cannot be; finite, for its probability is a factor
+
+
+def merge_unknown(logits: Tensor, unknown: Tensor) -> Tensor:
+    """Count classes that a case does not know as background.
+
+    What is background to someone who did not look for a structure may be that structure: the
+    probabilities of background and of all unknown classes are added up, and the unknown ones get
+    none of their own.
+
+    Parameters
+    ----------
+    logits
+        ``(N, K, ...)``.
+    unknown
+        Which classes nobody looked for ``(N, K)``; never background.
+
+    Returns
+    -------
+    Tensor
+        Logits of the merged classes, as ``logits``.
+
+    Notes
+    -----
+    The marginal loss of Shi et al., "Marginal loss and exclusion loss for partially supervised
+    multi-organ segmentation", Medical Image Analysis 70 (2021).
+
+    Examples
+    --------
+    >>> logits = torch.zeros(1, 3)
+    >>> merge_unknown(logits, torch.tensor([[False, False, True]])).softmax(dim=1)
+    tensor([[0.6667, 0.3333, 0.0000]])
+    """
+    away = unknown.reshape(*unknown.shape, *[1] * (logits.dim() - 2))
+    kept = away.clone()
+    kept[:, 0] = True
+    background = logits.masked_fill(~kept, -torch.inf).logsumexp(dim=1, keepdim=True)
+    return torch.cat([background, logits[:, 1:].masked_fill(away[:, 1:], _NEVER)], dim=1)
+
 
 def _one_hot(target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     known = (target != UNKNOWN)[:, None]

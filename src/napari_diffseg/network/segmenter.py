@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from napari_diffseg.network.backbone import (
     read_tensors,
     write_tensors,
 )
+from napari_diffseg.network.card import ModelCard, package_version
 from napari_diffseg.network.device import native_bf16
 from napari_diffseg.network.unet import Features, UNet
 
@@ -170,13 +171,21 @@ class Segmenter(nn.Module):
         The structures; class ``k`` of the output is ``labels[k - 1]``, class 0 background.
     config
         Strategy, head and grid.
+    card
+        What is known of how it was made. Whoever trains it replaces this.
     """
 
     def __init__(
-        self, unet: UNet, intensity: Intensity, labels: Iterable[Label], config: SegmenterConfig
+        self,
+        unet: UNet,
+        intensity: Intensity,
+        labels: Iterable[Label],
+        config: SegmenterConfig,
+        card: ModelCard | None = None,
     ) -> None:
         super().__init__()
         self.unet, self.intensity, self.config = unet, intensity, config
+        self.card = card or ModelCard()
         self.labels = tuple(labels)
         head = _HEADS[config.head]
         self.head = head(unet.decoder_channels, config.hidden, len(self.labels) + 1)
@@ -187,13 +196,19 @@ class Segmenter(nn.Module):
     ) -> Segmenter:
         """Start from a backbone, or go on from a trained segmenter.
 
-        The head of a segmenter is kept when the labels are the same.
+        The head of a segmenter is kept when the labels are the same. Of its card, licence and
+        backbone are: what it learnt from and how well it did belong to a training.
         """
         if config.strategy == "scratch":
             unet = UNet(replace(start.unet.config, time=False))
         else:
             unet = deepcopy(start.unet)
-        made = cls(unet, start.intensity, labels, config)
+        backbone = start.card.backbone if isinstance(start, Segmenter) else start.sha256
+        card = ModelCard(
+            licence=start.card.licence if isinstance(start, Segmenter) else "",
+            backbone="" if config.strategy == "scratch" else backbone,
+        )
+        made = cls(unet, start.intensity, labels, config, card)
         same = ("head", "hidden")
         if (
             isinstance(start, Segmenter)
@@ -236,23 +251,25 @@ class Segmenter(nn.Module):
         return self.decode(self.encode(x))
 
     def save(self, path: Path | str) -> None:
-        """Write the model as one safetensors file; it holds no trace of the volume."""
+        """Write the model and its card as one safetensors file, without a trace of a volume."""
+        card = replace(self.card, version=self.card.version or package_version())
         header = {
             "unet": asdict(self.unet.config),
             "intensity": asdict(self.intensity),
             "config": asdict(self.config),
             "labels": [asdict(label) for label in self.labels],
+            "card": card.to_json(),
         }
         write_tensors(Path(path), self.state_dict(), _METADATA, header)
 
     @classmethod
     def load(cls, path: Path | str) -> Segmenter:
-        """Read a model that :meth:`save` wrote.
+        """Read a model that :meth:`save` wrote; one of an earlier version has an empty card.
 
         Raises
         ------
         SegmenterError
-            If the file is no such model or is damaged.
+            If the file is no such model, is damaged, or of another architecture.
         """
         try:
             tensors, header = read_tensors(Path(path), _METADATA)
@@ -264,7 +281,9 @@ class Segmenter(nn.Module):
                 raise ValueError(f"its label ids are not distinct numbers from 1 to {MAX_LABEL}")
             intensity = Intensity(*(tuple(header["intensity"][k]) for k in ("hu", "value")))
             config = SegmenterConfig(**header["config"])
-            made = cls(build_unet(header["unet"]), intensity, labels, config)
+            card = ModelCard.from_json(header.get("card", {}))
+            made = cls(build_unet(header["unet"]), intensity, labels, config, card)
+            _check_fit(made.state_dict(), tensors)
             made.load_state_dict(tensors)
             if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
                 raise ValueError("its weights are not finite")
@@ -274,3 +293,18 @@ class Segmenter(nn.Module):
             first = str(error).splitlines()[0]
             raise SegmenterError(f"{path}: not a model of this program ({first})") from error
         return made.eval()
+
+
+def _check_fit(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Say in one sentence how weights differ from those of the architecture in their header."""
+    if own.keys() != found.keys():
+        missing, other = len(own.keys() - found.keys()), len(found.keys() - own.keys())
+        raise ValueError(
+            f"its weights are of another architecture: {missing} are missing, {other} not known"
+        )
+    for name, tensor in own.items():
+        if tensor.shape != found[name].shape:
+            ours, theirs = list(tensor.shape), list(found[name].shape)
+            raise ValueError(
+                f"its weights are of another architecture: {name} is {theirs}, not {ours}"
+            )

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import psutil
 import torch
 
+from napari_diffseg.network.card import package_version
 from napari_diffseg.network.device import pick_device
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.rounds import Round, Rounds
@@ -34,14 +34,6 @@ def commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def package_version() -> str:
-    """Return the installed version of napari-diffseg."""
-    try:
-        return version("napari-diffseg")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def peak_memory() -> int:

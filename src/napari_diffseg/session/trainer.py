@@ -128,7 +128,19 @@ class Trainer:
             self._rename(start)
             known = {label.id for label in start.labels}
             wanted = [*start.labels, *(label for label in wanted if label.id not in known)]
-        return self._train(settings, start, painted, wanted, note, revision)
+        cases, slices = self._learnt(start, len(painted))
+        return self._train(settings, start, painted, wanted, note, revision, cases, slices)
+
+    def _learnt(self, start: Segmenter | None, painted: int) -> tuple[int, int]:
+        """Count the cases and painted slices behind a training that goes on from a model."""
+        if start is None or self.round is None:
+            return 1, painted
+        card = start.card
+        if not card.cases:  # of an earlier version of this program: nobody knows
+            return 0, 0
+        if self.round.settings is None:  # it was loaded, so this volume is another case
+            return card.cases + 1, card.slices + painted
+        return card.cases, card.slices - len(self.round.slices) + painted
 
     def finish(self) -> None:
         """End the running training within about a second, and keep what it has learnt.
@@ -146,6 +158,8 @@ class Trainer:
         labels: list[Label],
         note: str,
         revision: int,
+        cases: int,
+        slices: int,
     ) -> Generator[Progress, None, None]:
         began = last = time.perf_counter()
         parent = self.round.number if start is not None and self.round is not None else None
@@ -181,6 +195,8 @@ class Trainer:
                         losses=tuple(losses.points),
                         quality=self.quality if self._validated == (revision, settings) else {},
                     )
+                    card = replace(progress.segmenter.card, cases=cases, slices=slices)
+                    progress.segmenter.card = card
                     self._commit(made, progress.segmenter, progress.registration)
                 yield progress
 
@@ -298,12 +314,26 @@ class Trainer:
             self._use(made, segmenter)
             self._prediction.restore(number, stored)
 
-    def save_model(self, path: Path | str) -> None:
-        """Write the model in use to a file, without any trace of the volume."""
+    def save_model(self, path: Path | str, licence: str = "") -> None:
+        """Write the model in use to a file, with its card and without any trace of the volume.
+
+        Parameters
+        ----------
+        path
+            The file.
+        licence
+            Terms of use for the card; empty keeps those that are on it.
+        """
         if self.segmenter is None:
             raise SessionError("there is no model to save; train first")
         self._rename(self.segmenter)
         check_outputs([Path(path)], [self._volume.geometry.source])
+        card = replace(self.segmenter.card, licence=licence or self.segmenter.card.licence)
+        if self.quality:
+            names = {label.id: label.name for label in self._paint.labels}
+            found = {names[key]: dice for key, dice in self.quality.items() if key in names}
+            card = replace(card, validation=found, validation_kind="leave-one-slice-out")
+        self.segmenter.card = card
         self.segmenter.save(path)
 
     def load_model(self, path: Path | str) -> None:

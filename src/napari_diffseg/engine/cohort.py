@@ -1,0 +1,194 @@
+"""Learn one model from several patients, each painted in part or in full, with its own labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice, TrainError, class_maps
+from napari_diffseg.engine.grid import SliceGrid
+from napari_diffseg.engine.progress import Budget, Progress
+from napari_diffseg.engine.recipe import (
+    TIMESTEP,
+    grid_width,
+)
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.labels import Label, default_colour
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.backbone import Backbone
+from napari_diffseg.network.device import pick_device
+from napari_diffseg.network.losses import UNKNOWN
+from napari_diffseg.network.segmenter import Segmenter, SegmenterConfig
+
+_MAX_PAINTED = 160  # slices of one patient
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What is known about one patient.
+
+    Attributes
+    ----------
+    volume
+        The CT.
+    painted
+        Its painted slices.
+    labels
+        The structures that somebody looked for; all others are unknown there, not background.
+    """
+
+    volume: Volume
+    painted: Sequence[PaintedSlice]
+    labels: Sequence[Label]
+
+
+def joint_labels(sets: Sequence[Sequence[Label]]) -> tuple[Label, ...]:
+    """Join the structures of several patients by name, capitals aside.
+
+    Each keeps its id where it is free; ids decide only between structures of one patient.
+
+    Examples
+    --------
+    >>> liver, spleen = Label(1, "liver", (230, 159, 0)), Label(1, "Spleen", (0, 158, 115))
+    >>> [(label.id, label.name) for label in joint_labels([[liver], [spleen, liver]])]
+    [(1, 'liver'), (2, 'Spleen')]
+    """
+    found: dict[str, Label] = {}
+    for labels in sets:
+        for label in labels:
+            if _key(label) in found:
+                continue
+            taken = {other.id for other in found.values()}
+            free = next(n for n in (label.id, *range(1, 256)) if n not in taken)
+            if free == BACKGROUND:
+                raise TrainError("the cases name more than 254 structures")
+            colour = label.colour if free == label.id else default_colour(free)
+            found[_key(label)] = Label(free, label.name, colour)
+    return tuple(sorted(found.values(), key=lambda label: label.id))
+
+
+def _key(label: Label) -> str:
+    return " ".join(label.name.casefold().replace("_", " ").split())
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Patients on the grid of the model: a few megabytes each.
+
+    Attributes
+    ----------
+    cases
+        Volumes and paint on the grid.
+    labels
+        The structures of all patients.
+    unknown
+        By patient, which classes nobody looked for ``(K,)``.
+    grids
+        By patient, the grid of the volume on the grid: one to one.
+    start
+        What training begins at.
+    config
+        Of the segmenter.
+    """
+
+    cases: tuple[Case, ...]
+    labels: tuple[Label, ...]
+    unknown: tuple[Tensor, ...]
+    grids: tuple[SliceGrid, ...]
+    start: Backbone | Segmenter
+    config: SegmenterConfig
+
+
+def prepare_cohort(
+    cases: Sequence[Callable[[], Case | None]], start: Backbone | Segmenter, settings: TrainSettings
+) -> Generator[Progress, None, Cohort]:
+    """Read the cases one by one and bring them to the grid of the model.
+
+    Parameters
+    ----------
+    cases
+        Each reads a case when it is called, so that one volume is in memory at a time; ``None`` is
+        left out.
+    start
+        Backbone, or a trained segmenter to go on from.
+    settings
+        Device, grid, timestep and strategy are used; the recipe must be the app's.
+
+    Raises
+    ------
+    TrainError
+        If no case holds a painted structure.
+    """
+    if settings.recipe != "app" or settings.strategy == "scratch":
+        raise TrainError("cases are learnt with the app's recipe, strategy linear or decoder")
+    device, budget = pick_device(settings.device), Budget(None)
+    config = SegmenterConfig(
+        strategy=settings.strategy,
+        timestep=TIMESTEP if settings.timestep is None else settings.timestep,
+        columns=settings.grid or grid_width(start.unet, device),
+    )
+    multiple = 2 ** (len(start.unet.config.widths) - 1)
+    small, grids = [], []
+    for done, read in enumerate(cases, start=1):
+        case = read()
+        if case is None:
+            continue
+        grid = SliceGrid.of(case.volume, config.columns, multiple, start.intensity)
+        shrunk, own = _on_grid(case, grid)
+        small.append(shrunk)
+        grids.append(own)
+        left = budget.elapsed / done * (len(cases) - done)
+        yield Progress("reading cases", done, len(cases), budget.elapsed, left)
+    labels = joint_labels([case.labels for case in small])
+    if not any(len(case.painted) for case in small):
+        raise TrainError("no slice is painted in any case")
+    unknown = []
+    for case in small:
+        there = {_key(label) for label in case.labels}
+        unknown.append(torch.tensor([False, *(_key(label) not in there for label in labels)]))
+    renamed = tuple(_renamed(case, labels) for case in small)
+    return Cohort(renamed, labels, tuple(unknown), tuple(grids), start, config)
+
+
+def _on_grid(case: Case, grid: SliceGrid) -> tuple[Case, SliceGrid]:
+    """Bring a case to the grid; the network then sees what it would see of the whole volume."""
+    rows, columns = grid.size
+    hu = np.empty((len(case.volume.hu), rows, columns), np.int16)
+    for z, plane in enumerate(case.volume.hu):
+        image = grid.image(plane[None])[0, 0].numpy()
+        hu[z] = np.rint(grid.intensity.to_hu(image))
+    spacing = case.volume.geometry.spacing
+    affine = np.diag([1.0, 1.0, spacing[0], 1.0])
+    volume = Volume(hu, Geometry.from_affine(affine, (columns, rows, len(hu))), case.volume.name)
+    painted = list(case.painted)
+    if len(painted) > _MAX_PAINTED:
+        chosen = np.linspace(0, len(painted) - 1, _MAX_PAINTED).round().astype(int)
+        painted = [painted[n] for n in chosen]
+    small = [_mask_on_grid(slice_, case.labels, grid) for slice_ in painted]
+    own = SliceGrid((0, rows, 0, columns), (rows, columns), (rows, columns), grid.intensity)
+    return Case(volume, small, tuple(case.labels)), own
+
+
+def _mask_on_grid(slice_: PaintedSlice, labels: Sequence[Label], grid: SliceGrid) -> PaintedSlice:
+    classes = grid.target(class_maps([slice_], labels))[0].numpy()
+    ids = np.zeros(256, np.uint8)
+    ids[1 : len(labels) + 1] = [label.id for label in labels]
+    if not slice_.full:
+        ids[0], ids[UNKNOWN] = BACKGROUND, 0
+    return PaintedSlice(slice_.z, ids[classes], slice_.full)
+
+
+def _renamed(case: Case, labels: Sequence[Label]) -> Case:
+    """Give the paint of a case the ids that its structures have in the cohort."""
+    ids = np.arange(256).astype(np.uint8)
+    by_key = {_key(label): label for label in labels}
+    own = tuple(by_key[_key(label)] for label in case.labels)
+    for before, after in zip(case.labels, own, strict=True):
+        ids[before.id] = after.id
+    painted = [replace(slice_, mask=ids[slice_.mask]) for slice_ in case.painted]
+    return replace(case, painted=painted, labels=own)

@@ -1,0 +1,68 @@
+"""Connected pieces of structures: which structures are one piece, and what is astray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+_SHARE = 0.97  # of a structure that its largest piece holds, where it is called one piece
+
+
+def single_pieces(mask: NDArray[np.uint8], ids: Iterable[int]) -> set[int]:
+    """Say which labels are, but for crumbs, one connected piece.
+
+    Parameters
+    ----------
+    mask
+        Label ids of a whole volume ``(z, y, x)``.
+    ids
+        The labels; those that the mask does not hold are left out.
+
+    Examples
+    --------
+    >>> mask = np.zeros((2, 3, 5), np.uint8)
+    >>> mask[:, 1, :2], mask[:, :, 4], mask[:, 0, 0] = 1, 2, 2
+    >>> single_pieces(mask, [1, 2, 3])
+    {1}
+    """
+    found = set()
+    for label_id in ids:
+        sizes = _pieces(mask == label_id)[1]
+        if sizes.any() and sizes.max() >= _SHARE * sizes.sum():
+            found.add(label_id)
+    return found
+
+
+def largest_pieces(mask: NDArray[np.uint8], ids: Iterable[int]) -> NDArray[np.uint8]:
+    """Keep the largest piece of some labels; other pieces become background.
+
+    Parameters
+    ----------
+    mask
+        Label ids ``(z, y, x)``; it is not changed.
+    ids
+        Labels that are one piece each.
+
+    Examples
+    --------
+    >>> largest_pieces(np.array([[[1, 1, 0, 1, 2]]], np.uint8), [1]).tolist()
+    [[[1, 1, 0, 0, 2]]]
+    """
+    kept = mask.copy()
+    for label_id in ids:
+        pieces, sizes = _pieces(mask == label_id)
+        if np.count_nonzero(sizes) > 1:
+            kept[(pieces > 0) & (pieces != sizes.argmax())] = 0
+    return kept
+
+
+def _pieces(there: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Number the pieces that share faces; sizes by number, 0 for what is not there."""
+    pieces = np.zeros(there.shape, np.int32)
+    count = ndimage.label(there, output=pieces)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return pieces, sizes
