@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from session_tools import LIVER, QUICK, tiny_backbone, tiny_volume
+
+from napari_diffseg.session import Session
+
+ROOT = Path(__file__).parents[2]
 
 # Libraries come first: they have builds of their own for each system. Then our modules are
 # forgotten, what only Unix has is hidden, and all of our modules are imported anew.
@@ -70,3 +81,39 @@ def test_nothing_that_only_unix_has_is_needed() -> None:
         [sys.executable, "-c", _AS_ON_WINDOWS + _WORK], capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
+
+
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{k}{n}" for k in ("com", "lpt") for n in range(1, 10))}
+
+
+def _fits_every_system(names: list[str], longest: int) -> None:
+    """Windows forbids some names and characters, and by default paths of over 260 characters."""
+    assert names
+    for name in names:
+        assert len(name) <= longest, name
+        for part in PurePosixPath(name).parts:
+            assert not re.search(r'[<>:"|?*\\\x00-\x1f]|[ .]$', part), name
+            assert part.partition(".")[0].lower() not in _RESERVED, name
+    assert len({name.lower() for name in names}) == len(names), "two names differ in case only"
+
+
+def test_files_of_a_session_can_have_their_names_everywhere(tmp_path: Path) -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:16, 8:16] = 1
+    volume = replace(tiny_volume(), name="a name: with? what no <system> allows in a file")
+    with Session(volume, [LIVER], tiny_backbone(), folder=tmp_path) as session:
+        for z in (0, 4):
+            session.paint.set_slice(z, mask)
+        for _ in session.trainer.train(QUICK):
+            pass
+        list(session.trainer.predict())
+        session.save()
+        written = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")]
+    _fits_every_system(written, longest=100)
+
+
+def test_files_of_the_repository_can_have_their_names_everywhere() -> None:
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    _fits_every_system(done.stdout.splitlines(), longest=120)
