@@ -94,7 +94,7 @@ def make_card(header: Header, settings: ReleaseSettings) -> dict[str, Any]:
         "hours": round(header.seconds / 3600, 2),
         "parameters": network_cost(header.unet).parameters,
         "settings": {k: v for k, v in values["settings"].items() if k != "init_from"},
-        "data": header.data,
+        "data": _with_confirmed_licences(header.data),
         "start": {"weights": header.start.get("weights", "random")},
         "validation": validation[-1][1] if validation else {},
         "curves": {"train": _thinned(train), "validation": _thinned(validation)},
@@ -131,20 +131,26 @@ def _thinned(history: list[Any], most: int = 40) -> list[Any]:
     return [history[index] for index in kept]
 
 
-def _licences(collections: dict[str, Any]) -> list[str]:
-    """The collections with their licences: the confirmed one where there is one."""
+def _confirmed() -> dict[str, dict[str, str]]:
+    """Return the collections whose licence was looked up, by name."""
     listed = resources.files("diffseg_models").joinpath("collections.toml").read_text("utf-8")
-    confirmed = {entry["name"]: entry for entry in tomllib.loads(listed)["collection"]}
+    return {entry["name"]: entry for entry in tomllib.loads(listed)["collection"]}
+
+
+def _with_confirmed_licences(data: dict[str, Any]) -> dict[str, Any]:
+    """Copy a card's data; what the gatherer of the slices remembered gives way."""
+    confirmed = _confirmed()
+    collections = {
+        name: {**counts, "licence": confirmed[name]["licence"]} if name in confirmed else counts
+        for name, counts in data["collections"].items()
+    }
+    return {**data, "collections": collections}
+
+
+def _licences(collections: dict[str, Any]) -> list[str]:
+    """Make the card's section on the collections."""
+    confirmed = _confirmed()
     open_ones = [name for name in collections if name not in confirmed]
-    rows = []
-    for name, counts in collections.items():
-        licence = counts["licence"]
-        if name in confirmed:
-            licence = f"[{confirmed[name]['licence']}]({confirmed[name]['licence_url']})"
-        rows.append(
-            f"| {name} | {licence} | {counts['patients']} | {counts['volumes']} "
-            f"| {counts['slices']} |"
-        )
     lines = [
         "Licences are those that the index of the NCI Imaging Data Commons, release 25, gives for "
         "each collection. Citations are in ATTRIBUTION.md.",
@@ -155,12 +161,13 @@ def _licences(collections: dict[str, Any]) -> list[str]:
             f"Not confirmed, as stated by whoever gathered the slices: {', '.join(open_ones)}.",
             "",
         ]
-    return [
-        *lines,
-        "| collection | licence | patients | volumes | slices |",
-        "|---|---|---|---|---|",
-        *rows,
-    ]
+    lines += ["| collection | licence | patients | volumes | slices |", "|---|---|---|---|---|"]
+    for name, c in collections.items():
+        licence = c["licence"]
+        if name in confirmed:
+            licence = f"[{confirmed[name]['licence']}]({confirmed[name]['licence_url']})"
+        lines.append(f"| {name} | {licence} | {c['patients']} | {c['volumes']} | {c['slices']} |")
+    return lines
 
 
 def card_text(settings: ReleaseSettings, card: dict[str, Any], size: float) -> str:
