@@ -1,19 +1,35 @@
 # make demo    the main job on the sample CT, headless -> demo-output/
 # make test    lint and tests (a virtual display is used where there is none)
-# make lint    ruff, mypy, import-linter
+# make lint    ruff, mypy, import-linter, spelling, workflows
+# make docs    the documentation's site, warnings are errors -> site/
 # make figures the benchmark's pages and pictures, and the README's table, from their rows
-# make benchmark-env    .venv-benchmarks with the papers' rivals (several GB, half an hour)
-# make test-benchmarks  the tests that need them
-# make test-slicer    .venv-slicer with 3D Slicer's core (1 GB), and the tests that need it
-# make clean   remove the environment and everything that is generated
+# make clean   remove the environments and everything that is generated
 #
-# Each target sets up .venv first when pyproject.toml or constraints.txt changed since.
+# For a release:
+# make dist            sdist and wheel, checked -> dist/
+# make test-release    the wheel in empty environments, with and without each extra
+# make lock            requirements/test.txt, what CI installs
+# make test-locked     the tests with what is locked
+# make test-lowest     the tests with the oldest dependencies that pyproject.toml allows
+# make test-prerelease the tests with napari's next version
+# make audit           known weaknesses of what is locked
+# make licences        docs/licences.md, the licences of what is installed with us
+#
+# For the benchmark:
+# make benchmark-env   .venv-benchmarks with the papers' rivals (several GB, half an hour)
+# make test-benchmarks the tests that need them
+#
+# make test-slicer     .venv-slicer with 3D Slicer's core (1 GB), and the tests that need it
+#
+# Each target sets up its environment first when pyproject.toml or constraints.txt changed since.
 # PYTHON=/path/to/python3.12 chooses the interpreter.
 
-.PHONY: demo figures test lint clean benchmark-env test-benchmarks test-slicer
+.PHONY: demo figures test lint docs dist test-release lock test-locked test-lowest \
+	test-prerelease audit licences clean benchmark-env test-benchmarks test-slicer
 .NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
+SYSTEM_PYTHON = $(or $(PYTHON),python3)
 NEED_PACKAGES := $(addprefix tests/training/test_,benchmark_packages.py quality.py release.py)
 STAMP_NEEDS := pyproject.toml constraints.txt tools/setup.sh
 
@@ -31,12 +47,85 @@ lint: .venv/.ready-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet --no-progress .github
+
+licences: .venv/.ready-test
+	$(BIN)/python tools/licences.py docs/licences.md
+
+docs: .venv-docs/.ready
+	DISABLE_MKDOCS_2_WARNING=true .venv-docs/bin/mkdocs build --strict
+
+dist: .venv-release/.ready
+	rm -rf dist build
+	.venv-release/bin/python -m build --outdir dist
+	.venv-release/bin/twine check --strict dist/*
+	.venv-release/bin/check-wheel-contents dist
+	.venv-release/bin/python tools/check_dist.py dist
+
+test-release: dist
+	$(SYSTEM_PYTHON) tools/try_wheel.py dist
+
+# Without torch and what it brings for CUDA: those are the machine's, and constraints.txt's.
+lock: .venv-release/.ready
+	mkdir -p requirements
+	.venv-release/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+		--extra test --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+		pyproject.toml | sed -E '/^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z]*)[= ]/d' \
+		> requirements/test.txt
+
+audit: .venv-release/.ready
+	.venv-release/bin/pip-audit --strict --no-deps --disable-pip -r requirements/test.txt
+
+test-locked: .venv-locked/.ready
+	tools/with-display.sh .venv-locked/bin/python -m pytest
+
+test-lowest: .venv-lowest/.ready
+	tools/with-display.sh .venv-lowest/bin/python -m pytest
+
+test-prerelease: .venv-prerelease/.ready
+	tools/with-display.sh .venv-prerelease/bin/python -m pytest
+
+.venv-locked/.ready: requirements/test.txt constraints.txt
+	$(SYSTEM_PYTHON) -m venv .venv-locked
+	.venv-locked/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --requirement requirements/test.txt
+	.venv-locked/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv-lowest/.ready: pyproject.toml constraints.txt
+	$(SYSTEM_PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python \
+		--resolution lowest-direct --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+.venv-prerelease/.ready: pyproject.toml constraints.txt
+	$(SYSTEM_PYTHON) -m venv .venv-prerelease
+	.venv-prerelease/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ".[test]"
+	.venv-prerelease/bin/python -m pip install --quiet --pre --upgrade \
+		--constraint constraints.txt napari
+	touch $@
+
+.venv-docs/.ready: pyproject.toml
+	$(SYSTEM_PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --upgrade pip
+	.venv-docs/bin/python -m pip install --quiet --group docs
+	touch $@
+
+.venv-release/.ready: pyproject.toml
+	$(SYSTEM_PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet --upgrade pip
+	.venv-release/bin/python -m pip install --quiet --group release
+	touch $@
 
 # Apart from .venv, and without its constraints: torchvision dictates which torch it is.
 benchmark-env: .venv-benchmarks/.ready
 
 .venv-benchmarks/.ready: pyproject.toml
-	$(or $(PYTHON),python3) -m venv .venv-benchmarks
+	$(SYSTEM_PYTHON) -m venv .venv-benchmarks
 	.venv-benchmarks/bin/python -m pip install --quiet --disable-pip-version-check \
 		--editable ".[benchmarks,test]"
 	touch $@
@@ -57,6 +146,6 @@ test-slicer: .venv/.ready-test .venv-slicer/.ready
 	PYTHON="$(PYTHON)" tools/setup.sh $*
 
 clean:
-	rm -rf .venv .venv-benchmarks .venv-slicer build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache \
-		.import_linter_cache .hypothesis
+	rm -rf .venv .venv-* build dist site demo-output *.egg-info .pytest_cache .mypy_cache \
+		.ruff_cache .import_linter_cache .hypothesis
 	find src training models tests -name __pycache__ -type d -prune -exec rm -rf {} +

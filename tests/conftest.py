@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +23,33 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell that starts the tests in the background has them ignore Ctrl+C, and so would every
 # process that a test starts and then interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+collect_ignore = ["no_network"]
+
+# No test, and no process that a test starts, may reach another machine.
+_NO_NETWORK = Path(__file__).parent / "no_network"
+_CONNECTIONS = Path(tempfile.gettempdir()) / f"napari-diffseg-connections-{os.getpid()}"
+os.environ.setdefault("NAPARI_DIFFSEG_TEST_CONNECTIONS", str(_CONNECTIONS))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(_NO_NETWORK), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+_spec = importlib.util.spec_from_file_location("no_network", _NO_NETWORK / "sitecustomize.py")
+assert _spec is not None
+assert _spec.loader is not None
+no_network = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(no_network)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_sent() -> Iterator[None]:
+    """Fail a test during which a connection was tried, even if the error was caught."""
+    log = Path(os.environ["NAPARI_DIFFSEG_TEST_CONNECTIONS"])
+    log.unlink(missing_ok=True)
+    yield
+    tried = log.read_text(encoding="utf-8") if log.exists() else ""
+    log.unlink(missing_ok=True)
+    assert not tried, f"connections to other machines: {tried}"
 
 
 @pytest.fixture

@@ -56,6 +56,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Lazy: importing the package must not cost a second of torch, nor need Qt.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("napari-diffseg")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

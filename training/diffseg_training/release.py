@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def make_card(header: Header, settings: ReleaseSettings) -> dict[str, Any]:
         "hours": round(header.seconds / 3600, 2),
         "parameters": network_cost(header.unet).parameters,
         "settings": {k: v for k, v in values["settings"].items() if k != "init_from"},
-        "data": header.data,
+        "data": _with_confirmed_licences(header.data),
         "start": {"weights": header.start.get("weights", "random")},
         "validation": validation[-1][1] if validation else {},
         "curves": {"train": _thinned(train), "validation": _thinned(validation)},
@@ -130,6 +131,45 @@ def _thinned(history: list[Any], most: int = 40) -> list[Any]:
     return [history[index] for index in kept]
 
 
+def _confirmed() -> dict[str, dict[str, str]]:
+    """Return the collections whose licence was looked up, by name."""
+    listed = resources.files("diffseg_models").joinpath("collections.toml").read_text("utf-8")
+    return {entry["name"]: entry for entry in tomllib.loads(listed)["collection"]}
+
+
+def _with_confirmed_licences(data: dict[str, Any]) -> dict[str, Any]:
+    """Copy a card's data; what the gatherer of the slices remembered gives way."""
+    confirmed = _confirmed()
+    collections = {
+        name: {**counts, "licence": confirmed[name]["licence"]} if name in confirmed else counts
+        for name, counts in data["collections"].items()
+    }
+    return {**data, "collections": collections}
+
+
+def _licences(collections: dict[str, Any]) -> list[str]:
+    """Make the card's section on the collections."""
+    confirmed = _confirmed()
+    open_ones = [name for name in collections if name not in confirmed]
+    lines = [
+        "Licences are those that the index of the NCI Imaging Data Commons, release 25, gives for "
+        "each collection. Citations are in ATTRIBUTION.md.",
+        "",
+    ]
+    if open_ones:
+        lines += [
+            f"Not confirmed, as stated by whoever gathered the slices: {', '.join(open_ones)}.",
+            "",
+        ]
+    lines += ["| collection | licence | patients | volumes | slices |", "|---|---|---|---|---|"]
+    for name, c in collections.items():
+        licence = c["licence"]
+        if name in confirmed:
+            licence = f"[{confirmed[name]['licence']}]({confirmed[name]['licence_url']})"
+        lines.append(f"| {name} | {licence} | {c['patients']} | {c['volumes']} | {c['slices']} |")
+    return lines
+
+
 def card_text(settings: ReleaseSettings, card: dict[str, Any], size: float) -> str:
     """The card as Markdown."""
     data, own = card["data"], card["settings"]
@@ -157,15 +197,7 @@ def card_text(settings: ReleaseSettings, card: dict[str, Any], size: float) -> s
         "",
         "## Data and licences",
         "",
-        "Licences are those of the collections as remembered by whoever gathered the slices; they "
-        "are to be confirmed before any public release.",
-        "",
-        "| collection | licence | patients | volumes | slices |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {name} | {c['licence']} | {c['patients']} | {c['volumes']} | {c['slices']} |"
-            for name, c in data["collections"].items()
-        ),
+        *_licences(data["collections"]),
         "",
         "## Validation loss by noise level",
         "",

@@ -59,7 +59,7 @@ class LabelsSection(Section):
             none = "" if chosen else "Choose a label in the table first."
             allow(self.buttons["remove"], _REMOVE, none)
 
-    def _add(self, workspace: Workspace, _: bool) -> None:
+    def _add(self, workspace: Workspace, _: bool = False) -> None:
         label = workspace.begun.paint.add_label()
         workspace.recolour()
         workspace.take_brush(label.id)
@@ -85,14 +85,14 @@ class LabelsSection(Section):
         dialog.colorSelected.connect(self._act(recolour, workspace))
         dialog.show()  # the window goes on; the colour is taken when it is agreed to
 
-    def _remove(self, workspace: Workspace, _: bool) -> None:
+    def _remove(self, workspace: Workspace, _: bool = False) -> None:
         chosen = self.table.selected_id()
         if chosen is not None:
             workspace.begun.remove_label(chosen)
             workspace.show_session()
             workspace.recolour()
 
-    def _import_names(self, workspace: Workspace, _: bool) -> None:
+    def _import_names(self, workspace: Workspace, _: bool = False) -> None:
         path, _filter = QFileDialog.getOpenFileName(self, "Import label names", "", "JSON (*.json)")
         if path:
             workspace.begun.paint.import_names(path)
