@@ -25,6 +25,7 @@ _MASKS = ";;".join(
         "MetaImage (*.mha)",
         "NIfTI, not compressed (*.nii)",
         "DICOM-SEG (*.dcm)",
+        "RTSTRUCT (*.rtstruct.dcm)",
     )
 )
 _MODELS = "Model (*.safetensors)"

@@ -56,7 +56,7 @@ class Guide:
         return (self.blocked or {}).get(button, "")
 
 
-_LABELS = ("add", "names", "remove")
+_LABELS = ("add", "names", "remove", "from")
 _STATES = ("full", "scribbles", "clear")
 _RUNS = ("train", "continue", "check")
 BUTTONS = (

@@ -9,6 +9,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QFileDialog
 
 from napari_diffseg.engine.annotations import BACKGROUND
+from napari_diffseg.gui import incoming
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.labels_table import LabelRow, LabelsTable
@@ -22,6 +23,7 @@ _BUTTONS = {
     "add": ("+ Add", "Add a label and paint with it"),
     "remove": ("Remove", _REMOVE),
     "names": ("Names…", 'Import names from a JSON file such as {"liver": 1}'),
+    "from": ("From…", "Take labels that were made elsewhere: of a file, or of another layer"),
 }
 
 
@@ -38,6 +40,7 @@ class LabelsSection(Section):
             (self.buttons["add"].clicked, self._add),
             (self.buttons["names"].clicked, self._import_names),
             (self.buttons["remove"].clicked, self._remove),
+            (self.buttons["from"].clicked, self._offer),
             (table.picked, Workspace.take_brush),
             (table.renamed, self._rename),
             (table.colour_asked, self._ask_colour),
@@ -97,6 +100,9 @@ class LabelsSection(Section):
         if path:
             workspace.begun.paint.import_names(path)
             workspace.recolour()
+
+    def _offer(self, workspace: Workspace, _: bool) -> None:
+        incoming.offer(self, workspace, self.buttons["from"])
 
 
 def label_rows(workspace: Workspace) -> tuple[LabelRow, ...]:

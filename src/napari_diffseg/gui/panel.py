@@ -8,7 +8,7 @@ from typing import Any
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
-from napari_diffseg.gui import files
+from napari_diffseg.gui import files, incoming
 from napari_diffseg.gui.banner import Banner, Choice
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide, Situation, guide
@@ -58,6 +58,7 @@ class Panel(QWidget):
         self._soon.timeout.connect(self.refresh)
         self.desk.changed.connect(self._soon.start)
         self.desk.switched.connect(self._on_switched)
+        self.desk.incoming.connect(self.desk.acting(self._on_incoming))
         self.viewer.events.theme.connect(self._on_theme)
         QApplication.instance().aboutToQuit.connect(self._on_quit)
         self._on_theme()
@@ -159,6 +160,10 @@ class Panel(QWidget):
 
     def _set_window(self, workspace: Workspace, preset: str) -> None:
         workspace.layers.ct.contrast_limits = window_limits(*PRESETS[preset])
+
+    def _on_incoming(self, workspace: Workspace, layer: Any) -> None:
+        if workspace.session is not None:
+            incoming.ask_layer(self, workspace, layer)
 
     def _show_card(self, workspace: Workspace) -> None:
         if workspace.backbone_card:

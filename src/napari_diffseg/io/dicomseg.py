@@ -47,7 +47,7 @@ _ORGANS = {
 # The identifiers that tie a segmentation to its series; without them no viewer can match the two.
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 # What DICOM requires to be there, but allows to be empty.
-_MAY_BE_EMPTY = (
+MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
     "StudyID", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
@@ -75,7 +75,7 @@ def write_dicomseg(
         If the volume did not come from DICOM, its series is gone or lacks identifiers, or there
         are no labels.
     """
-    images, order = _source_images(path, geometry)
+    images, order = source_images(path, geometry, "DICOM-SEG")
     if not labels:
         raise VolumeError(f"{path}: a DICOM-SEG needs at least one label; paint or add one")
     release = version("napari-diffseg")
@@ -139,22 +139,31 @@ def read_dicomseg(path: Path, geometry: Geometry | None = None) -> StoredImage:
         return StoredImage(ids[array], affine, labels=tuple(labels))
 
 
-def _source_images(path: Path, geometry: Geometry) -> tuple[list[pydicom.Dataset], list[int]]:
+def source_images(
+    path: Path, geometry: Geometry, what: str
+) -> tuple[list[pydicom.Dataset], list[int]]:
     """Headers that a segmentation refers to, and the slice of the volume for each of their frames.
 
-    A multi-frame file is one header; otherwise there is one for each slice.
+    A multi-frame file is one header; otherwise there is one for each slice. ``what`` names the
+    kind of file for errors.
+
+    Raises
+    ------
+    VolumeError
+        If the volume did not come from DICOM, or its series is gone, changed or without
+        identifiers.
     """
     reference = geometry.reference.get("dicom")
     if reference is None or geometry.source is None:
         raise VolumeError(
-            f"{path}: DICOM-SEG needs a volume that was read from a DICOM folder; "
+            f"{path}: {what} needs a volume that was read from a DICOM folder; "
             "choose .nii.gz or .seg.nrrd"
         )
     slices = ordered(geometry.source, reference["series"])[1].slices
     if len({str(item.header.get("SeriesInstanceUID", "")) for item in slices}) > 1:
         raise VolumeError(
-            f"{path}: slices of the DICOM series have series UIDs of their own, so no DICOM-SEG "
-            "can refer to them; choose .nii.gz or .seg.nrrd"
+            f"{path}: slices of the DICOM series have series UIDs of their own, so no "
+            f"{what} can refer to them; choose .nii.gz or .seg.nrrd"
         )
     order = sorted(range(len(slices)), key=lambda k: slices[k].frame or 0)
     multi = slices[0].frame is not None
@@ -163,12 +172,12 @@ def _source_images(path: Path, geometry: Geometry) -> tuple[list[pydicom.Dataset
         or len(slices) < len(read_dicom(slices[0].path, stop_before_pixels=True)[FRAMES].value)
     ):
         raise VolumeError(
-            f"{path}: the volume is not the whole of one multi-frame DICOM file, so no DICOM-SEG "
+            f"{path}: the volume is not the whole of one multi-frame DICOM file, so no {what} "
             "can refer to it; choose .nii.gz or .seg.nrrd"
         )
     if not multi and len({item.uid for item in slices}) < len(slices):
         raise VolumeError(
-            f"{path}: slices of the DICOM series share identifiers, so no DICOM-SEG can refer to "
+            f"{path}: slices of the DICOM series share identifiers, so no {what} can refer to "
             "them; choose .nii.gz or .seg.nrrd"
         )
     places = tuple(tuple(item.position.tolist()) for item in slices)
@@ -184,7 +193,7 @@ def _source_images(path: Path, geometry: Geometry) -> tuple[list[pydicom.Dataset
         if missing or not item.uid:
             raise VolumeError(
                 f"{path}: the DICOM series has no {', '.join(missing or ['SOPInstanceUID'])}, so "
-                "no DICOM-SEG can refer to it; choose .nii.gz or .seg.nrrd"
+                f"no {what} can refer to it; choose .nii.gz or .seg.nrrd"
             )
         _clean(image, item, slices[0].orientation, geometry)
         images.append(image)
@@ -202,7 +211,7 @@ def _clean(
     image.decode()
     image.SpecificCharacterSet = "ISO_IR 192"
     image.SOPInstanceUID, image.SOPClassUID = item.uid, item.storage
-    for name in _MAY_BE_EMPTY:
+    for name in MAY_BE_EMPTY:
         value = str(image.get(name) or "")
         fits = re.fullmatch(_FORMS.get(name, ".*"), value, re.DOTALL)
         if name not in image or not fits:

@@ -37,9 +37,10 @@ def on_grid(path: Path, dataset: pydicom.Dataset, geometry: Geometry) -> NDArray
     if kind not in ("BINARY", "LABELMAP"):
         raise VolumeError(f"{path}: holds fractions ({kind}); export a binary segmentation")
     elsewhere = VolumeError(
-        f"{path}: lies on another grid than the volume; export the labels on the volume's grid"
+        f"{path}: lies on another grid than the volume; export the labels on the volume's grid, "
+        "or ask for resampling"
     )
-    to_index = _indexer(geometry)
+    to_index = indexer(geometry)
     whole = np.zeros(geometry.shape, np.uint16)
     (shared,) = dataset.get("SharedFunctionalGroupsSequence") or (pydicom.Dataset(),)
     frames = dataset.PerFrameFunctionalGroupsSequence
@@ -132,8 +133,8 @@ def _steps_by_identifier(
     return np.array([[0, 0, at[0]], [1, 0, 0], [0, 1, 0]])
 
 
-def _indexer(geometry: Geometry) -> _ToIndex:
-    """From (n, 3) millimetres in RAS+ to indices (i, j, k) of the grid, not rounded.
+def indexer(geometry: Geometry) -> _ToIndex:
+    """Make a function from (n, 3) RAS+ mm to indices (i, j, k) of the grid, not rounded.
 
     The slices of a DICOM series lie at their own positions, which may be uneven.
     """

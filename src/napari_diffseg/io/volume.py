@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from napari_diffseg.io import dicom, dicomseg, formats, hounsfield, itk
+from napari_diffseg.io import dicom, dicomseg, formats, hounsfield, itk, rtstruct
 from napari_diffseg.io.dicom_scan import is_dicom
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.formats import StoredImage
@@ -57,6 +58,7 @@ _IMAGE_WRITERS: dict[str, _Writer] = {
 _MASK_WRITERS: dict[str, _Writer] = _IMAGE_WRITERS | {
     ".seg.nrrd": itk.write_nrrd,
     ".dcm": dicomseg.write_dicomseg,
+    ".rtstruct.dcm": rtstruct.write_rtstruct,
 }
 
 _ROUNDING = 0.02
@@ -100,18 +102,26 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     return Volume(hu, replace(geometry, notes=notes), name)
 
 
-def read_labels(path: str | Path, geometry: Geometry | None = None, part: bool = False) -> LabelMap:
+def read_labels(
+    path: str | Path,
+    geometry: Geometry | None = None,
+    part: bool = False,
+    resample: bool = False,
+) -> LabelMap:
     """Read a label file.
 
     Parameters
     ----------
     path
-        NIfTI, NRRD, ``.seg.nrrd``, MetaImage or DICOM-SEG file.
+        NIfTI, NRRD, ``.seg.nrrd``, MetaImage, DICOM-SEG or RTSTRUCT file.
     geometry
         The grid that the labels must lie on; their file may store it in another order of axes.
     part
         Accept a file that covers only an aligned part of that grid; formats that crop to the
         labels, such as ``.seg.nrrd``, always may.
+    resample
+        Bring labels that lie on another grid onto that grid: each voxel takes the label that lies
+        nearest to its centre.
 
     Returns
     -------
@@ -130,15 +140,18 @@ def read_labels(path: str | Path, geometry: Geometry | None = None, part: bool =
     ((133, 256, 256), dtype('uint8'), Label(id=1, name='label 1', colour=(230, 159, 0)))
     """
     path = Path(path)
-    stored = _read(path, geometry)
+    stored = _read(path, geometry, resample)
     own = _geometry(path, stored)
     mask = _mask(path, stored)
     if geometry is not None:
         placed = geometry.placed(mask, stored.affine, part or stored.crop)
+        if placed is None and resample:
+            placed = _resampled(path, mask, stored.affine, geometry)
         if placed is None:
             raise VolumeError(
                 f"{path}: lies on another grid ({_grid(own)}) than the volume "
-                f"({_grid(geometry)}); export the labels on the volume's grid"
+                f"({_grid(geometry)}); export the labels on the volume's grid, or ask for "
+                "resampling"
             )
         own, mask = geometry, placed
     mask = np.ascontiguousarray(own.to_canonical(mask))
@@ -250,16 +263,42 @@ def _pick(path: Path, choices: dict[str, Any]) -> Any:
     return choices[ending]
 
 
-def _read(path: Path, geometry: Geometry | None = None) -> StoredImage:
+def _read(path: Path, geometry: Geometry | None = None, resample: bool = False) -> StoredImage:
     if not path.exists():
         raise VolumeError(f"{path}: no such file; check the path")
-    if path.suffix.lower() == ".dcm":
-        stored = dicomseg.read_dicomseg(path, geometry)
+    if _is_dicom(path) and rtstruct.is_rtstruct(path):
+        stored = rtstruct.read_rtstruct(path, geometry, resample)
+    elif path.suffix.lower() == ".dcm":
+        stored = _read_dicomseg(path, geometry, resample)
     else:
         stored = _pick(path, _READERS)(path)
     if stored.array.dtype.kind not in "iubf":
         raise formats.colour(path)
     return stored
+
+
+def _read_dicomseg(path: Path, geometry: Geometry | None, resample: bool) -> StoredImage:
+    try:
+        return dicomseg.read_dicomseg(path, geometry)
+    except VolumeError:
+        if geometry is None or not resample:
+            raise
+        return dicomseg.read_dicomseg(path)  # on a grid of its own, if its frames make one
+
+
+def _resampled(
+    path: Path, mask: NDArray[np.uint8], affine: NDArray[np.float64], geometry: Geometry
+) -> NDArray[np.uint8]:
+    """Labels (i, j, k) of another grid on this one, nearest neighbour, 0 outside of theirs."""
+    mapping = np.linalg.inv(affine) @ geometry.affine
+    found: NDArray[np.uint8] = ndimage.affine_transform(
+        mask, mapping[:3, :3], mapping[:3, 3], geometry.shape, order=0, mode="constant"
+    )
+    if mask.any() and not found.any():
+        raise VolumeError(
+            f"{path}: its labels lie outside of the volume; choose those of the same patient"
+        )
+    return found
 
 
 def _geometry(path: Path, stored: StoredImage) -> Geometry:

@@ -1,7 +1,7 @@
 """One annotation session: what is painted, what was learnt from it, kept on disk as it changes.
 
-A :class:`Session` has paint, a prediction, rounds and a trainer, which share one log, and can be
-recovered after a crash. It is headless; command line and window both drive it.
+A :class:`Session` has paint, a prediction, tools, rounds and a trainer, which share one log, and
+can be recovered after a crash. It is headless; command line and window both drive it.
 """
 
 from napari_diffseg.session.journal import SessionError, SessionInUseError
@@ -9,9 +9,11 @@ from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.rounds import Round, Rounds
 from napari_diffseg.session.session import Session
+from napari_diffseg.session.tools import Changes, Tools
 from napari_diffseg.session.trainer import Trainer
 
 __all__ = [
+    "Changes",
     "Paint",
     "Prediction",
     "Round",
@@ -20,5 +22,6 @@ __all__ = [
     "SessionError",
     "SessionInUseError",
     "SliceState",
+    "Tools",
     "Trainer",
 ]

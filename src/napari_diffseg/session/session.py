@@ -32,6 +32,7 @@ from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.report import describe
 from napari_diffseg.session.rounds import Rounds
+from napari_diffseg.session.tools import Tools
 from napari_diffseg.session.trainer import Trainer
 
 _FORMAT = 1
@@ -67,6 +68,8 @@ class Session:
         Every training so far, and every model that was loaded.
     trainer
         The model in use, and the engine: train, predict, validate.
+    tools
+        What changes paint and prediction without a stroke.
     notes
         What could not be recovered.
 
@@ -95,6 +98,7 @@ class Session:
         self._log = log = SessionLog(volume, root, self._records)
         self.paint = Paint(volume.hu.shape, labels, log)
         self.prediction = Prediction(self.paint, log)
+        self.tools = Tools(self.paint, self.prediction, log)
         self.rounds = Rounds(log)
         self.trainer = Trainer(volume, backbone, self.paint, self.prediction, self.rounds, log)
 
