@@ -1,4 +1,4 @@
-"""The command line: ``napari-diffseg segment | predict | evaluate | open | backbones | doctor``.
+"""The command line: ``napari-diffseg segment | predict | evaluate | measure | compare | ...``.
 
 Exit codes: 0 when what was asked for was written and read again, 1 with one line on standard
 error when it could not be done, 2 for wrong use, 130 after Ctrl+C.
@@ -13,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from napari_diffseg.cli import commands
+from napari_diffseg.cli import commands, numbers
 from napari_diffseg.cli.options import Formatter
 
 _ABOUT = "Segment every slice of a CT from a few painted ones."
@@ -73,6 +73,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         add_options(segment)
     commands.add_predict(add("predict", "segment other CTs with a saved model"))
     commands.add_evaluate(add("evaluate", "compare a mask with a reference"))
+    numbers.add_measure(add("measure", "measure the labels of a CT: a table, or a report"))
+    numbers.add_compare(add("compare", "compare two masks of one CT, such as two readers'"))
     commands.add_open(add("open", "open napari with a CT and the panel"))
     commands.add_backbones(add("backbones", "list, verify or import pre-trained backbones"), common)
     commands.add_doctor(add("doctor", "try the engine and say what is missing"))

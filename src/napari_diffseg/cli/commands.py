@@ -131,7 +131,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from napari_diffseg.io.volume import read_labels
 
     names = load_names(args.names) if args.names else {}
-    geometry = _common_grid(args.reference, args.mask)
+    geometry = common_grid(args.reference, args.mask)
     reference = read_labels(args.reference, geometry)
     mask = read_labels(args.mask, geometry)
     known = {label.id: label for label in mask.labels}
@@ -162,7 +162,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _common_grid(*paths: Path) -> Geometry:
+def common_grid(*paths: Path) -> Geometry:
     """Return the grid of the first file that is a whole volume (DICOM-SEG, for one, is not)."""
     from napari_diffseg.io.geometry import VolumeError
     from napari_diffseg.io.volume import read_volume

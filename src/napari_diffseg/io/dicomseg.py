@@ -21,28 +21,13 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from napari_diffseg.io import segframes
+from napari_diffseg.io.anatomy import coded
 from napari_diffseg.io.dicom import ordered
 from napari_diffseg.io.dicom_scan import Slice, read_dicom
 from napari_diffseg.io.formats import LPS, StoredImage, reading
 from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.labels import Label, class_indices, default_colour
 from napari_diffseg.io.multiframe import FRAMES
-
-# SNOMED CT codes by the last words of a label's name; "left" and "right" stay in the label.
-_ORGANS = {
-    "liver": codes.SCT.Liver,
-    "kidney": codes.SCT.Kidney,
-    "spleen": codes.SCT.Spleen,
-    "pancreas": codes.SCT.Pancreas,
-    "aorta": codes.SCT.Aorta,
-    "vena cava": codes.SCT.InferiorVenaCava,
-    "adrenal gland": codes.SCT.AdrenalGland,
-    "gallbladder": codes.SCT.Gallbladder,
-    "esophagus": codes.SCT.Esophagus,
-    "oesophagus": codes.SCT.Esophagus,
-    "stomach": codes.SCT.Stomach,
-    "duodenum": codes.SCT.Duodenum,
-}
 
 # The identifiers that tie a segmentation to its series; without them no viewer can match the two.
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
@@ -226,16 +211,18 @@ def _clean(
 
 
 def _describe(number: int, label: Label, algorithm: Any) -> Any:
-    name = label.name.lower()
-    organ = next((code for words, code in _ORGANS.items() if name.endswith(words)), None)
+    category, kind, side = coded(label.name)
     description = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=label.name[:64],
-        segmented_property_category=codes.SCT.AnatomicalStructure,
-        segmented_property_type=organ or codes.SCT.AnatomicalStructure,
+        segmented_property_category=category,
+        segmented_property_type=kind,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
         algorithm_identification=algorithm,
         display_color=hd.color.CIELabColor.from_rgb(*label.colour),
     )
+    if side is not None:
+        (item,) = description.SegmentedPropertyTypeCodeSequence
+        item.SegmentedPropertyTypeModifierCodeSequence = [hd.sr.CodedConcept.from_code(side)]
     description.SegmentDescription = f"label {label.id}"
     return description

@@ -22,7 +22,7 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_
 from napari_diffseg.io import dicomseg
 from napari_diffseg.io.dicom_scan import read_dicom, read_header
 from napari_diffseg.io.formats import LPS, StoredImage, reading
-from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.geometry import Geometry, GridError, VolumeError
 from napari_diffseg.io.labels import MAX_LABEL, Label, default_colour
 from napari_diffseg.io.segframes import indexer
 
@@ -126,7 +126,7 @@ def _by_slice(
     heights = np.array(sorted(planes))
     if not resample:
         if np.abs(heights - np.rint(heights)).max() > _OFF_PLANE:
-            raise VolumeError(
+            raise GridError(
                 f"{path}: its outlines lie between the slices of this CT; open their own CT, or "
                 "ask for resampling"
             )

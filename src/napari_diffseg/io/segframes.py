@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.pixels import iter_pixels
 
 from napari_diffseg.io.formats import LPS
-from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.geometry import Geometry, GridError, VolumeError
 
 _SAME_PLACE = 0.1
 """A frame's pixels may lie so far from those of the grid, in voxels. Directions are often rounded
@@ -36,7 +36,7 @@ def on_grid(path: Path, dataset: pydicom.Dataset, geometry: Geometry) -> NDArray
     kind = dataset.get("SegmentationType")
     if kind not in ("BINARY", "LABELMAP"):
         raise VolumeError(f"{path}: holds fractions ({kind}); export a binary segmentation")
-    elsewhere = VolumeError(
+    elsewhere = GridError(
         f"{path}: lies on another grid than the volume; export the labels on the volume's grid, "
         "or ask for resampling"
     )

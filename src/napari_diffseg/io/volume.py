@@ -21,7 +21,7 @@ from napari_diffseg.io import dicom, dicomseg, formats, hounsfield, itk, rtstruc
 from napari_diffseg.io.dicom_scan import is_dicom
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.formats import StoredImage
-from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.geometry import Geometry, GridError, VolumeError
 from napari_diffseg.io.labels import MAX_LABEL, Label, LabelMap, ids_in, labels_for
 
 
@@ -148,7 +148,7 @@ def read_labels(
         if placed is None and resample:
             placed = _resampled(path, mask, stored.affine, geometry)
         if placed is None:
-            raise VolumeError(
+            raise GridError(
                 f"{path}: lies on another grid ({_grid(own)}) than the volume "
                 f"({_grid(geometry)}); export the labels on the volume's grid, or ask for "
                 "resampling"
@@ -280,8 +280,8 @@ def _read(path: Path, geometry: Geometry | None = None, resample: bool = False) 
 def _read_dicomseg(path: Path, geometry: Geometry | None, resample: bool) -> StoredImage:
     try:
         return dicomseg.read_dicomseg(path, geometry)
-    except VolumeError:
-        if geometry is None or not resample:
+    except GridError:
+        if not resample:
             raise
         return dicomseg.read_dicomseg(path)  # on a grid of its own, if its frames make one
 

@@ -9,13 +9,14 @@ from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.rounds import Round, Rounds
 from napari_diffseg.session.session import Session
-from napari_diffseg.session.tools import Changes, Tools
+from napari_diffseg.session.tools import Changes, Proposal, Tools
 from napari_diffseg.session.trainer import Trainer
 
 __all__ = [
     "Changes",
     "Paint",
     "Prediction",
+    "Proposal",
     "Round",
     "Rounds",
     "Session",
