@@ -95,7 +95,7 @@ def test_labels_from_a_file_of_another_grid_as_prediction(window, tmp_path, monk
     window.open()
     path = str(tmp_path / "coarse.nii.gz")
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (path, ""))
-    choose(window, "File…")
+    choose(window, "Labels from a file…")
     asked = dialog(window)
     assert any("resampled" in label.text() for label in asked.findChildren(type(asked.problem)))
     asked.prediction.setChecked(True)
@@ -113,17 +113,17 @@ def test_labels_from_a_layer_of_the_user(window):
     data[3] = block(1)
     window.viewer.add_labels(data, name="bones")
     window.viewer.add_labels(np.zeros((4, 4), int), name="other shape")
-    choose(window, "Layer “other shape”")
+    choose(window, "Labels of the layer “other shape”")
     assert "'other shape' is (4, 4)" in window.sentence
-    choose(window, "Layer “bones”")
+    choose(window, "Labels of the layer “bones”")
     agree(window, dialog(window))
     assert [label.name for label in window.session.paint.labels] == ["bones"]
     assert np.array_equal(window.session.paint.mask[3], block(1))
 
 
 def choose(window, text):
-    """Open the menu of From… and take an entry."""
-    window.click(window.panel.labels.buttons["from"])
+    """Open the menu of Import… and take an entry."""
+    window.click(window.panel.labels.buttons["import"])
     window.until(lambda: isinstance(QApplication.activePopupWidget(), QMenu))
     menu = QApplication.activePopupWidget()
     (action,) = [a for a in menu.actions() if a.text() == text]

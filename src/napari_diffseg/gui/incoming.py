@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QDialogButtonBox,
     QFileDialog,
     QLineEdit,
-    QMenu,
     QRadioButton,
     QVBoxLayout,
     QWidget,
@@ -28,7 +27,7 @@ from napari_diffseg.io.labels import MAX_LABEL, Label, LabelMap, ids_in, labels_
 from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.tools import Target
 
-_FILES = (
+LABEL_FILES = (
     "Labels (*.nii *.nii.gz *.seg.nrrd *.nrrd *.nhdr *.mha *.mhd *.hdr *.img *.dcm);;All files (*)"
 )
 
@@ -136,20 +135,14 @@ def take_labels(
     workspace.suggest()
 
 
-def offer(parent: QWidget, workspace: Workspace, button: QWidget) -> None:
-    """Ask which labels: those of a file, or of a layer that somebody else has added."""
-    layers = [
+def foreign_layers(workspace: Workspace) -> list[Labels]:
+    """Labels layers that somebody else has added."""
+    layers = workspace.layers
+    return [
         layer
-        for layer in workspace.layers.viewer.layers
-        if isinstance(layer, Labels)
-        and not workspace.layers.has(layer)
-        and layer is not workspace.layers.difference
+        for layer in layers.viewer.layers
+        if isinstance(layer, Labels) and not layers.has(layer) and layer is not layers.difference
     ]
-    menu = QMenu(button)
-    menu.addAction("File…", lambda: _ask_file(parent, workspace))
-    for layer in layers:
-        menu.addAction(f"Layer “{layer.name}”", lambda one=layer: ask_layer(parent, workspace, one))
-    menu.popup(button.mapToGlobal(button.rect().bottomLeft()))
 
 
 def ask_layer(parent: QWidget, workspace: Workspace, layer: Labels) -> None:
@@ -194,8 +187,9 @@ def labels_of(layer: Labels, workspace: Workspace) -> LabelMap:
     return LabelMap(mask, labels_for(ids, known))
 
 
-def _ask_file(parent: QWidget, workspace: Workspace) -> None:
-    path, _ = QFileDialog.getOpenFileName(parent, "Labels from a file", "", _FILES)
+def ask_file(parent: QWidget, workspace: Workspace) -> None:
+    """Ask for a label file, then how it is to be taken."""
+    path, _ = QFileDialog.getOpenFileName(parent, "Labels from a file", "", LABEL_FILES)
     if path:
         ask_path(parent, workspace, Path(path))
 

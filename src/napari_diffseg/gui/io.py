@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.geometry import Geometry, GridError, VolumeError
 from napari_diffseg.io.labels import LabelMap
 from napari_diffseg.io.sample import sample_volume_path
 from napari_diffseg.io.volume import Volume, read_labels, read_volume, write_mask
@@ -78,7 +78,7 @@ def read_for(path: Path, volume: Volume) -> tuple[LabelMap, str]:
     """
     try:
         return read_labels(path, volume.geometry, part=True), ""
-    except VolumeError:
+    except GridError:
         found = read_labels(path, volume.geometry, resample=True)
         return found, "They lie on another grid, and were resampled to the nearest voxel."
 

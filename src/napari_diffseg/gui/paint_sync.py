@@ -16,6 +16,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.gui.layers import VolumeLayers, checksum
+from napari_diffseg.gui.limits import StrokeLimits
 from napari_diffseg.gui.strokes import StrokeWatcher, keep_locked
 from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.paint import SliceState
@@ -46,6 +47,7 @@ class PaintSync(QObject):
         self.session, self.layers = session, layers
         self._current, self._view = current, view
         self.locked: set[int] = set()
+        self.limits = StrokeLimits(layers, view)
         self.fresh_state = SliceState.PAINTED
         self.since_round: set[int] = set()
         self._present: dict[int, frozenset[int]] = {}
@@ -56,6 +58,7 @@ class PaintSync(QObject):
 
     def watch(self) -> None:
         """Follow the paint and prediction layers that are there now."""
+        self.limits.watch()
         paint, prediction = self.layers.paint, self.layers.prediction
         for layer, differs, stroke in (
             (paint, self._painted, self._stroke),
@@ -75,6 +78,7 @@ class PaintSync(QObject):
     def close(self) -> None:
         """Bring every stroke into the session and look no more."""
         self.flush()
+        self.limits.close()
         for watcher in self._watchers.values():
             watcher.close()
         self._watchers.clear()
