@@ -37,7 +37,7 @@ _COPIES = {
     "below": ("Below", "Copy the labels of the slice below, where this one is free"),
     "above": ("Above", "Copy the labels of the slice above, where this one is free"),
     "between": (
-        "Fill between",
+        "Fill gap",
         "Predict the slices between painted ones from these alone, without training",
     ),
 }
@@ -56,6 +56,7 @@ class ToolsSection(Section):
         super().__init__("Tools")
         self.fold = tool("Tools", "quiet")  # stands in the title line of another section
         self.fold.setCheckable(True)
+        self.fold.setFixedHeight(20)  # no higher than a title
         self.fold.setArrowType(Qt.ArrowType.RightArrow)
         self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.fold.toggled.connect(self._on_fold)
