@@ -1,4 +1,7 @@
-"""Takes ``docs/images/window.png``: the real window after a real training on the sample CT.
+"""Takes the guide's pictures of the real window.
+
+``docs/images/tools.png`` is the panel with the tools unfolded, ``window.png`` the window after a
+real training on the sample CT.
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python docs/picture_window.py --seconds 60
 
@@ -30,12 +33,17 @@ def main() -> None:
     workspace = window.workspace
     window.paint(PAINTED, ORGANS)
     workspace.go(SHOWN)
+    workspace.take_brush(1)
+    options.o.parent.mkdir(parents=True, exist_ok=True)
+    window.panel.tools.fold.setChecked(True)
+    window.wait(1.5)
+    window.panel.grab().save(str(options.o.with_name("tools.png")))
+    window.panel.tools.fold.setChecked(False)
     workspace.train(window.panel.more.form.settings(options.seconds), from_model=False)
     window.until(lambda: not workspace.runner.running)
     workspace.take_brush(1)
     window.wait(1.5)
     picture = Image.fromarray(window.viewer.screenshot(canvas_only=False, flash=False)[..., :3])
-    options.o.parent.mkdir(parents=True, exist_ok=True)
     picture.save(options.o, optimize=True)
     print(f"{options.o}: {options.o.stat().st_size / 1000:.0f} kB")
     window.close()

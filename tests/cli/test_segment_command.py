@@ -257,3 +257,15 @@ def test_outputs_that_would_destroy_something_are_refused(case: Case, more, says
     assert "learning" not in err  # before any work
     assert names_in() == before
     assert Path("/dev/full").is_char_device()
+
+
+def test_labels_of_another_grid_are_resampled_when_asked(case, tmp_path, capsys):
+    fine = np.repeat(np.repeat(case.labels_ijk, 2, axis=0), 2, axis=1)
+    affine = AFFINE @ np.diag([0.5, 0.5, 1, 1])
+    affine[:3, 3] += AFFINE[:3, :2] @ (-0.25, -0.25)
+    labels = save(tmp_path / "fine.nii.gz", fine, affine)
+    words = segment(case, "--slices", "2,6", "--iterations", "2", "-o", "m.nii.gz", labels=labels)
+    check_error(capsys, main(words), "another grid", "resampling")
+    assert main((*words, "--resample")) == 0
+    found = np.asarray(nib.load("m.nii.gz").dataobj)
+    assert np.array_equal(found[:, :, [2, 6]], case.labels_ijk[:, :, [2, 6]])

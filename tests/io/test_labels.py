@@ -9,7 +9,7 @@ from synthetic import affine_of, distinct, save_nifti
 
 from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.labels import Label, default_colour, labels_for, load_names
-from napari_diffseg.io.volume import read_labels, read_volume
+from napari_diffseg.io.volume import read_labels, read_volume, write_mask
 
 
 def test_labels_in_another_order_of_axes_are_turned_onto_the_volume(tmp_path):
@@ -142,3 +142,24 @@ def test_colours_differ_and_names_win():
         Label(2, "spleen", (1, 2, 3)),
         Label(7, "label 7", default_colour(7)),
     )
+
+
+def test_labels_of_another_grid_are_resampled_when_asked(tmp_path):
+    fine = Geometry.from_affine(np.diag([-1.0, -1.0, 2.0, 1.0]), (20, 16, 10))
+    mask = np.zeros(fine.canonical_shape, np.uint8)
+    mask[2:6, 4:12, 6:14] = 3
+    path = tmp_path / "fine.nii.gz"
+    write_mask(path, mask, fine, ())
+    affine = np.diag([-2.0, -2.0, 4.0, 1.0])
+    affine[:3, 3] = (-0.5, -0.5, 1)  # the centre of each block of 2 x 2 x 2 voxels
+    coarse = Geometry.from_affine(affine, (10, 8, 5))
+    with pytest.raises(VolumeError, match=r"another grid .* or ask for resampling"):
+        read_labels(path, coarse)
+    found = read_labels(path, coarse, resample=True)
+    expected = np.zeros(coarse.canonical_shape, np.uint8)
+    expected[1:3, 2:6, 3:7] = 3
+    assert np.array_equal(found.mask, expected)
+    affine[:3, 3] = 1000
+    elsewhere = Geometry.from_affine(affine, (10, 8, 5))
+    with pytest.raises(VolumeError, match="outside of the volume"):
+        read_labels(path, elsewhere, resample=True)

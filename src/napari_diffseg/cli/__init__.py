@@ -13,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from napari_diffseg.cli import commands
+from napari_diffseg.cli import commands, numbers
 from napari_diffseg.cli.evaluate import add_evaluate
 from napari_diffseg.cli.model import add_model
 from napari_diffseg.cli.options import Formatter
@@ -81,6 +81,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         training.add_options(train)
     add_predict(add("predict", "segment other CTs with a saved model"))
     add_evaluate(add("evaluate", "compare a mask with a reference"))
+    numbers.add_measure(add("measure", "measure the labels of a CT: a table, or a report"))
+    numbers.add_compare(add("compare", "compare two masks of one CT, such as two readers'"))
     add_model(add("model", "say what a saved model is"), common)
     commands.add_open(add("open", "open napari with a CT and the panel"))
     commands.add_backbones(add("backbones", "list, verify or import pre-trained backbones"), common)

@@ -46,6 +46,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--labels", metavar="LABELS", type=Path, required=True, help="painted slices, on its grid"
     )
     parser.add_argument(
+        "--resample",
+        action="store_true",
+        help="bring labels of another grid onto that of the CT (nearest neighbour)",
+    )
+    parser.add_argument(
         "-o", "--output", metavar="MASK", type=Path, required=True, help="mask to write"
     )
     parser.add_argument(
@@ -87,7 +92,13 @@ def run(args: argparse.Namespace) -> int:
     with ProgressLine() as line:
         with clock.stage("read"):
             volume = read_volume(args.volume, series=args.series)
-            labels = read_labels(args.labels, volume.geometry, part=True, overlap=args.overlap)
+            labels = read_labels(
+                args.labels,
+                volume.geometry,
+                part=True,
+                overlap=args.overlap,
+                resample=args.resample,
+            )
             names = load_names(args.names) if args.names else {}
         for note in volume.geometry.notes:
             line.say(f"napari-diffseg: warning: {args.volume}: {note}")

@@ -6,7 +6,6 @@ import os
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +15,6 @@ from torch import Tensor
 from napari_diffseg.engine.grid import SliceGrid
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Intensity
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk
 
 SOFT_TISSUE = Intensity((-1024.0, -160.0, 240.0, 1500.0), (-1.0, -0.9, 0.9, 1.0))
 """Soft tissue fills most of the range: the labels follow its edges."""
@@ -53,6 +49,36 @@ def soft_tissue(grid: SliceGrid, hu: NDArray[np.int16]) -> Tensor:
     return replace(grid, intensity=SOFT_TISSUE).image(hu)[:, 0]
 
 
+def displacement(fixed: Tensor, moving: Tensor) -> NDArray[np.float16]:
+    """Where each point of one slice lies in another one, both on the soft-tissue window.
+
+    Parameters
+    ----------
+    fixed, moving
+        Slices ``(rows, columns)`` as :func:`soft_tissue` gives them.
+
+    Returns
+    -------
+    ``(2, rows, columns)``: `fixed` at ``p`` looks like `moving` at ``p + displacement(p)``, with
+    components (row, column) in pixels.
+
+    Notes
+    -----
+    Symmetric demons: Vercauteren et al., "Diffeomorphic demons", NeuroImage 45 (2009), as
+    implemented by SimpleITK.
+    """
+    import SimpleITK as sitk  # 50 MB that training a backbone can do without
+
+    demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
+    demons.SetNumberOfIterations(_ITERATIONS)
+    demons.SetStandardDeviations(_SMOOTHING)
+    demons.SetNumberOfThreads(1)
+    images = (sitk.GetImageFromArray(image.numpy()) for image in (fixed, moving))
+    field = sitk.GetArrayFromImage(demons.Execute(*images))  # (rows, columns, 2)
+    moved: NDArray[np.float16] = np.moveaxis(field[..., ::-1], -1, 0).astype(np.float16)
+    return moved
+
+
 def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Registration]:
     """Register every slice to its neighbours.
 
@@ -65,28 +91,10 @@ def register(volume: Volume, grid: SliceGrid) -> Generator[int, None, Registrati
     -------
     Registration
         The displacements.
-
-    Notes
-    -----
-    Symmetric demons: Vercauteren et al., "Diffeomorphic demons", NeuroImage 45 (2009), as
-    implemented by SimpleITK.
     """
-    import SimpleITK as sitk  # 50 MB that training a backbone can do without
-
-    def image(z: int) -> sitk.Image:
-        return sitk.GetImageFromArray(soft_tissue(grid, volume.hu[z][None])[0].numpy())
-
-    def displacement(fixed: sitk.Image, moving: sitk.Image) -> NDArray[np.float16]:
-        demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
-        demons.SetNumberOfIterations(_ITERATIONS)
-        demons.SetStandardDeviations(_SMOOTHING)
-        demons.SetNumberOfThreads(1)
-        field = sitk.GetArrayFromImage(demons.Execute(fixed, moving))  # (rows, columns, 2)
-        moved: NDArray[np.float16] = np.moveaxis(field[..., ::-1], -1, 0).astype(np.float16)
-        return moved
 
     def pair(z: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        below, above = image(z), image(z + 1)
+        below, above = (soft_tissue(grid, volume.hu[k][None])[0] for k in (z, z + 1))
         return displacement(below, above), displacement(above, below)
 
     count = len(volume.hu) - 1

@@ -8,7 +8,7 @@ from typing import Any
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_diffseg.gui.io import VOLUME
+from napari_diffseg.gui.io import INCOMING, VOLUME
 from napari_diffseg.gui.workspace import Workspace
 
 
@@ -17,6 +17,7 @@ class Desk(QObject):
 
     changed = Signal()  # what the panel shows may differ
     switched = Signal()  # another volume is worked on
+    incoming = Signal(object)  # a layer of labels that were read from a file
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
@@ -101,6 +102,9 @@ class Desk(QObject):
 
     def _on_inserted(self, event: Any) -> None:
         self._take(event.value)
+        if INCOMING in event.value.metadata:
+            # napari is in the middle of adding it.
+            QTimer.singleShot(0, lambda: self.incoming.emit(event.value))
         self.changed.emit()
 
     def _on_removed(self, event: Any) -> None:

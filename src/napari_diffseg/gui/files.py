@@ -25,6 +25,7 @@ _MASKS = ";;".join(
         "MetaImage (*.mha)",
         "NIfTI, not compressed (*.nii)",
         "DICOM-SEG, which names the patient (*.dcm)",
+        "RTSTRUCT (*.rtstruct.dcm)",
     )
 )
 _MODELS = "Model (*.safetensors)"
@@ -33,6 +34,10 @@ _EXPORTS: dict[str, tuple[str, str, str, str, Callable[[Session, Path], Any]]] =
     "Model": (
         *("Save the model", "model", ".safetensors", _MODELS),
         lambda session, path: session.trainer.save_model(path),
+    ),
+    "Numbers": (
+        *("Export the numbers", "{}-numbers", ".html"),
+        *("Page with pictures (*.html);;Table (*.csv)", Session.export_numbers),
     ),
     "Report": ("Export the report", "{}-report", ".json", "Report (*.json)", Session.export_report),
 }
@@ -94,7 +99,7 @@ def show_card(parent: QWidget, name: str, card: dict[str, Any]) -> None:
 
 
 def export(parent: QWidget, workspace: Workspace, what: str) -> None:
-    """Ask where to, and write the ``Mask``, ``Model`` or ``Report``."""
+    """Ask where to, and write the ``Mask``, ``Model``, ``Numbers`` or ``Report``."""
     title, name, ending, filters, write = _EXPORTS[what]
     suggested = name.format(workspace.volume.name) + ending
     path, chosen = QFileDialog.getSaveFileName(parent, title, suggested, filters)
@@ -116,7 +121,7 @@ def with_ending(path: str, chosen: str, default: str) -> Path:
     The filter is a text such as ``"NRRD (*.nrrd)"``; where it names no ending, it is ``default``.
     """
     known = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".dcm", ".safetensors",
-             ".json")  # fmt: skip
+             ".json", ".html", ".csv")  # fmt: skip
     if path.lower().endswith(known):
         return Path(path)
     ending = chosen.partition("(*")[2].partition(")")[0] or default

@@ -56,12 +56,16 @@ class Guide:
         return (self.blocked or {}).get(button, "")
 
 
-_LABELS = ("add", "names", "remove")
+_LABELS = ("add", "remove", "import")
+_TOOLS = (
+    *("fill holes", "keep largest", "remove islands", "smooth", "grow", "shrink"),
+    *("below", "above", "between", "undo", "redo"),
+)
 _STATES = ("full", "scribbles", "clear")
 _RUNS = ("train", "continue", "check")
 BUTTONS = (
-    *(*_LABELS, *_STATES, *_RUNS, "predict", "accept", "next"),
-    *("confidence", "contour", "difference", "mask", "report", "model", "load"),
+    *(*_LABELS, *_TOOLS, *_STATES, *_RUNS, "predict", "accept", "next"),
+    *("confidence", "contour", "difference", "mask", "numbers", "report", "model", "load"),
 )
 
 
@@ -150,7 +154,7 @@ def _blocked(s: Situation) -> dict[str, str]:
         return dict.fromkeys(BUTTONS, everything)
     reason: dict[str, str] = {}
     if not s.labels:
-        reason = dict.fromkeys((*_STATES, *_RUNS), "Add a label first.")
+        reason = dict.fromkeys((*_TOOLS, *_STATES, *_RUNS), "Add a label first.")
     elif not s.painted:
         reason = dict.fromkeys(_RUNS, "Paint at least one slice first.")
     if s.painted == 1:
@@ -175,7 +179,8 @@ def _blocked(s: Situation) -> dict[str, str]:
     if not s.comparable:
         reason["difference"] = "Needs two predictions to compare: train once more."
     if not s.predicted and not s.painted:
-        reason["mask"] = reason["report"] = "Nothing is painted or predicted yet."
+        nothing = "Nothing is painted or predicted yet."
+        reason |= dict.fromkeys(("mask", "numbers", "report"), nothing)
     if s.task:
         why = {
             "training": "Training is running: Finish or Stop it first.",
@@ -185,7 +190,8 @@ def _blocked(s: Situation) -> dict[str, str]:
         }[s.task]
         reason |= dict.fromkeys((*_RUNS, "predict", "load"), why)
         if s.task == "predicting":
-            reason["mask"] = "Wait until every slice is predicted, or Stop."
+            why = "Wait until every slice is predicted, or Stop."
+            reason |= dict.fromkeys(("mask", "numbers"), why)
     return reason
 
 

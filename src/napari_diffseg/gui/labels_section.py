@@ -6,9 +6,10 @@ from functools import partial
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QColorDialog, QFileDialog
+from qtpy.QtWidgets import QColorDialog, QFileDialog, QMenu
 
 from napari_diffseg.engine.annotations import BACKGROUND
+from napari_diffseg.gui import comparison, incoming
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.labels_table import LabelRow, LabelsTable
@@ -21,7 +22,10 @@ _REMOVE = "Remove the chosen label; it must not be painted"
 _BUTTONS = {
     "add": ("+ Add", "Add a label and paint with it"),
     "remove": ("Remove", _REMOVE),
-    "names": ("Names…", 'Import names from a JSON file such as {"liver": 1}'),
+    "import": (
+        "Import…",
+        'Labels that were made elsewhere, or their names from a JSON file such as {"liver": 1}',
+    ),
 }
 
 
@@ -36,8 +40,8 @@ class LabelsSection(Section):
         table, act = self.table, desk.acting
         for signal, action in (
             (self.buttons["add"].clicked, self._add),
-            (self.buttons["names"].clicked, self._import_names),
             (self.buttons["remove"].clicked, self._remove),
+            (self.buttons["import"].clicked, self._offer),
             (table.picked, Workspace.take_brush),
             (table.renamed, self._rename),
             (table.colour_asked, self._ask_colour),
@@ -92,11 +96,32 @@ class LabelsSection(Section):
             workspace.show_session()
             workspace.recolour()
 
-    def _import_names(self, workspace: Workspace, _: bool = False) -> None:
+    def _import_names(self, workspace: Workspace, *_: object) -> None:
         path, _filter = QFileDialog.getOpenFileName(self, "Import label names", "", "JSON (*.json)")
         if path:
             workspace.begun.paint.import_names(path)
             workspace.recolour()
+
+    def _offer(self, workspace: Workspace, _: bool) -> None:
+        button = self.buttons["import"]
+        menu = QMenu(button)
+        menu.addAction("Labels from a file…", lambda: incoming.ask_file(self, workspace))
+        layers = incoming.foreign_layers(workspace)
+        for layer in layers:
+            menu.addAction(
+                f"Labels of the layer “{layer.name}”",
+                lambda one=layer: incoming.ask_layer(self, workspace, one),
+            )
+        menu.addAction("Names from a JSON file…", self._act(self._import_names, workspace))
+        menu.addSeparator()
+        menu.addAction("Compare with a file…", lambda: comparison.with_file(self, workspace))
+        for layer in layers:
+            with_layer = partial(comparison.with_layer, self, layer=layer)
+            menu.addAction(
+                f"Compare with the layer “{layer.name}”",
+                self._act(lambda w, *_, compare=with_layer: compare(w), workspace),
+            )
+        menu.popup(button.mapToGlobal(button.rect().bottomLeft()))
 
 
 def label_rows(workspace: Workspace) -> tuple[LabelRow, ...]:

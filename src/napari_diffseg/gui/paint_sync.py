@@ -7,18 +7,21 @@ here, too.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
+from napari.layers import Labels
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
 from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.gui.layers import VolumeLayers, checksum
+from napari_diffseg.gui.limits import StrokeLimits
 from napari_diffseg.gui.strokes import StrokeWatcher, keep_locked
 from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.paint import SliceState
 from napari_diffseg.session.session import Session
+from napari_diffseg.session.tools import Target
 
 
 class PaintSync(QObject):
@@ -44,6 +47,7 @@ class PaintSync(QObject):
         self.session, self.layers = session, layers
         self._current, self._view = current, view
         self.locked: set[int] = set()
+        self.limits = StrokeLimits(layers, view)
         self.fresh_state = SliceState.PAINTED
         self.since_round: set[int] = set()
         self._present: dict[int, frozenset[int]] = {}
@@ -54,6 +58,7 @@ class PaintSync(QObject):
 
     def watch(self) -> None:
         """Follow the paint and prediction layers that are there now."""
+        self.limits.watch()
         paint, prediction = self.layers.paint, self.layers.prediction
         for layer, differs, stroke in (
             (paint, self._painted, self._stroke),
@@ -73,9 +78,36 @@ class PaintSync(QObject):
     def close(self) -> None:
         """Bring every stroke into the session and look no more."""
         self.flush()
+        self.limits.close()
         for watcher in self._watchers.values():
             watcher.close()
         self._watchers.clear()
+
+    def change(self, target: Target, how: Callable[[], Collection[int]]) -> None:
+        """Change the session and show it in the layer, as one step of the layer's undo.
+
+        ``how`` changes the session and returns the slices that it changed. Strokes must be in the
+        session already (:meth:`flush`).
+        """
+        paint = self.session.paint
+        states, labels = paint.states.copy(), len(paint.labels)
+        slices = sorted(how())
+        if target == "paint":
+            if self.layers.paint is not None:
+                for z in slices:
+                    self._remember(z, self.layers.paint.data[z], states[z])
+            self._put(slices, self.layers.paint, paint.mask, self._stroke)
+        else:
+            prediction = self.session.prediction.mask
+            self._put(slices, self.layers.prediction, prediction, self._correction)
+        if len(paint.labels) != labels:
+            self.labelled.emit()
+        for z in slices:
+            if target == "paint":
+                self._note(z)
+            else:
+                self.layers.note_shown(z)
+                self.corrected.emit(z)
 
     # -- what is on the slices --------------------------------------------------------------
 
@@ -109,10 +141,12 @@ class PaintSync(QObject):
     def clear_slice(self) -> None:
         """Take the paint off the slice in view; Ctrl+Z brings it back."""
         z = self._current()
-        self._remember(z)
-        self.session.paint.clear_slice(z)
-        self._show(z)
-        self._note(z)
+
+        def clear() -> tuple[int]:
+            self.session.paint.clear_slice(z)
+            return (z,)
+
+        self.change("paint", clear)
 
     def accept(self) -> None:
         """Take the prediction of the slice in view as truth; scribbles on it win."""
@@ -123,9 +157,12 @@ class PaintSync(QObject):
             s.prediction.edit(z, merged)
             self.layers.show_slice(z, merged, s.prediction.confidence[z])
             self.layers.redraw_prediction()
-        s.accept(z)
-        self._show(z)
-        self._note(z)
+
+        def accept() -> tuple[int]:
+            s.accept(z)
+            return (z,)
+
+        self.change("paint", accept)
 
     def _painted(self, z: int) -> bool:
         paint = self.layers.paint
@@ -157,24 +194,23 @@ class PaintSync(QObject):
         many slices with a few pixels each. It never makes one of them painted in full.
         """
         s = self.session
-        if not after.any():
-            self._remember(z)
-            return SliceState.UNPAINTED
-        if s.paint.states[z] != SliceState.UNPAINTED:
-            return None
-        if in_view:
-            return self.fresh_state
         paint, state = self._undone.get(z, (-1, SliceState.SCRIBBLED))
         back = paint == checksum(after)
-        return state if back else SliceState.SCRIBBLED
-
-    def _remember(self, z: int) -> None:
-        """Note what is about to go from a slice: an undo brings it back as what it was."""
-        s = self.session
+        if back or not after.any():
+            self._remember(z, s.paint.mask[z], s.paint.states[z])
+            return state if after.any() else SliceState.UNPAINTED
         if s.paint.states[z] != SliceState.UNPAINTED:
-            full = s.paint.states[z] >= SliceState.PAINTED
-            state = SliceState.PAINTED if full else SliceState.SCRIBBLED
-            self._undone[z] = checksum(s.paint.mask[z]), state
+            return None
+        return self.fresh_state if in_view else SliceState.SCRIBBLED
+
+    def _remember(self, z: int, plane: NDArray[np.uint8], state: int) -> None:
+        """Note what is about to go from a slice: an undo brings it back as what it was."""
+        if state != SliceState.UNPAINTED:
+            full = state >= SliceState.PAINTED
+            self._undone[z] = (
+                checksum(plane),
+                SliceState.PAINTED if full else SliceState.SCRIBBLED,
+            )
 
     def _correction(self, z: int, in_view: bool) -> None:
         s, prediction = self.session, self.layers.prediction
@@ -190,16 +226,27 @@ class PaintSync(QObject):
         self.layers.note_shown(z)
         self.corrected.emit(z)
 
-    def _show(self, z: int) -> None:
-        paint, watcher = self.layers.paint, self._watchers.get(self._stroke)
-        if paint is None or watcher is None:
+    def _put(
+        self,
+        slices: list[int],
+        layer: Labels | None,
+        truth: NDArray[np.uint8],
+        stroke: Callable[[int, bool], None],
+    ) -> None:
+        """Write what the session holds on some slices to a layer."""
+        watcher = self._watchers.get(stroke)
+        if layer is None or watcher is None:
             return
-        where = np.nonzero(paint.data[z] != self.session.paint.mask[z])
-        if len(where[0]):
+        where = [np.nonzero(layer.data[z] != truth[z]) for z in slices]
+        index = (
+            np.repeat(slices, [len(y) for y, _ in where]),
+            np.concatenate([y for y, _ in where]),
+            np.concatenate([x for _, x in where]),
+        )
+        if len(index[0]):
             # Through napari's own door, so that Ctrl+Z takes it back.
-            index = (np.full(len(where[0]), z), *where)
             with watcher.paused():
-                paint.data_setitem(index, self.session.paint.mask[z][where])
+                layer.data_setitem(index, truth[index])
 
     def _note(self, z: int) -> None:
         self.since_round.add(z)

@@ -1,4 +1,4 @@
-"""The panel: seven sections, one sentence, and what connects them to a workspace."""
+"""The panel: eight sections, one sentence, and what connects them to a workspace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
-from napari_diffseg.gui import files
+from napari_diffseg.gui import files, incoming
 from napari_diffseg.gui.banner import Banner, Choice
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide, Situation, guide
@@ -19,11 +19,14 @@ from napari_diffseg.gui.result_section import ExportSection, ResultSection
 from napari_diffseg.gui.situation import situation_of
 from napari_diffseg.gui.slices_section import SlicesSection
 from napari_diffseg.gui.theme import Palette, style_sheet
+from napari_diffseg.gui.tools_section import ToolsSection
 from napari_diffseg.gui.train_section import TrainSection
 from napari_diffseg.gui.volume_section import VolumeSection
 from napari_diffseg.gui.worker import ThreadCap
 from napari_diffseg.gui.workspace import Workspace
 
+_TOOLS_HEIGHT = 205  # px of the tools when they are unfolded
+_ROOM_FOR_TOOLS = 860  # px of a panel that holds them beside all other sections
 _CHECK_SECONDS = 60.0  # for the quality check, where training has no limit
 
 
@@ -40,13 +43,14 @@ class Panel(QWidget):
         self.banner = Banner()
         self.volume = VolumeSection()
         self.labels = LabelsSection(palette, self.desk)
+        self.tools = ToolsSection(self.desk)
         self.slices = SlicesSection(palette)
         self.train = TrainSection(palette)
         self.result = ResultSection()
         self.export = ExportSection()
         self.more = MoreSection()
         self.sections = (
-            *(self.volume, self.labels, self.slices, self.train),
+            *(self.volume, self.labels, self.tools, self.slices, self.train),
             *(self.result, self.export, self.more),
         )
         self._lay_out()
@@ -58,6 +62,7 @@ class Panel(QWidget):
         self._soon.timeout.connect(self.refresh)
         self.desk.changed.connect(self._soon.start)
         self.desk.switched.connect(self._on_switched)
+        self.desk.incoming.connect(self.desk.acting(self._on_incoming))
         self.viewer.events.theme.connect(self._on_theme)
         QApplication.instance().aboutToQuit.connect(self._on_quit)
         self._on_theme()
@@ -80,6 +85,8 @@ class Panel(QWidget):
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(inner)
+        self.slices.header.insertWidget(1, self.tools.fold)
+        self.tools.unfolded.connect(self._share_height)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.setSpacing(4)
@@ -113,6 +120,7 @@ class Panel(QWidget):
             (self.result.difference, Workspace.show_difference),
             (self.export.mask, lambda w: files.export(self, w, "Mask")),
             (self.export.model, lambda w: files.export(self, w, "Model")),
+            (self.export.numbers, lambda w: files.export(self, w, "Numbers")),
             (self.export.report, lambda w: files.export(self, w, "Report")),
             (self.more.load, lambda w: files.load_model(self, w)),
             (self.more.restored, Workspace.restore_round),
@@ -160,6 +168,10 @@ class Panel(QWidget):
     def _set_window(self, workspace: Workspace, preset: str) -> None:
         workspace.layers.ct.contrast_limits = window_limits(*PRESETS[preset])
 
+    def _on_incoming(self, workspace: Workspace, layer: Any) -> None:
+        if workspace.session is not None:
+            incoming.ask_layer(self, workspace, layer)
+
     def _show_card(self, workspace: Workspace) -> None:
         if workspace.backbone_card:
             files.show_card(self, workspace.backbone_name, workspace.backbone_card)
@@ -191,8 +203,15 @@ class Panel(QWidget):
     def resizeEvent(self, event: QEvent) -> None:  # noqa: N802
         """Share the height out, so that the buttons of every section are in sight."""
         super().resizeEvent(event)
-        self.labels.table.fit_into(self.height())
-        self.train.fit_into(self.height())
+        self._share_height()
+
+    def _share_height(self) -> None:
+        tools = _TOOLS_HEIGHT if self.tools.fold.isChecked() else 0
+        self.labels.table.fit_into(self.height() - tools)
+        self.train.fit_into(self.height() - tools)
+        # In a small window, what is used least while one corrects makes room for the tools.
+        for section in (self.volume, self.result):
+            section.setVisible(not tools or self.height() >= _ROOM_FOR_TOOLS)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
         """Shut down when the main window was really closed, not asked to and then kept."""
@@ -213,4 +232,5 @@ class Panel(QWidget):
             self._window = None
         self.desk.close(remove_layers)
         self._orientation.close()
+        self.tools.release(self.viewer)
         self._threads.release()

@@ -34,6 +34,10 @@ _EXPORT = {
         "Save paint and prediction as a mask on the source grid, read it again and compare",
     ),
     "model": ("Model…", "Save the model for other volumes"),
+    "numbers": (
+        "Numbers…",
+        "Volume, HU, surface and axes of each label: a page with pictures, or a table",
+    ),
     "report": ("Report…", "Save settings, slices, times and quality as JSON"),
 }
 
@@ -69,10 +73,11 @@ class ResultSection(Section):
 
 
 class ExportSection(Section):
-    """Mask, model, report."""
+    """Mask, model, numbers, report."""
 
     mask = Signal()
     model = Signal()
+    numbers = Signal()
     report = Signal()
 
     def __init__(self) -> None:

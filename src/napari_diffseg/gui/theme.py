@@ -77,6 +77,7 @@ def style_sheet(palette: Palette) -> str:
     QWidget#panel QPushButton:checked {{ background: {accent}; color: white; }}
     QWidget#panel QPushButton:disabled, QWidget#panel QToolButton:disabled {{
         background: {grey}; color: {muted}; border: 0; }}
+    QWidget#panel QDoubleSpinBox {{ font-size: 9pt; min-width: 44px; padding: 0; }}
     QPushButton#primary {{ background: {accent}; color: white; font-weight: 600;
         font-size: 11pt; padding: 7px; }}
     QPushButton#primary:hover {{ background: {lighter}; }}

@@ -7,7 +7,7 @@ is never guessed: what has none is refused. Nothing here knows of networks or of
 from napari_diffseg.io.dicom import Series, list_series
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.finding import FoundVolume, find_volumes
-from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.geometry import Geometry, GridError, VolumeError
 from napari_diffseg.io.labels import (
     MAX_LABEL,
     Label,
@@ -31,6 +31,7 @@ __all__ = [
     "MAX_LABEL",
     "FoundVolume",
     "Geometry",
+    "GridError",
     "Label",
     "LabelMap",
     "Series",

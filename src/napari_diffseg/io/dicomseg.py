@@ -21,6 +21,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from napari_diffseg.io import segframes
+from napari_diffseg.io.anatomy import coded
 from napari_diffseg.io.dicom import ordered
 from napari_diffseg.io.dicom_file import check_pixels, read_dicom
 from napari_diffseg.io.dicom_scan import Slice
@@ -35,26 +36,10 @@ from napari_diffseg.io.labels import (
 )
 from napari_diffseg.io.multiframe import FRAMES
 
-# SNOMED CT codes by the last words of a label's name; "left" and "right" stay in the label.
-_ORGANS = {
-    "liver": codes.SCT.Liver,
-    "kidney": codes.SCT.Kidney,
-    "spleen": codes.SCT.Spleen,
-    "pancreas": codes.SCT.Pancreas,
-    "aorta": codes.SCT.Aorta,
-    "vena cava": codes.SCT.InferiorVenaCava,
-    "adrenal gland": codes.SCT.AdrenalGland,
-    "gallbladder": codes.SCT.Gallbladder,
-    "esophagus": codes.SCT.Esophagus,
-    "oesophagus": codes.SCT.Esophagus,
-    "stomach": codes.SCT.Stomach,
-    "duodenum": codes.SCT.Duodenum,
-}
-
 # The identifiers that tie a segmentation to its series; without them no viewer can match the two.
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 # What DICOM requires to be there, but allows to be empty.
-_MAY_BE_EMPTY = (
+MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
     "StudyID", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
@@ -95,7 +80,7 @@ def write_dicomseg(
         If the volume did not come from DICOM, its series is gone or lacks identifiers, or there
         are no labels.
     """
-    images, order = _source_images(path, geometry)
+    images, order = source_images(path, geometry, "DICOM-SEG")
     series = {str(image.SOPInstanceUID): str(image.SeriesInstanceUID) for image in images}
     for image in images:  # highdicom takes images of one series only; see _refer
         image.SeriesInstanceUID = images[0].SeriesInstanceUID
@@ -155,7 +140,7 @@ def _forget(segmentation: pydicom.Dataset) -> None:
     """
     for element in list(segmentation):
         of_patient = element.tag.group in _PERSONAL_GROUPS or element.keyword in _PERSONAL
-        if of_patient and element.keyword not in _MAY_BE_EMPTY:
+        if of_patient and element.keyword not in MAY_BE_EMPTY:
             del segmentation[element.tag]
 
 
@@ -223,15 +208,24 @@ def _combined(
     return array, LPS @ volume.affine, shared
 
 
-def _source_images(path: Path, geometry: Geometry) -> tuple[list[pydicom.Dataset], list[int]]:
+def source_images(
+    path: Path, geometry: Geometry, what: str
+) -> tuple[list[pydicom.Dataset], list[int]]:
     """Headers that a segmentation refers to, and the slice of the volume for each of their frames.
 
-    A multi-frame file is one header; otherwise there is one for each slice.
+    A multi-frame file is one header; otherwise there is one for each slice. ``what`` names the
+    kind of file for errors.
+
+    Raises
+    ------
+    VolumeError
+        If the volume did not come from DICOM, or its series is gone, changed or without
+        identifiers.
     """
     reference = geometry.reference.get("dicom")
     if reference is None or geometry.source is None:
         raise VolumeError(
-            f"{path}: DICOM-SEG needs a volume that was read from a DICOM folder; "
+            f"{path}: {what} needs a volume that was read from a DICOM folder; "
             "choose .nii.gz or .seg.nrrd"
         )
     slices = ordered(geometry.source, reference["series"])[1].slices
@@ -242,12 +236,12 @@ def _source_images(path: Path, geometry: Geometry) -> tuple[list[pydicom.Dataset
         or len(slices) < len(read_dicom(slices[0].path, stop_before_pixels=True)[FRAMES].value)
     ):
         raise VolumeError(
-            f"{path}: the volume is not the whole of one multi-frame DICOM file, so no DICOM-SEG "
+            f"{path}: the volume is not the whole of one multi-frame DICOM file, so no {what} "
             "can refer to it; choose .nii.gz or .seg.nrrd"
         )
     if not multi and len({item.uid for item in slices}) < len(slices):
         raise VolumeError(
-            f"{path}: slices of the DICOM series share identifiers, so no DICOM-SEG can refer to "
+            f"{path}: slices of the DICOM series share identifiers, so no {what} can refer to "
             "them; choose .nii.gz or .seg.nrrd"
         )
     places = tuple(tuple(item.position.tolist()) for item in slices)
@@ -263,7 +257,7 @@ def _source_images(path: Path, geometry: Geometry) -> tuple[list[pydicom.Dataset
         if missing or not item.uid:
             raise VolumeError(
                 f"{path}: the DICOM series has no {', '.join(missing or ['SOPInstanceUID'])}, so "
-                "no DICOM-SEG can refer to it; choose .nii.gz or .seg.nrrd"
+                f"no {what} can refer to it; choose .nii.gz or .seg.nrrd"
             )
         _clean(image, item, slices[0].orientation, geometry)
         images.append(image)
@@ -281,7 +275,7 @@ def _clean(
     image.decode()
     image.SpecificCharacterSet = "ISO_IR 192"
     image.SOPInstanceUID, image.SOPClassUID = item.uid, item.storage
-    for name in _MAY_BE_EMPTY:
+    for name in MAY_BE_EMPTY:
         value = str(image.get(name) or "")
         fits = re.fullmatch(_FORMS.get(name, ".*"), value, re.DOTALL)
         if name not in image or not fits:
@@ -296,16 +290,18 @@ def _clean(
 
 
 def _describe(number: int, label: Label, algorithm: Any) -> Any:
-    name = label.name.lower()
-    organ = next((code for words, code in _ORGANS.items() if name.endswith(words)), None)
+    category, kind, side = coded(label.name)
     description = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=label.name[:64],
-        segmented_property_category=codes.SCT.AnatomicalStructure,
-        segmented_property_type=organ or codes.SCT.AnatomicalStructure,
+        segmented_property_category=category,
+        segmented_property_type=kind,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
         algorithm_identification=algorithm,
         display_color=hd.color.CIELabColor.from_rgb(*label.colour),
     )
+    if side is not None:
+        (item,) = description.SegmentedPropertyTypeCodeSequence
+        item.SegmentedPropertyTypeModifierCodeSequence = [hd.sr.CodedConcept.from_code(side)]
     description.SegmentDescription = f"label {label.id}"
     return description

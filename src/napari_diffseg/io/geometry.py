@@ -32,6 +32,10 @@ class VolumeError(UserError):
     """A volume, mask or label file that cannot be used; one line naming the file and the fix."""
 
 
+class GridError(VolumeError):
+    """Labels that lie on another grid than their volume; resampling would bring them onto it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """The source grid of a volume and its relation to the canonical ``(z, y, x)`` order.

@@ -13,7 +13,7 @@ from pydicom.pixels import iter_pixels
 
 from napari_diffseg.io.dicom_file import check_pixels
 from napari_diffseg.io.formats import LPS
-from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.geometry import Geometry, GridError, VolumeError
 from napari_diffseg.io.labels import Overlap
 
 _SAME_PLACE = 0.1
@@ -47,10 +47,11 @@ def on_grid(
     kind = dataset.get("SegmentationType")
     if kind not in ("BINARY", "LABELMAP"):
         raise VolumeError(f"{path}: holds fractions ({kind}); export a binary segmentation")
-    elsewhere = VolumeError(
-        f"{path}: lies on another grid than the volume; export the labels on the volume's grid"
+    elsewhere = GridError(
+        f"{path}: lies on another grid than the volume; export the labels on the volume's grid, "
+        "or ask for resampling"
     )
-    to_index = _indexer(geometry)
+    to_index = indexer(geometry)
     check_pixels(path, dataset)
     whole = np.zeros(geometry.shape, np.uint16)
     shared_voxels = np.zeros(geometry.shape, bool)
@@ -147,8 +148,8 @@ def _steps_by_identifier(
     return np.array([[0, 0, at[0]], [1, 0, 0], [0, 1, 0]])
 
 
-def _indexer(geometry: Geometry) -> _ToIndex:
-    """From (n, 3) millimetres in RAS+ to indices (i, j, k) of the grid, not rounded.
+def indexer(geometry: Geometry) -> _ToIndex:
+    """Make a function from (n, 3) RAS+ mm to indices (i, j, k) of the grid, not rounded.
 
     The slices of a DICOM series lie at their own positions, which may be uneven.
     """

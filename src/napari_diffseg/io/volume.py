@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from napari_diffseg.io import dicom, dicomseg, formats, hounsfield, metaimage, nrrd
+from napari_diffseg.io import dicom, dicomseg, formats, hounsfield, metaimage, nrrd, rtstruct
 from napari_diffseg.io.dicom_scan import is_dicom
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.formats import StoredImage
-from napari_diffseg.io.geometry import Geometry, VolumeError
+from napari_diffseg.io.geometry import Geometry, GridError, VolumeError
 from napari_diffseg.io.labels import MAX_LABEL, Label, LabelMap, Overlap, ids_in, labels_for
 from napari_diffseg.io.voxels import check_regular
 
@@ -58,6 +59,7 @@ _IMAGE_WRITERS: dict[str, _Writer] = {
 _MASK_WRITERS: dict[str, _Writer] = _IMAGE_WRITERS | {
     ".seg.nrrd": nrrd.write_nrrd,
     ".dcm": dicomseg.write_dicomseg,
+    ".rtstruct.dcm": rtstruct.write_rtstruct,
 }
 
 IMAGE_ENDINGS = tuple(ending for ending in _READERS if ending != ".seg.nrrd")
@@ -115,13 +117,14 @@ def read_labels(
     geometry: Geometry | None = None,
     part: bool = False,
     overlap: Overlap = "last",
+    resample: bool = False,
 ) -> LabelMap:
     """Read a label file.
 
     Parameters
     ----------
     path
-        NIfTI, NRRD, ``.seg.nrrd``, MetaImage or DICOM-SEG file.
+        NIfTI, NRRD, ``.seg.nrrd``, MetaImage, DICOM-SEG or RTSTRUCT file.
     geometry
         The grid that the labels must lie on; their file may store it in another order of axes.
     part
@@ -130,6 +133,9 @@ def read_labels(
     overlap
         What a voxel becomes that is in several segments of a ``.seg.nrrd`` or DICOM-SEG: the last
         of them in the file, as in label maps that Slicer exports, the first, or an error.
+    resample
+        Bring labels that lie on another grid onto that grid: each voxel takes the label that lies
+        nearest to its centre.
 
     Returns
     -------
@@ -149,15 +155,18 @@ def read_labels(
     ((133, 256, 256), dtype('uint8'), Label(id=1, name='label 1', colour=(230, 159, 0)))
     """
     path = Path(path)
-    stored = _read(path, geometry, overlap)
+    stored = _read(path, geometry, overlap, resample)
     own = _geometry(path, stored)
     mask = _mask(path, stored)
     if geometry is not None:
         placed = geometry.placed(mask, stored.affine, part or stored.crop)
+        if placed is None and resample:
+            placed = _resampled(path, mask, stored.affine, geometry)
         if placed is None:
-            raise VolumeError(
+            raise GridError(
                 f"{path}: lies on another grid ({_grid(own)}) than the volume "
-                f"({_grid(geometry)}); export the labels on the volume's grid"
+                f"({_grid(geometry)}); export the labels on the volume's grid, or ask for "
+                "resampling"
             )
         own, mask = geometry, placed
     mask = np.ascontiguousarray(own.to_canonical(mask))
@@ -269,14 +278,21 @@ def _pick(path: Path, choices: dict[str, Any]) -> Any:
     return choices[ending]
 
 
-def _read(path: Path, geometry: Geometry | None = None, overlap: Overlap = "last") -> StoredImage:
+def _read(
+    path: Path,
+    geometry: Geometry | None = None,
+    overlap: Overlap = "last",
+    resample: bool = False,
+) -> StoredImage:
     if not path.exists():
         raise VolumeError(f"{path}: no such file; check the path")
     if path.suffix.lower() == ".zip":
         raise VolumeError(f"{path}: is a zip archive; unpack it and choose what is inside")
     check_regular(path)
-    if path.suffix.lower() == ".dcm":
-        stored = dicomseg.read_dicomseg(path, geometry, overlap)
+    if _is_dicom(path) and rtstruct.is_rtstruct(path):
+        stored = rtstruct.read_rtstruct(path, geometry, resample)
+    elif path.suffix.lower() == ".dcm":
+        stored = _read_dicomseg(path, geometry, overlap, resample)
     elif path.suffix.lower() in (".nrrd", ".nhdr"):
         stored = nrrd.read_nrrd(path, overlap)
     else:
@@ -284,6 +300,33 @@ def _read(path: Path, geometry: Geometry | None = None, overlap: Overlap = "last
     if stored.array.dtype.kind not in "iubf":
         raise formats.colour(path)
     return stored
+
+
+def _read_dicomseg(
+    path: Path, geometry: Geometry | None, overlap: Overlap, resample: bool
+) -> StoredImage:
+    try:
+        return dicomseg.read_dicomseg(path, geometry, overlap)
+    except GridError:
+        if not resample:
+            raise
+        # On a grid of its own, if its frames make one.
+        return dicomseg.read_dicomseg(path, overlap=overlap)
+
+
+def _resampled(
+    path: Path, mask: NDArray[np.uint8], affine: NDArray[np.float64], geometry: Geometry
+) -> NDArray[np.uint8]:
+    """Labels (i, j, k) of another grid on this one, nearest neighbour, 0 outside of theirs."""
+    mapping = np.linalg.inv(affine) @ geometry.affine
+    found: NDArray[np.uint8] = ndimage.affine_transform(
+        mask, mapping[:3, :3], mapping[:3, 3], geometry.shape, order=0, mode="constant"
+    )
+    if mask.any() and not found.any():
+        raise VolumeError(
+            f"{path}: its labels lie outside of the volume; choose those of the same patient"
+        )
+    return found
 
 
 def _geometry(path: Path, stored: StoredImage) -> Geometry:

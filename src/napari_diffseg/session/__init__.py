@@ -1,7 +1,7 @@
 """One annotation session: what is painted, what was learnt from it, kept on disk as it changes.
 
-A :class:`Session` has paint, a prediction, rounds and a trainer, which share one log, and can be
-recovered after a crash. :func:`predict_cohort` applies a saved model to many volumes. All is
+A :class:`Session` has paint, a prediction, tools, rounds and a trainer, which share one log, and
+can be recovered after a crash. :func:`predict_cohort` applies a saved model to many volumes. All is
 headless; command line and window both drive it.
 """
 
@@ -12,19 +12,23 @@ from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.rounds import Round, Rounds
 from napari_diffseg.session.session import Session
+from napari_diffseg.session.tools import Changes, Proposal, Tools
 from napari_diffseg.session.trainer import Trainer
 
 __all__ = [
     "CaseResult",
+    "Changes",
     "CohortProgress",
     "Paint",
     "Prediction",
+    "Proposal",
     "Round",
     "Rounds",
     "Session",
     "SessionError",
     "SessionInUseError",
     "SliceState",
+    "Tools",
     "Trainer",
     "predict_cohort",
 ]

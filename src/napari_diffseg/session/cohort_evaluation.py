@@ -107,7 +107,7 @@ def evaluate_pair(
     ValueError
         If a file cannot be read, the grids differ, or neither holds a label.
     """
-    geometry = _common_grid(reference, mask)
+    geometry = common_grid(reference, mask)
     right = read_labels(reference, geometry, overlap=overlap)
     ours = read_labels(mask, geometry, overlap=overlap)
     known = {label.id: label for label in ours.labels}
@@ -120,7 +120,7 @@ def evaluate_pair(
     return evaluate(ours.mask, right.mask, geometry.spacing, labels, exclude_slices, absent)
 
 
-def _common_grid(*paths: Path) -> Geometry:
+def common_grid(*paths: Path) -> Geometry:
     """Return the grid of the first file that is a whole volume (DICOM-SEG, for one, is not)."""
     errors = []
     for path in paths:

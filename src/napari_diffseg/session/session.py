@@ -3,12 +3,12 @@
 Threads
 -------
 Of the trainer ``train``, ``predict``, ``validate``, ``restore``, ``load_model`` and ``save_model``,
-and of the session ``export_mask``, ``export_report``, ``suggest`` and ``recover`` take long and may
-run in a worker thread, one trainer's method at a time. Everything else is quick and belongs to the
-thread that owns the session (the GUI's), also while one of those runs, as ``trainer.finish`` does:
-training works on a copy of the paint, made when ``train`` is called. ``predict`` writes
-``prediction.mask`` in place, one whole slice before each yield. ``trainer.current`` is a plain int
-that the owner sets and the worker reads.
+of the session ``export_*``, ``suggest`` and ``recover``, and of the tools
+``edited``, ``copied`` and ``filled`` take long and may run in a worker thread, one trainer's method
+at a time. Everything else is quick and belongs to the thread that owns the session (the GUI's),
+also while one of those runs, as ``trainer.finish`` does: training works on a copy of the paint,
+made when ``train`` is called. ``predict`` writes ``prediction.mask`` in place, one whole slice
+before each yield. ``trainer.current`` is a plain int that the owner sets and the worker reads.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_diffseg.engine.measure_report import write_measurements
 from napari_diffseg.engine.suggest import Suggestion, slice_change, slice_confidence, suggest
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.geometry import VolumeError
-from napari_diffseg.io.labels import Label
+from napari_diffseg.io.labels import Label, LabelMap
 from napari_diffseg.io.volume import Volume, write_mask
 from napari_diffseg.io.voxels import check_memory, check_regular
 from napari_diffseg.network.backbone import Backbone, home
@@ -35,6 +36,7 @@ from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.report import describe
 from napari_diffseg.session.rounds import Rounds
+from napari_diffseg.session.tools import Tools
 from napari_diffseg.session.trainer import Trainer
 
 _FORMAT = 1
@@ -78,6 +80,8 @@ class Session:
         Every training so far, and every model that was loaded.
     trainer
         The model in use, and the engine: train, predict, validate.
+    tools
+        What changes paint and prediction without a stroke.
     notes
         What could not be recovered.
 
@@ -106,6 +110,7 @@ class Session:
         self._log = log = SessionLog(volume, root, self._records)
         self.paint = Paint(volume.hu.shape, labels, log)
         self.prediction = Prediction(self.paint, log)
+        self.tools = Tools(volume, self.paint, self.prediction, log)
         self.rounds = Rounds(log)
         self.trainer = Trainer(volume, backbone, self.paint, self.prediction, self.rounds, log)
 
@@ -224,6 +229,16 @@ class Session:
         failed = f"{path}: cannot be written ({{reason}}); choose another place"
         with saving(failed), atomic_write(Path(path)) as part:
             part.write_text(json.dumps(self.report(), indent=1) + "\n", encoding="utf-8")
+
+    def export_numbers(self, path: Path | str) -> None:
+        """Measure :meth:`merged`, and write a table (``.csv``) or a page with pictures (``.html``).
+
+        Raises
+        ------
+        VolumeError
+            If there is no label, or it cannot be written.
+        """
+        write_measurements(Path(path), self.volume, LabelMap(self.merged(), self.paint.labels))
 
     # On disk
 
