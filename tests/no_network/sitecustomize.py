@@ -18,7 +18,7 @@ LOG = "NAPARI_DIFFSEG_TEST_CONNECTIONS"
 
 # dask asks for this machine's own address by connecting a datagram socket, which sends nothing.
 _DASK_ASKS = ("8.8.8.8", 80)
-_HERE = {"", "::1", "localhost", socket.gethostname()}
+_HERE = {"", "::1", "::", "0.0.0.0", "localhost", socket.gethostname()}
 
 
 class ForbiddenConnectionError(RuntimeError):

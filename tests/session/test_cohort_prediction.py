@@ -67,7 +67,10 @@ def _table() -> list[dict[str, Any]]:
 
 
 def _names() -> set[str]:
-    return {path.name for path in MASKS.iterdir()}
+    """What lies beside the masks, but for the label descriptions that each of them may have."""
+    names = {path.name for path in MASKS.iterdir()}
+    described = {name.replace(".nii.gz", ".labels.txt") for name in names if "nii" in name}
+    return names - described
 
 
 _WHOLE = {"a.nii.gz", "b.nii.gz", "c.nii.gz", "predictions.csv", "predictions.json"}
