@@ -102,7 +102,7 @@ class LabelsSection(Section):
             workspace.begun.paint.import_names(path)
             workspace.recolour()
 
-    def _offer(self, workspace: Workspace, _: bool) -> None:
+    def _offer(self, workspace: Workspace, _: bool = False) -> None:
         button = self.buttons["import"]
         menu = QMenu(button)
         menu.addAction("Labels from a file…", lambda: incoming.ask_file(self, workspace))

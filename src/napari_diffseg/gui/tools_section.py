@@ -111,13 +111,13 @@ class ToolsSection(Section):
         for name, step in (("below", -1), ("above", 1)):
             self.buttons[name].clicked.connect(act(partial(self._copy, step)))
         self.buttons["between"].clicked.connect(
-            act(lambda w, _: tools.fill_between(w, self.everywhere))
+            act(lambda w, _=False: tools.fill_between(w, self.everywhere))
         )
         for name, forward in (("undo", False), ("redo", True)):
             self.buttons[name].clicked.connect(
-                act(lambda w, _, forward=forward: tools.step_back(w, self.chosen, forward))
+                act(lambda w, _=False, forward=forward: tools.step_back(w, self.chosen, forward))
             )
-        self.sample.clicked.connect(act(lambda w, _: tools.sample_hu(w, self._on_sampled)))
+        self.sample.clicked.connect(act(lambda w, _=False: tools.sample_hu(w, self._on_sampled)))
         self.brush.valueChanged.connect(act(tools.set_brush))
         for signal in (self.limit.toggled, self.low.valueChanged, self.high.valueChanged):
             signal.connect(act(self._limit))
@@ -169,14 +169,14 @@ class ToolsSection(Section):
             self.limit.setChecked(limits.hu is not None)
             self.limit.blockSignals(False)
 
-    def _edit(self, kind: str, workspace: Workspace, _: bool) -> None:
+    def _edit(self, kind: str, workspace: Workspace, _: bool = False) -> None:
         amount = self.area.value() if kind == "remove islands" else self.mm.value()
         tools.edit(workspace, Edit(cast("Kind", kind), amount), self.chosen, self.everywhere)
 
-    def _copy(self, step: int, workspace: Workspace, _: bool) -> None:
+    def _copy(self, step: int, workspace: Workspace, _: bool = False) -> None:
         tools.copy(workspace, step, self.chosen, self.fit.isChecked())
 
-    def _limit(self, workspace: Workspace, _: Any) -> None:
+    def _limit(self, workspace: Workspace, _: Any = None) -> None:
         limits = workspace.paint_sync.limits
         low, high = sorted((self.low.value(), self.high.value()))
         limits.hu = (low, high) if self.limit.isChecked() else None

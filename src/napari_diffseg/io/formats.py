@@ -98,8 +98,6 @@ def reading(path: Path) -> Iterator[None]:
                 f"{path}: its data file {missing.name} is missing; put it beside the header"
             ) from error
         raise VolumeError(f"{path}: no such file; check the path") from error
-    except MemoryError as error:
-        raise VolumeError(f"{path}: needs more memory than there is; crop it") from error
     except (EOFError, zlib.error) as error:
         raise VolumeError(f"{path}: is cut off or damaged; copy or download it again") from error
     except Exception as error:  # the libraries' own classes share no base
