@@ -261,7 +261,7 @@ def test_a_file_that_cannot_be_used_is_named_in_one_line(
     registry = tmp_path / "home" / "backbones" / "registry.toml"
     registry.mkdir(parents=True)
     code = main(["backbones", "list"])
-    check_error(capsys, code, f"{registry}: ", "; check the folder and its permissions")
+    check_error(capsys, code, f"{registry}: ", "not a regular file", "; fix or delete it")
 
 
 @pytest.mark.parametrize(
