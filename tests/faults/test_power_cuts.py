@@ -28,12 +28,16 @@ def test_a_power_cut_costs_a_second_at_most(name: str, tmp_path: Path) -> None:
     assert kind.run(3, 1, tmp_path) == Figures(3, 3, 0)  # one for each mode
 
 
+_ENOUGH = 12  # actions: some of them change nothing
+
+
 class NeverSynced(Paint):
     """Paint with a journal that is not synced."""
 
     def work(self, folder: Path, seed: int, say: Callable[[], None]) -> None:
         journal.SYNC_SECONDS = 1000.0
-        session = reopened(folder)  # which is not rewritten either: that would sync it
+        session = reopened(folder)
+        session.save = lambda: None  # type: ignore[method-assign]  # saving syncs
         for number in itertools.count(self.first):
             self.act(session, seed, number)
             say()
@@ -62,9 +66,9 @@ def test_the_disk_does_lose_what_is_not_synced(
         place.mkdir()
         job.make(place, 0)
         kill = killed(job, place, 0, after=after, shim=recorded)
-        if len(kill.said) > 1:
+        if len(kill.said) > _ENOUGH:
             break
-    assert len(kill.said) > 1
+    assert len(kill.said) > _ENOUGH
     power_cut(place, tmp_path / "after", mode, random.Random(0))
     with pytest.raises((LostError, ValueError)):
         job.check(tmp_path / "after", 0, len(kill.said), len(kill.said) - 1)

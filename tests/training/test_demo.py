@@ -60,7 +60,7 @@ def test_demo_prints_the_table_and_writes_its_files(
     liver = next(line for line in out.splitlines() if line.startswith("liver"))
     assert liver.split()[2] == "1.000"
     assert "mean" in out
-    assert {path.name for path in folder.iterdir()} == set(OUTPUTS)
+    assert {path.name for path in folder.iterdir()} == {*OUTPUTS, "mask.labels.txt"}
     assert nib.load(folder / "mask.nii.gz").shape == (40, 36, 10)
     assert json.loads((folder / "report.json").read_text())["iterations"] == 2
     assert (folder / "overlay.png").read_bytes().startswith(b"\x89PNG")
