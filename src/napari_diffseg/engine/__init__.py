@@ -1,10 +1,13 @@
 """Learning from painted slices and predicting the others, as generators without state.
 
 :func:`finetune` yields progress and at its end a segmenter; :func:`predict` yields slices.
+:func:`prepare_cohort` and :func:`train_cohort` learn from several patients.
 Registration, label propagation, random walker and metrics are its tools.
 """
 
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice, TrainError
+from napari_diffseg.engine.cohort import Case, Cohort, prepare_cohort
+from napari_diffseg.engine.cohort_training import leave_one_patient_out, train_cohort
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.metrics import dice, evaluate
 from napari_diffseg.engine.predict import predict
@@ -14,6 +17,8 @@ from napari_diffseg.engine.suggest import Suggestion, suggest
 
 __all__ = [
     "BACKGROUND",
+    "Case",
+    "Cohort",
     "PaintedSlice",
     "Progress",
     "SlicePrediction",
@@ -23,6 +28,9 @@ __all__ = [
     "dice",
     "evaluate",
     "finetune",
+    "leave_one_patient_out",
     "predict",
+    "prepare_cohort",
     "suggest",
+    "train_cohort",
 ]

@@ -5,6 +5,7 @@ can be recovered after a crash. :func:`predict_cohort` applies a saved model to 
 headless; command line and window both drive it.
 """
 
+from napari_diffseg.session.cases import CaseFiles, read_cases
 from napari_diffseg.session.cohort_prediction import CohortProgress, predict_cohort
 from napari_diffseg.session.cohort_table import CaseResult
 from napari_diffseg.session.journal import SessionError, SessionInUseError
@@ -16,6 +17,7 @@ from napari_diffseg.session.tools import Changes, Proposal, Tools
 from napari_diffseg.session.trainer import Trainer
 
 __all__ = [
+    "CaseFiles",
     "CaseResult",
     "Changes",
     "CohortProgress",
@@ -31,4 +33,5 @@ __all__ = [
     "Tools",
     "Trainer",
     "predict_cohort",
+    "read_cases",
 ]
