@@ -201,6 +201,7 @@ def _pixels_alone(
     astray = torch.from_numpy(largest_pieces(found, ids) != found)
     classes = classes.masked_fill(astray | ~torch.stack(sure), UNKNOWN)
     bank = PixelBank()
+    unknown = torch.zeros(len(segmenter.labels) + 1, dtype=torch.bool)  # the head looks for all
     for first in range(0, len(chosen), step):
         changed, targets = augment(
             upload(images[first : first + step], device),
@@ -208,10 +209,10 @@ def _pixels_alone(
             training.generator,
         )
         maps = extract_features(training, changed)
-        bank.add(maps, targets, training.generator, *_PIXELS_ALONE, weight=_WEIGHT_ALONE)
+        bank.add(
+            maps, targets, training.generator, *_PIXELS_ALONE, weight=_WEIGHT_ALONE, unknown=unknown
+        )
         yield training.report("extracting features", first, len(chosen))
-    unknown = torch.zeros(len(segmenter.labels) + 1, dtype=torch.bool)
-    bank.unknown = [unknown.expand(len(part), -1) for part in bank.classes]
     return bank
 
 
@@ -289,15 +290,9 @@ def leave_one_patient_out(
     if len(trainings) < 2:
         raise TrainError("leaving out one patient at a time needs two patients with paint")
     banks: list[PixelBank] = []
-    for done, training in enumerate(trainings):
-        for_it = _sample([training], settings, Budget(None), len(trainings))
-        while True:
-            try:
-                next(for_it)
-            except StopIteration as stop:
-                banks.append(stop.value)
-                break
-            yield training.report("extracting features", done, len(trainings))
+    for training in trainings:
+        bank = yield from _sample([training], settings, Budget(None), len(trainings))
+        banks.append(bank)
     folds = np.array_split(np.arange(len(trainings)), min(MAX_FOLDS, len(trainings)))
     found: dict[str, list[float]] = {}
     for done, fold in enumerate(folds):
