@@ -53,6 +53,7 @@ JOBS = {
     job.name: job
     for job in (
         Job("tests", 60, (*_CORE, "pytest")),
+        Job("speed", 120, (*_CORE, "tensorboard")),
         Job("pretrain", 360, (*_CORE, "tensorboard")),
         Job("pieces", 40, (*_CORE,)),
         Job("unet-b", 75, (*_CORE,)),

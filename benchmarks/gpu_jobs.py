@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib.util
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -29,7 +29,9 @@ PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 1
 _ending = threading.Event()  # set when the job is asked to end
 _running: list[Any] = []  # the trainer that is to save then
 _SAVING = 15.0  # s of the limit that pre-training keeps for its checkpoint
-_PROBE = (15.0, 60.0)  # s of training as it is, and compiled, before the faster goes on
+_PROBE = (20.0, 90.0)  # s at most of training as it is, and compiled
+_INTERVALS = 8  # of the log, which a probe measures
+_RATES = "rates.json"
 
 
 def machine() -> dict[str, Any]:
@@ -82,60 +84,93 @@ def tests(options: argparse.Namespace) -> None:
     tell(status=status, exit=done.returncode, summary=lines[-1:], tests=told[-40:])
 
 
-def pretrain(options: argparse.Namespace) -> None:
-    """Pre-train the starter: as it is and compiled for a while, then the faster to the end."""
-    from diffseg_training.cost import network_cost
-
-    signal.signal(signal.SIGTERM, _end)
-    until = time.perf_counter() + options.seconds - _SAVING
-    known = machine()
+def speed(options: argparse.Namespace) -> None:
+    """Train the starter for moments, as it is and compiled: slices a second of each."""
+    known, recipe = machine(), _recipe(options)
     tell(status="running", **known)
-    recipe = _recipe(options)
-    flops, batch, run = network_cost(recipe.unet).step, recipe.train.batch, options.work / "run"
-    eager, compiled = (8.0, 8.0) if options.rehearse else _PROBE
-    speeds = {False: _train(recipe, options.data, run, eager), True: list[float]()}
-    used = gigabytes()
-    # In a process that can be ended: a compiler may take longer than all the time there is.
-    command = [sys.executable, __file__, "probe", "--seconds", str(compiled)]
-    command += ["--data", str(options.data), "--work", str(options.work)]
-    command += ["--batch", str(options.batch), "--init-from", options.init_from]
-    command += ["--rehearse"] if options.rehearse else []
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=compiled + 20)
-        told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        speeds[True] = told[-1]["speeds"] if told else []
-        if not told:
-            tell(status="running", compile_failed=done.stderr.strip().splitlines()[-3:])
-    except subprocess.TimeoutExpired:
-        tell(status="running", compile_failed=f"not within {compiled:g} s")
-    rates = {kind: median(found[1:] or [0.0]) for kind, found in speeds.items()}
+    rates = _measured_rates(options)
+    flops = network_cost_of_a_step(recipe)
     for kind, rate in rates.items():
         tell(status="running", compiled=kind, slices_per_second=round(rate, 1),
              **shares(rate * flops, known))  # fmt: skip
-    best = rates[True] > rates[False]
+    tell(status="done", batch=recipe.train.batch)
+
+
+def network_cost_of_a_step(recipe: Any) -> float:
+    """Operations of a step's forward and backward pass for one slice."""
+    from diffseg_training.cost import network_cost
+
+    return network_cost(recipe.unet).step
+
+
+def _measured_rates(options: argparse.Namespace) -> dict[bool, float]:
+    """Slices a second as it is and compiled, each in a process that can be ended.
+
+    A compiler may take longer than all the time there is; what it makes is kept for the next one.
+    """
+    rates = {False: 0.0, True: 0.0}
+    for compiled, usual in zip(rates, _PROBE, strict=True):
+        seconds = 8.0 if options.rehearse else usual
+        command = [sys.executable, __file__, "probe", "--seconds", str(seconds)]
+        command += ["--data", str(options.data), "--work", str(options.work)]
+        command += ["--batch", str(options.batch), "--init-from", options.init_from]
+        command += ["--compiled"] if compiled else []
+        command += ["--rehearse"] if options.rehearse else []
+        what = {"status": "running", "compiled": compiled}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 20)
+        except subprocess.TimeoutExpired:
+            tell(**what, failed=f"not within {seconds:g} s")
+            continue
+        told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        if told:
+            rates[compiled] = median(told[-1]["speeds"][1:] or [0.0])
+        else:
+            tell(**what, failed=done.stderr.strip().splitlines()[-3:])
+    (options.work / _RATES).write_text(json.dumps([rates[False], rates[True]]))
+    return rates
+
+
+def probe(options: argparse.Namespace) -> None:
+    """Part of :func:`speed`: train for a while and throw it away."""
+    recipe = _recipe(options)
+    recipe = replace(recipe, train=replace(recipe.train, compile=options.compiled))
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        speeds = _train(recipe, options.data, Path(folder), options.seconds, _INTERVALS)
+    tell(status="done", speeds=[round(speed, 1) for speed in speeds])
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    """Pre-train the starter until the time is up, compiled where :func:`speed` found it faster."""
+    signal.signal(signal.SIGTERM, _end)
+    until = time.perf_counter() + options.seconds - _SAVING
+    rates, known, run = options.work / _RATES, machine(), options.work / "run"
+    tell(status="running", **known)
+    if rates.exists():
+        eager, compiled = json.loads(rates.read_text())
+    else:
+        eager, compiled = _measured_rates(options).values()
+    recipe, best = _recipe(options), compiled > eager
+    batch, flops = recipe.train.batch, network_cost_of_a_step(recipe)
     left = until - time.perf_counter()
-    # The learning rate shall end with the time, of which a compiler takes some again.
-    more = max(1, int((0.95 * left - 15 * best) * max(rates[best], 0.1) / batch))
-    settings = replace(recipe.train, compile=best, iterations=_header(run).step + more)
+    # The learning rate shall end with the time, of which start and compiler take some.
+    more = max(1, int(0.95 * (left - 20) * max(eager, compiled, 0.1) / batch))
+    done = _header(run).step if (run / "checkpoint.safetensors").exists() else 0
+    settings = replace(
+        recipe.train, compile=best, iterations=done + more, keep_every=max(1, more // 8)
+    )
+    tell(status="running", compiled=best, steps=more, learning_rate=settings.learning_rate)
     found = _train(replace(recipe, train=settings), options.data, run, left)
-    rate = median(found[1:] or [rates[best]])
+    rate = median(found[1:] or [0.0])
     header = _header(run)
     history, validated = header.history["train"], header.history["validation"]
     tell(
         status="done", compiled=best, steps=header.step, slices=header.step * batch, batch=batch,
         learning_rate=settings.learning_rate, slices_per_second=round(rate, 1),
-        gigabytes=max(used, gigabytes()), losses=history[:: max(1, len(history) // 40)],
+        gigabytes=gigabytes(), losses=history[:: max(1, len(history) // 40)],
         validation=[[at, sum(v.values()) / len(v)] for at, v in validated], by_level=validated[-1:],
         **shares(rate * flops, known),
     )  # fmt: skip
-
-
-def probe(options: argparse.Namespace) -> None:
-    """Part of :func:`pretrain`: go on for a while, compiled."""
-    recipe = _recipe(options)
-    recipe = replace(recipe, train=replace(recipe.train, compile=True))
-    speeds = _train(recipe, options.data, options.work / "run", options.seconds)
-    tell(status="done", speeds=[round(speed, 1) for speed in speeds])
 
 
 def _recipe(options: argparse.Namespace) -> Any:
@@ -149,25 +184,17 @@ def _recipe(options: argparse.Namespace) -> Any:
     settings = replace(
         recipe.train, batch=batch, resident=True, workers=0, learning_rate=top,
         final_learning_rate=top / 20, warmup=100, iterations=10**7, log_every=10, keep_every=0,
-        save_minutes=1.0, validate_every=250, validation_slices=128, init_from=options.init_from,
+        save_minutes=2.0, validate_every=250, validation_slices=128, init_from=options.init_from,
     )  # fmt: skip
     if options.rehearse:
         settings = replace(settings, log_every=1, validate_every=5, validation_slices=1)
     return replace(recipe, train=settings)
 
 
-def _train(recipe: Any, data: Path, run: Path, seconds: float) -> list[float]:
+def _train(
+    recipe: Any, data: Path, run: Path, seconds: float, intervals: int = 10**9
+) -> list[float]:
     """Train for a time; slices a second of every log interval without a validation."""
-    import torch
-
-    speeds = _trained(recipe, data, run, seconds)
-    _running.clear()
-    gc.collect()
-    torch.cuda.empty_cache()  # for the process that comes next
-    return speeds
-
-
-def _trained(recipe: Any, data: Path, run: Path, seconds: float) -> list[float]:
     from diffseg_training.train import Pretrainer
 
     began, speeds = time.perf_counter(), list[float]()
@@ -179,7 +206,7 @@ def _trained(recipe: Any, data: Path, run: Path, seconds: float) -> list[float]:
     for progress in trainer.run():
         if not progress.validation:
             speeds.append(progress.slices_per_second)
-        if time.perf_counter() - began > seconds:
+        if time.perf_counter() - began > seconds or len(speeds) >= intervals:
             trainer.stop()
     return speeds
 
@@ -298,6 +325,7 @@ def main() -> int:
     """Run one job."""
     jobs: dict[str, Callable[[argparse.Namespace], None]] = {
         "tests": tests,
+        "speed": speed,
         "pretrain": pretrain,
         "probe": probe,
         "pieces": pieces,
@@ -314,13 +342,14 @@ def main() -> int:
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--rehearse", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     if missing := needed(options.needs):
         tell(status="lacking", missing=missing)
         return 0
-    if options.job == "pretrain" and options.data is None:
+    if options.job in ("speed", "pretrain") and options.data is None:
         tell(status="lacking", missing=["--data"])
         return 0
     jobs[options.job](options)
