@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,13 +104,15 @@ def test_wrong_use(data: list[str], capsys: pytest.CaptureFixture[str]):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_leaves_nothing_half_written(data: list[str], workers: str):
+    for name in "efghijkl":  # enough that two workers are not through before the signal comes
+        shutil.copy("imagesTs/a_0000.nii.gz", f"imagesTs/{name}_0000.nii.gz")
     words = ["predict", "imagesTs", *data, "--workers", workers]
     running = _begin(words, lambda: _journalled(1))
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the workers, too
     _, err = running.communicate(timeout=200)
     assert running.returncode == 130
     assert "Traceback" not in err
-    assert "of 4 volumes are done; the same command goes on from there" in err
+    assert "of 12 volumes are done; the same command goes on from there" in err
     left = {name for name in names_in("masks") if not name.endswith(".labels.txt")}
     assert left - _masks() == {"predictions.csv", "predictions.json"}
     cases = json.loads(Path("masks/predictions.json").read_text())["cases"]
@@ -117,7 +120,7 @@ def test_ctrl_c_leaves_nothing_half_written(data: list[str], workers: str):
     assert done == _masks()
     code, out, err = process(*words)
     assert code == 0, err
-    assert f"{4 - len(done)} predicted, {len(done)} skipped" in out
+    assert f"{12 - len(done)} predicted, {len(done)} skipped" in out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")

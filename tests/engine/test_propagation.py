@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from engine_tools import DISC, INTENSITY, dice, disc_volume, volume_of
 from numpy.typing import NDArray
@@ -14,7 +15,12 @@ from scipy import ndimage
 
 from napari_diffseg.engine.grid import SliceGrid
 from napari_diffseg.engine.propagation import PropagatedLabels
-from napari_diffseg.engine.registration import Registration, register
+from napari_diffseg.engine.registration import (
+    Registration,
+    displacement,
+    register,
+    soft_tissue,
+)
 from napari_diffseg.network.losses import UNKNOWN
 
 
@@ -29,6 +35,42 @@ def _registered(hu: NDArray[np.int16]) -> tuple[SliceGrid, Registration, list[in
             done.append(next(steps))
         except StopIteration as stop:
             return grid, stop.value, done
+
+
+def test_displacements_are_those_of_simpleitk() -> None:
+    rng = np.random.default_rng(0)
+    planes = ndimage.gaussian_filter(rng.normal(size=(3, 48, 40)), (0, 4, 4))
+    image = torch.from_numpy(planes / np.abs(planes).max()).float()
+    # A slice and a distorted copy of it, and two that are not alike.
+    y, x = np.mgrid[:48, :40]
+    where = [y + 2 * np.sin(x / 9), x + 1.5 * np.cos(y / 7)]
+    distorted = ndimage.map_coordinates(image[0].numpy(), where, order=1, mode="nearest")
+    moving = torch.stack([torch.from_numpy(distorted), image[2]])
+    found = displacement(image[:2], moving)
+    assert found.shape == (2, 2, 48, 40)
+    demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
+    demons.SetNumberOfIterations(15)
+    demons.SetStandardDeviations(0.7)
+    for one, (fixed, moved) in enumerate(zip(image[:2], moving, strict=True)):
+        field = demons.Execute(*(sitk.GetImageFromArray(i.numpy()) for i in (fixed, moved)))
+        wanted = np.moveaxis(sitk.GetArrayFromImage(field)[..., ::-1], -1, 0)
+        assert np.abs(wanted).max() > 1
+        off = np.abs(found[one].numpy() - wanted)
+        # Edges are treated another way, which a few pixels beside them feel.
+        assert np.median(off) < 1e-3
+        assert np.quantile(off[:, 8:-8, 8:-8], 0.95) < 0.01
+        assert torch.equal(displacement(image[one], moving[one]), found[one])
+
+
+def test_the_last_few_pairs_are_registered_too() -> None:
+    planes = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=(12, 32, 32)), (2, 3, 3))
+    grid, registration, done = _registered((2000 * planes / planes.max()).astype(np.int16))
+    assert done[-1] == 11
+    assert done == sorted(done)
+    image = soft_tissue(grid, (2000 * planes / planes.max()).astype(np.int16))
+    for z in (0, 7, 8, 10):
+        assert np.allclose(registration.up[z], displacement(image[z], image[z + 1]), atol=0.01)
+        assert np.allclose(registration.down[z], displacement(image[z + 1], image[z]), atol=0.01)
 
 
 def _still(count: int, rows: int, columns: int) -> Registration:
@@ -63,7 +105,7 @@ def test_known_shift_is_recovered_within_a_pixel(shift: tuple[int, int]) -> None
 def test_equal_slices_do_not_move() -> None:
     volume, _ = disc_volume(drift=0)
     _, registration, done = _registered(np.repeat(volume.hu[:1], 4, axis=0))
-    assert done == [1, 2, 3]
+    assert done == [3]
     assert np.abs(registration.up).max() < 0.05
     assert np.abs(registration.down).max() < 0.05
 
@@ -161,8 +203,8 @@ def test_one_slice_has_no_registration() -> None:
 
 
 def test_registration_may_be_left_early() -> None:
-    volume, _ = disc_volume()
+    volume = volume_of(np.repeat(disc_volume()[0].hu, 3, axis=0))
     grid = SliceGrid((0, 48, 0, 40), (48, 40), (48, 40), INTENSITY)
     steps = register(volume, grid)
-    assert next(steps) == 1
+    assert 0 < next(steps) < len(volume.hu) - 1
     steps.close()

@@ -40,7 +40,7 @@ def fitted(volume: Volume, plane: Plane, source: int, z: int) -> Plane:
     """
     grid = _grid(volume)
     image = soft_tissue(grid, volume.hu[[z, source]])
-    moved = _native(grid, displacement(image[0], image[1]))
+    moved = _native(grid, displacement(image[0], image[1]).numpy())
     where = np.indices(plane.shape, np.float32) + moved
     ids = np.unique(plane)
     shares = [
@@ -95,12 +95,12 @@ def _grid(volume: Volume) -> SliceGrid:
     return SliceGrid.of(volume, width, 1, SOFT_TISSUE)
 
 
-def _native(grid: SliceGrid, moved: NDArray[np.float16]) -> NDArray[np.float32]:
+def _native(grid: SliceGrid, moved: NDArray[np.float32]) -> NDArray[np.float32]:
     """Displacements ``(2, rows, columns)`` on the grid as those of native pixels ``(2, y, x)``."""
     y0, y1, x0, x1 = grid.box
     height, width = grid.shape
     fine = F.interpolate(
-        torch.from_numpy(moved.astype(np.float32))[None],
+        torch.from_numpy(moved)[None],
         size=(y1 - y0, x1 - x0),
         mode="bilinear",
         align_corners=False,

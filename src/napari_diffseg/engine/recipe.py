@@ -101,7 +101,7 @@ def _head_recipe(training: Training, iterations: int | None) -> Iterator[Progres
 
 def register_slices(training: Training) -> Generator[Progress, None, Registration]:
     """Register neighbouring slices of the volume; returns the registration."""
-    pairs = register(training.volume, training.grid)
+    pairs = register(training.volume, training.grid, training.images.device)
     while True:
         try:
             done = next(pairs)
