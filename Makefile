@@ -22,13 +22,15 @@
 # make test-slicer     .venv-slicer with 3D Slicer's core (1 GB), and the tests that need it
 #
 # Each target sets up its environment first when pyproject.toml or constraints.txt changed since.
-# PYTHON=/path/to/python3.12 chooses the interpreter.
+# PYTHON=/path/to/python3.12 chooses the interpreter, WORKERS=4 the processes that test.
 
 .PHONY: demo figures test lint docs dist test-release lock test-locked test-lowest \
 	test-prerelease audit licences clean benchmark-env test-benchmarks test-slicer
 .NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
+# Two processes, for much of the suite waits; the tests of the window stay in one of them.
+TESTS := -m pytest -n $(or $(WORKERS),2) --dist loadgroup
 SYSTEM_PYTHON = $(or $(PYTHON),python3)
 NEED_PACKAGES := $(addprefix tests/training/test_,benchmark_packages.py quality.py release.py)
 STAMP_NEEDS := pyproject.toml constraints.txt tools/setup.sh
@@ -40,7 +42,7 @@ figures: .venv/.ready-training
 	$(BIN)/napari-diffseg-benchmark figures
 
 test: lint
-	tools/with-display.sh $(BIN)/python -m pytest
+	tools/with-display.sh $(BIN)/python $(TESTS)
 
 lint: .venv/.ready-test
 	$(BIN)/ruff check .
@@ -79,13 +81,13 @@ audit: .venv-release/.ready
 	.venv-release/bin/pip-audit --strict --no-deps --disable-pip -r requirements/test.txt
 
 test-locked: .venv-locked/.ready
-	tools/with-display.sh .venv-locked/bin/python -m pytest
+	tools/with-display.sh .venv-locked/bin/python $(TESTS)
 
 test-lowest: .venv-lowest/.ready
-	tools/with-display.sh .venv-lowest/bin/python -m pytest
+	tools/with-display.sh .venv-lowest/bin/python $(TESTS)
 
 test-prerelease: .venv-prerelease/.ready
-	tools/with-display.sh .venv-prerelease/bin/python -m pytest
+	tools/with-display.sh .venv-prerelease/bin/python $(TESTS)
 
 .venv-locked/.ready: requirements/test.txt constraints.txt
 	$(SYSTEM_PYTHON) -m venv .venv-locked

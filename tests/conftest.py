@@ -30,7 +30,7 @@ collect_ignore = ["no_network"]
 # No test, and no process that a test starts, may reach another machine.
 _NO_NETWORK = Path(__file__).parent / "no_network"
 _CONNECTIONS = Path(tempfile.gettempdir()) / f"napari-diffseg-connections-{os.getpid()}"
-os.environ.setdefault("NAPARI_DIFFSEG_TEST_CONNECTIONS", str(_CONNECTIONS))
+os.environ["NAPARI_DIFFSEG_TEST_CONNECTIONS"] = str(_CONNECTIONS)
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(_NO_NETWORK), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
@@ -39,6 +39,24 @@ assert _spec is not None
 assert _spec.loader is not None
 no_network = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(no_network)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Share files among the processes of ``pytest -n``; one of them has the screen to itself.
+
+    The tests of the window are half of the suite, so they begin first.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    folder = Path(__file__).parent / "gui"
+
+    def shows_windows(item: pytest.Item) -> bool:
+        return folder in item.path.parents
+
+    for item in items:
+        group = "window" if shows_windows(item) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not shows_windows(item))
 
 
 @pytest.fixture(autouse=True)
