@@ -16,6 +16,7 @@ import torch
 
 from napari_diffseg.engine.annotations import PaintedSlice
 from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.grid_width import MAX_SECONDS, grid_width, seconds_per_slice
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.geometry import Geometry
@@ -74,6 +75,8 @@ def _machine() -> Iterator[Finding]:
             f"AMX {_yes(torch.cpu._is_amx_tile_supported())}, "
             f"AVX-512 {_yes(torch.cpu._is_avx512_supported())}"
         )
+        if limit := os.environ.get("ONEDNN_MAX_CPU_ISA"):
+            note += f", limited to {limit} by ONEDNN_MAX_CPU_ISA"
     elif device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     yield Finding("device", f"{device.type}, {name}, computes in {precision} ({note})")
@@ -127,12 +130,20 @@ def _engine() -> Iterator[Finding]:
         first = (str(error).splitlines() or [""])[0]
         yield Finding("engine", f"does not work: {type(error).__name__}: {first}", ok=False)
         return
-    device = next(segmenter.parameters()).device.type
+    device = next(segmenter.parameters()).device
     yield Finding(
         "engine",
-        f"forward and backward on {device} with {_described(backbone)}: "
+        f"forward and backward on {device.type} with {_described(backbone)}: "
         f"{took[-1] * 1000:.0f} ms a training step, {predicting * 1000:.0f} ms to predict a slice",
         ok=True,
+    )
+    shape = backbone.unet.config
+    width, wide = grid_width(shape, device), shape.image_size * 3 // 2
+    seconds = seconds_per_slice(shape, wide, device)
+    yield Finding(
+        "grid",
+        f"{width} points across the body: the network takes {seconds:.3f} s for a slice of {wide}, "
+        f"and up to {MAX_SECONDS:g} s would be taken",
     )
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice, TrainError, class_maps
 from napari_diffseg.engine.grid import SliceGrid
+from napari_diffseg.engine.grid_width import grid_width
 from napari_diffseg.engine.pieces import single_pieces
 from napari_diffseg.engine.progress import Budget, Progress
 from napari_diffseg.engine.recipe import (
     TIMESTEP,
-    grid_width,
 )
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.geometry import Geometry
@@ -134,7 +134,7 @@ def prepare_cohort(
     config = SegmenterConfig(
         strategy=settings.strategy,
         timestep=TIMESTEP if settings.timestep is None else settings.timestep,
-        columns=settings.grid or grid_width(start.unet, device),
+        columns=settings.grid or grid_width(start.unet.config, device),
     )
     multiple = 2 ** (len(start.unet.config.widths) - 1)
     small, grids = [], []

@@ -10,8 +10,9 @@ import torch
 
 from napari_diffseg.engine.annotations import PaintedSlice, TrainError, class_targets
 from napari_diffseg.engine.grid import SliceGrid
+from napari_diffseg.engine.grid_width import grid_width
 from napari_diffseg.engine.progress import Budget, Progress
-from napari_diffseg.engine.recipe import TIMESTEP, app_recipe, grid_width
+from napari_diffseg.engine.recipe import TIMESTEP, app_recipe
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.engine.training import Training, train_dense
@@ -106,13 +107,16 @@ def finetune(
         torch.manual_seed(settings.seed)
         paper = settings.recipe == "paper"
         timestep = 0 if paper else TIMESTEP
-        width = start.unet.config.image_size if paper else grid_width(start.unet, device)
+        width = settings.grid
+        if not width:
+            shape = start.unet.config
+            width = shape.image_size if paper else grid_width(shape, device)
         config = SegmenterConfig(
             strategy=settings.strategy,
             head="paper" if paper else "levels",
             hidden=hidden,
             timestep=timestep if settings.timestep is None else settings.timestep,
-            columns=settings.grid or width,
+            columns=width,
         )
         segmenter = Segmenter.new(start, labels, config).placed(device)
         grid = SliceGrid.of(volume, config.columns, segmenter.grid_multiple, segmenter.intensity)

@@ -18,10 +18,9 @@ from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.registration import Registration, register, soft_tissue
 from napari_diffseg.engine.scribbles import class_prior
 from napari_diffseg.engine.training import Training, train_dense
-from napari_diffseg.network.device import autocast, native_bf16, upload
+from napari_diffseg.network.device import autocast, upload
 from napari_diffseg.network.losses import UNKNOWN
 from napari_diffseg.network.segmenter import LevelHead
-from napari_diffseg.network.unet import UNet
 
 TIMESTEP = 100
 """Diffusion timestep at which the network sees slices, unless the settings name one."""
@@ -36,15 +35,6 @@ _REACHES = (3, 6, 12, 24)  # slices from a painted one to which each round of se
 _STEPS = (400, 200, 200, 200, 200)  # optimiser steps on painted slices, and of each round
 _MAX_SLICES = 40  # that get pseudo-labels in one round
 _MIN_SECONDS = 1.0  # of training in every round
-
-
-def grid_width(unet: UNet, device: torch.device) -> int:
-    """Model grid points across the body: half as many again as the backbone was trained on.
-
-    Where the device has no fast half precision that would take too long: as many as it was.
-    """
-    size = unet.config.image_size
-    return size * 3 // 2 if native_bf16(device) else size
 
 
 def app_recipe(training: Training, iterations: int | None) -> Iterator[Progress]:

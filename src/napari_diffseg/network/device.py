@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -39,10 +40,15 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 here: recent CUDA cards, CPUs with AMX."""
+    """Whether bfloat16 is faster than float32 here: recent CUDA cards, CPUs with AMX.
+
+    The environment variable ``ONEDNN_MAX_CPU_ISA`` makes a CPU one of those that lack it.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    amx = limit in ("ALL", "DEFAULT") or "AMX" in limit
+    return device.type == "cpu" and amx and bool(torch.cpu._is_amx_tile_supported())
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:
