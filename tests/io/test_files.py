@@ -117,6 +117,39 @@ def test_a_header_never_stands_beside_data_that_it_does_not_describe(tmp_path, m
     assert {path.name for path in tmp_path.iterdir()} == {"a.mhd", "a.zraw"}
 
 
+def test_a_mask_is_always_there_and_never_beside_names_of_another(tmp_path, monkeypatch):
+    mask, names = tmp_path / "m.nii.gz", tmp_path / "m.labels.txt"
+
+    def write(text):
+        with atomic_write(mask) as part:
+            part.write_text(text)
+            part.with_name(names.name).write_text(text)
+
+    write("old")
+    replace, seen = os.replace, []
+
+    def look(a, b):
+        replace(a, b)
+        seen.append((mask.read_text(), names.exists() and names.read_text()))
+
+    monkeypatch.setattr(os, "replace", look)
+    write("new")
+    assert seen == [("old", False), ("new", False), ("new", "new")]
+    for failing, left in ((mask, "new"), (names, False)):
+
+        def full(a, b, failing=failing):
+            if b == failing:
+                raise OSError("full")
+            replace(a, b)
+
+        monkeypatch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="full"):
+            write("newest")
+        assert (names.exists() and names.read_text()) == left
+    assert mask.read_text() == "newest"
+    assert {path.name for path in tmp_path.iterdir()} == {mask.name}
+
+
 def test_what_a_killed_process_left_is_deleted_and_what_a_live_one_writes_is_not(target):
     code = (
         "import os, sys, pathlib; from napari_diffseg.io import atomic_write\n"

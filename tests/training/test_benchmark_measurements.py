@@ -60,7 +60,7 @@ def test_gain_is_measured_once_and_reported(
     *_, last = train(recipe, store, tmp_path / "run")
     backbone, header = load_trained(tmp_path / "run" / "checkpoint.safetensors")
     assert header.step == last.step
-    released = replace(backbone, card={"steps": header.step})
+    released = replace(backbone, card={"slices_seen": 1234})
     save_backbone(tmp_path / "backbone.safetensors", released)
     rows = tmp_path / "gain.jsonl"
     asked = ("gain", "measure", data, tmp_path / "backbone.safetensors", "-o", rows,
@@ -68,7 +68,7 @@ def test_gain_is_measured_once_and_reported(
     found = [json.loads(line) for line in run(*asked).splitlines()]
     # Five starts and strategies, from two patients to two patients.
     assert len(found) == 5 * 4
-    assert {row["steps"] for row in found} == {0, header.step, None}
+    assert {row["seen"] for row in found} == {0, 1234, None}
     assert all(0 <= row["dice"] <= 1 for row in found)
     assert run(*asked) == ""  # all of them are there
     plot, figures = tmp_path / "gain.png", tmp_path / "figures.jsonl"

@@ -48,6 +48,7 @@ def test_release_can_be_loaded_and_says_what_it_is(
     assert registry.index("[tiny]") < registry.index("[older]")
     card = released.card
     assert card["steps"] == header.step == 6
+    assert card["slices_seen"] == 6 * header.settings.batch
     # The run's last validation was of the same weights on the same slices.
     assert card["validation"] == pytest.approx(header.history["validation"][-1][1], rel=2e-2)
     assert card["curves"]["validation"][-1][0] == 6
@@ -167,3 +168,14 @@ def test_inception_equals_torchvisions_but_for_the_pools(
     x = torch.rand(1, 3, 299, 299) * 255
     with torch.no_grad():
         torch.testing.assert_close(ours(x)[0], theirs((x - 128) / 128))
+
+
+def test_slices_of_earlier_runs_count(trained: Path, recipe: Recipe, store: Path, tmp_path: Path):
+    released = release(trained, tmp_path / "models", ReleaseSettings("first", samples=0))
+    seen = load_backbone(released).card["slices_seen"]
+    onward = replace(recipe.train, init_from=str(released), iterations=2)
+    list(train(replace(recipe, train=onward), store, tmp_path / "onward"))
+    again = release(tmp_path / "onward", tmp_path / "models", ReleaseSettings("second", samples=0))
+    assert load_backbone(again).card["slices_seen"] == seen + 2 * onward.batch
+    text = (tmp_path / "models" / "second.md").read_text()
+    assert f"from an earlier first that had seen {seen} slices" in text

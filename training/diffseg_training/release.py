@@ -18,6 +18,7 @@ from diffseg_training.checkpoint import Header
 from diffseg_training.cost import network_cost
 from diffseg_training.generate import generate, write_figures
 from diffseg_training.settings import PretrainError, ReleaseSettings, SampleSettings
+from diffseg_training.start import slices_seen
 from diffseg_training.store import SliceStore
 from diffseg_training.validate import validate_backbone
 from napari_diffseg.io.files import atomic_write, make_folder
@@ -90,18 +91,26 @@ def make_card(header: Header, settings: ReleaseSettings) -> dict[str, Any]:
     card = {
         "recipe": header.name,
         "steps": header.step,
-        "slices_seen": header.step * header.settings.batch,
+        "slices_seen": slices_seen({"training": values}),
         "hours": round(header.seconds / 3600, 2),
         "parameters": network_cost(header.unet).parameters,
         "settings": {k: v for k, v in values["settings"].items() if k != "init_from"},
         "data": _with_confirmed_licences(header.data),
-        "start": {"weights": header.start.get("weights", "random")},
+        "start": _start(header),
         "validation": validation[-1][1] if validation else {},
         "curves": {"train": _thinned(train), "validation": _thinned(validation)},
     }
     if settings.figures:
         card["few_shot"] = _figures(Path(settings.figures))
     return card
+
+
+def _start(header: Header) -> dict[str, Any]:
+    """Name of the weights that the run began at, and what they had seen."""
+    found = {"weights": header.start.get("weights", "random")}
+    if "card" in header.start:
+        found["slices_seen"] = slices_seen(header.start["card"])
+    return found
 
 
 def _figures(path: Path) -> list[dict[str, Any]]:
@@ -184,7 +193,7 @@ def card_text(settings: ReleaseSettings, card: dict[str, Any], size: float) -> s
         f"| parameters | {card['parameters']:,} |",
         f"| file | float16 safetensors, {size:.1f} MB |",
         f"| trained | {card['steps']:,} steps x {own['batch']} slices, "
-        f"{card['hours']} h, from {card['start']['weights']} weights |",
+        f"{card['hours']} h, from {_began(card['start'])} |",
         f"| schedule | {own['schedule']}, T = 1000, noise prediction |",
         f"| weights | moving average, decay {own['ema']} with warm-up |",
         f"| trained on | {data['train']['slices']:,} slices of {data['train']['patients']} "
@@ -232,6 +241,12 @@ def card_text(settings: ReleaseSettings, card: dict[str, Any], size: float) -> s
             "",
         ]
     return "\n".join(lines)
+
+
+def _began(start: dict[str, Any]) -> str:
+    if "slices_seen" in start:
+        return f"an earlier {start['weights']} that had seen {start['slices_seen']:,} slices"
+    return f"{start['weights']} weights"
 
 
 def _register(folder: Path, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from diffseg_training.settings import PretrainError, PretrainSettings
@@ -57,3 +58,18 @@ def origin(start: Backbone | None) -> dict[str, Any]:
     if start is None:
         return {"weights": "random"}
     return {"weights": start.name, "card": start.card}
+
+
+def slices_seen(card: Mapping[str, Any]) -> int:
+    """Slices that a backbone was shown, over all the runs that led to it; repetitions count.
+
+    Parameters
+    ----------
+    card
+        Of a released backbone, or of a file that a run keeps on the way.
+    """
+    if "slices_seen" in card:
+        return int(card["slices_seen"])
+    training = card["training"]
+    before = slices_seen(training["start"]["card"]) if "card" in training["start"] else 0
+    return before + int(training["step"] * training["settings"]["batch"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -64,16 +65,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
             file.chmod(mode)
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
+        # A header may never stand beside data, nor names of labels beside a mask, that are not its
+        # own. So one is put aside first: the header, which is nothing without its data; the names.
+        header = path.suffix.lower() == ".mhd"
+        ordered = (*data, part) if header else (part, *data)
+        aside = [path] if header and data else [path.with_name(file.name) for file in data]
+        for file in aside:
+            if file.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+        moved = [file for file in aside if file.exists()]
         earlier = folder / "earlier"
-        if data and path.exists():
-            # The header of a pair may never stand beside data that it does not describe.
-            os.replace(path, earlier)
+        earlier.mkdir()
+        for file in moved:
+            os.replace(file, earlier / file.name)
         try:
-            for file in (*data, part):
+            for file in ordered:
                 os.replace(file, path.with_name(file.name))
         except OSError:
-            if earlier.exists():
-                os.replace(earlier, path)
+            for file in moved if ordered[0].exists() else []:  # nothing was replaced yet
+                os.replace(earlier / file.name, file)
             raise
         sync_folder(path.parent)
 

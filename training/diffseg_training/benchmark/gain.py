@@ -1,4 +1,4 @@
-"""What pre-training brings at a few painted slices, against the steps of pre-training.
+"""What pre-training brings at a few painted slices, against the slices seen in it.
 
 The engine learns from the painted slices of one volume alone (no label is propagated to other
 slices, so that the network has to do the work), and segments the other slices of that volume
@@ -29,6 +29,7 @@ from diffseg_training.benchmark.rows import weights_digest
 from diffseg_training.benchmark.tables import Row, markdown
 from diffseg_training.benchmark.tasks import Scan, only
 from diffseg_training.memory import keep_freed_memory
+from diffseg_training.start import slices_seen
 from napari_diffseg.engine.annotations import PaintedSlice
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.grid import SliceGrid
@@ -132,10 +133,10 @@ def measure(
     present = {name: presence(scan.reference, ids) for name, scan in scans.items()}
     shape = load_backbone(backbones[0])
     for seed in trial.seeds:
-        for start, steps, file, strategy in _starts(backbones, strategies):
+        for start, seen, file, strategy in _starts(backbones, strategies):
             for name, scan in scans.items():
                 row: Row = {
-                    "train": name, "start": start, "steps": steps, "strategy": strategy,
+                    "train": name, "start": start, "seen": seen, "strategy": strategy,
                     "seed": seed, "slices": trial.slices, "iterations": trial.iterations,
                     "every": trial.every,
                 }  # fmt: skip
@@ -163,14 +164,11 @@ def measure(
 def _starts(
     backbones: Sequence[str], strategies: Sequence[str]
 ) -> Iterator[tuple[str, int | None, str | None, Strategy]]:
-    """Name, steps of pre-training, file and strategy of each start; the cheap ones come first."""
+    """Name, slices seen, file and strategy of each start; the cheap ones come first."""
     transfers: list[Strategy] = [s for s in ("linear", "decoder") if s in strategies]
     starts: list[tuple[str, int, str | None]] = [("random", 0, None)]
     for file in backbones:
-        card = load_backbone(file).card
-        # A file that a run left (step-….safetensors) has no released card yet.
-        steps = card["steps"] if "steps" in card else card["training"]["step"]
-        starts.append((weights_digest(file), int(steps), file))
+        starts.append((weights_digest(file), slices_seen(load_backbone(file).card), file))
     for start in starts:
         for strategy in transfers:
             yield *start, strategy
@@ -218,7 +216,7 @@ def summarised(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         across = row["train"] != row["test"]
         where = f"{row['train']} -> {row['test']}" if across else f"within {row['test']}"
-        scores[where, row["strategy"], row["steps"]].append(row["dice"])
+        scores[where, row["strategy"], row["seen"]].append(row["dice"])
 
     def gain(found: list[float], other: Key) -> float | None:
         if other not in scores:
@@ -229,21 +227,21 @@ def summarised(rows: Sequence[Row]) -> list[Row]:
         {
             "test": where,
             "strategy": strategy,
-            "pre-training steps": "none" if steps is None else steps,
+            "slices seen": "none" if seen is None else seen,
             "Dice": round(statistics.mean(found), 3),
             "deviation": round(statistics.stdev(found), 3) if len(found) > 1 else None,
             "points over scratch": gain(found, (where, "scratch", None)),
             "points over random": gain(found, (where, strategy, 0)),
             "runs": len(found),
         }
-        for (where, strategy, steps), found in sorted(
+        for (where, strategy, seen), found in sorted(
             scores.items(), key=lambda item: (item[0][0], item[0][1], item[0][2] or 0)
         )
     ]
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Dice against steps of pre-training: one panel a train and test volume."""
+    """Dice against slices seen in pre-training: one panel a train and test volume."""
     plt = pyplot()
     cases = sorted({(row["train"], row["test"]) for row in rows}, key=lambda c: (c[0] != c[1], c))
     canvas, grid = plt.subplots(
@@ -255,18 +253,19 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             found = defaultdict(list)
             for row in own:
                 if row["strategy"] == strategy:
-                    found[row["steps"]].append(row["dice"])
+                    found[row["seen"]].append(row["dice"])
             if found:
                 x = sorted(found)
-                y = [statistics.mean(found[step]) for step in x]
-                e = [statistics.pstdev(found[step]) for step in x]
+                y = [statistics.mean(found[seen]) for seen in x]
+                e = [statistics.pstdev(found[seen]) for seen in x]
                 axes.errorbar(x, y, e, fmt=style, markersize=4, capsize=2, label=strategy)
         flat = [row["dice"] for row in own if row["strategy"] == "scratch"]
         if flat:
             axes.axhline(statistics.mean(flat), color="grey", label="scratch")
         what = "within" if train_name == test_name else "across"
         axes.set_title(f"{what}\n{train_name}\n→ {test_name}", fontsize="small")
-        axes.set_xlabel("pre-training steps (0: random)", fontsize="small")
+        axes.set_xscale("symlog", linthresh=1e4)
+        axes.set_xlabel("slices seen (0: random)", fontsize="small")
         axes.grid(alpha=0.3)
     first = np.atleast_1d(grid)[0]
     first.set_ylabel(f"Dice, {rows[0]['slices']} painted slices")

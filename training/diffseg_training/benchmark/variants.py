@@ -26,6 +26,7 @@ from diffseg_training.config import load_recipe
 from diffseg_training.cost import network_cost
 from diffseg_training.release import load_trained
 from diffseg_training.settings import Recipe
+from diffseg_training.start import slices_seen
 from diffseg_training.train import Pretrainer
 from napari_diffseg.network.backbone import save_backbone
 
@@ -74,7 +75,7 @@ def pretrain(recipe: Recipe, store: Path, run: Path, seconds: float) -> tuple[Pa
         if time.process_time() - began > seconds:
             trainer.stop()
     backbone, header = load_trained(run / NAME)
-    card = {"steps": header.step}
+    card = {"slices_seen": slices_seen({"training": header.to_json()})}
     save_backbone(run / "averaged.safetensors", replace(backbone, card=card), torch.float32)
     return run / "averaged.safetensors", header.step
 
@@ -86,7 +87,7 @@ def gained(labelled: Path, backbone: Path, trial: gain.Trial, rows: Path) -> dic
         for row in gain.measure(labelled, [str(backbone)], ("linear",), trial):
             stream.write(json.dumps(row) + "\n")
             where = "within" if row["train"] == row["test"] else "across"
-            start = "random" if row["steps"] == 0 else "pre-trained"
+            start = "random" if row["seen"] == 0 else "pre-trained"
             scores[f"{where}, {start}"].append(row["dice"])
     return {where: round(statistics.mean(found), 4) for where, found in scores.items()}
 
