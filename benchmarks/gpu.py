@@ -1,7 +1,8 @@
 """Use a rented CUDA machine well: an ordered list of jobs, each with a time limit of its own.
 
-    python benchmarks/gpu.py --jobs tests,pretrain,pieces,unet-b --data PACKS --out OUT
-    python benchmarks/gpu.py --jobs app,rivals,pieces --labelled FOLDER --out OUT --pieces 5-8
+    python benchmarks/gpu.py --jobs speed --data PACKS --out OUT
+    python benchmarks/gpu.py --jobs pretrain,pieces --data PACKS --out OUT --pieces 1-2
+    python benchmarks/gpu.py --jobs app,rivals,pieces --labelled FOLDER --out OUT --pieces 3-7
 
 Needs neither an installation nor a network: the packages are taken from the folders beside this
 one. Every job runs in a process of its own and writes JSON lines; each is appended to
@@ -52,8 +53,8 @@ _CORE = ("torch", "numpy", "safetensors", "nibabel", "monai", "psutil", "platfor
 JOBS = {
     job.name: job
     for job in (
-        Job("tests", 60, (*_CORE, "pytest")),
-        Job("speed", 120, (*_CORE, "tensorboard")),
+        Job("tests", 120, (*_CORE, "pytest")),
+        Job("speed", 240, (*_CORE, "tensorboard")),
         Job("pretrain", 360, (*_CORE, "tensorboard")),
         Job("pieces", 40, (*_CORE,)),
         Job("unet-b", 75, (*_CORE,)),

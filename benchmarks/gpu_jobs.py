@@ -29,7 +29,7 @@ PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 1
 _ending = threading.Event()  # set when the job is asked to end
 _running: list[Any] = []  # the trainer that is to save then
 _SAVING = 15.0  # s of the limit that pre-training keeps for its checkpoint
-_PROBE = (20.0, 90.0)  # s at most of training as it is, and compiled
+_PROBE = (60.0, 150.0)  # s at most of training as it is, and compiled
 _INTERVALS = 8  # of the log, which a probe measures
 _RATES = "rates.json"
 

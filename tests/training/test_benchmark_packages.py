@@ -111,6 +111,20 @@ def test_the_real_convpaint_learns() -> None:
     assert 2 * (found & (truth > 0)).sum() / (found.sum() + (truth > 0).sum()) > 0.8
 
 
+def test_contours_are_interpolated_between_painted_slices_alone() -> None:
+    itk = pytest.importorskip("itk", reason="needs make benchmark-env")
+    if not hasattr(itk, "MorphologicalContourInterpolator"):
+        pytest.skip("needs make benchmark-env")
+    task, truth = _task(1, slices=9, painted=(2, 6))
+    found = find_method("contour-interpolation").run(task, Options()).masks[0]
+    assert np.array_equal(found[[2, 6]], truth[[2, 6]])
+    assert not found[[0, 1, 7, 8]].any()
+    for z in (3, 4, 5):
+        for label in (3, 7):
+            a, b = found[z] == label, truth[z] == label
+            assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.8
+
+
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_networks_at_the_papers_size_take_two_steps(name: str) -> None:
     # All of them only in the benchmarks' environment: `make test` stays light.

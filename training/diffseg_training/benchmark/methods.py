@@ -119,6 +119,12 @@ def _on_own_slices(
     return Outcome(tuple(method(volume, example.painted) for volume in task.test))
 
 
+def _contours(task: BenchmarkTask, options: Options) -> Outcome:
+    from diffseg_training.benchmark.contours import contour_interpolation
+
+    return _on_own_slices(contour_interpolation, task, options)
+
+
 def _forest(which: str, task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark import forests
 
@@ -213,6 +219,15 @@ METHODS: dict[str, Method] = {
                 scribbles=name == "random-walker",
             )
             for name, run in BASELINES.items()
+        ),
+        Method(
+            "contour-interpolation",
+            "Contour interpolation (ITK)",
+            _contours,
+            budgeted=False,
+            across=False,
+            random=False,
+            scribbles=False,
         ),
         Method("forest", "Pixel forest, hand-made", partial(_forest, "handmade"), budgeted=False),
         Method(
