@@ -19,7 +19,8 @@ TRAINED = replace(PAINTED, model=True, predicted=133, rounds=1, current_predicte
         (Situation(foreign="photo"), "“photo” was not opened by napari-diffseg", "next"),
         (replace(OPEN, opening=True), "Getting chest ready", "busy"),
         (replace(OPEN, waiting=True, recoverable=2), "2 slices painted): restore it", "next"),
-        (replace(OPEN, elsewhere="7"), "(process 7): close it there and try again, or st", "next"),
+        (replace(OPEN, elsewhere="7"), "(process 7): look at it read-only, take", "next"),
+        (replace(TRAINED, read_only="Only to look at."), "Only to look at.", "next"),
         (OPEN, "Add a label", "next"),
         (LABELLED, "Paint liver on two or three slices, then Train.", "next"),
         (replace(LABELLED, labels=("liver", "spleen")), "Paint liver and spleen on", "next"),
@@ -58,6 +59,9 @@ def test_sentence(situation, words, tone):
 def test_greyed_out_buttons_say_why():
     assert set(guide(Situation()).blocked) == set(BUTTONS)
     assert guide(replace(OPEN, waiting=True)).why_not("add").startswith("Restore the earlier")
+    looking = guide(replace(TRAINED, suggested=True, read_only="Only to look at."))
+    assert all(looking.why_not(b).startswith("Read-only") for b in ("train", "add", "accept"))
+    assert not any(looking.why_not(button) for button in ("next", "mask", "contour", "model"))
     assert guide(OPEN).why_not("train") == "Add a label first."
     assert guide(LABELLED).why_not("train") == "Paint at least one slice first."
     assert guide(PAINTED).why_not("train") == ""

@@ -6,7 +6,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor
 
 from napari_diffseg.gui.navigator import NavigatorModel, SliceNavigator
-from napari_diffseg.gui.theme import ACCENT, ATTENTION, Palette
+from napari_diffseg.gui.theme import Palette
 from napari_diffseg.session import SliceState
 
 DARK = Palette(
@@ -15,6 +15,10 @@ DARK = Palette(
     base=QColor(38, 41, 48),
     well=QColor(65, 72, 81),
     line=QColor(90, 98, 108),
+    fill=QColor(40, 110, 180),
+    accent=QColor(58, 134, 214),
+    attention=QColor(240, 165, 40),
+    bad=QColor(224, 96, 80),
 )
 
 
@@ -56,9 +60,11 @@ def test_states_differ_in_shade_and_pattern(navigator):
 
 def test_predictions_and_suggestion_show(navigator):
     bottom = [column(navigator, z)[33] for z in range(10)]
-    assert [colour == ACCENT.getRgb()[:3] for colour in bottom] == [4 <= z < 8 for z in range(10)]
-    assert ATTENTION.getRgb()[:3] in column(navigator, 7, 0.5)
-    assert ATTENTION.getRgb()[:3] not in column(navigator, 2, 0.5)
+    assert [colour == DARK.accent.getRgb()[:3] for colour in bottom] == [
+        4 <= z < 8 for z in range(10)
+    ]
+    assert DARK.attention.getRgb()[:3] in column(navigator, 7, 0.5)
+    assert DARK.attention.getRgb()[:3] not in column(navigator, 2, 0.5)
 
 
 def test_truth_shows_in_a_volume_of_many_slices(navigator):

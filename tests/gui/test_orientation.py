@@ -102,6 +102,13 @@ def test_letters_follow_the_viewer():
     viewer.dims.ndisplay = 3
     assert _shown(viewer) == ""
     assert viewer.scene.camera.handedness == "right"  # else the patient would be mirrored
+    viewer.dims.order = (
+        0,
+        1,
+        2,
+    )  # these axes, towards superior, posterior and left, are left-handed
+    assert viewer.scene.camera.handedness == "left"
+    viewer.dims.order = (1, 0, 2)
     viewer.dims.ndisplay = 2
     assert _shown(viewer) == "SIRL"
     orientation.close()

@@ -82,6 +82,33 @@ def test_prediction_and_paint_are_apart(window):
     assert np.array_equal(layers.paint.data, painted)
 
 
+def test_back_to_the_models_prediction(window):
+    window.painted_and_trained()
+    window.workspace.go(2)
+    session, layers = window.session, window.workspace.layers
+    tools = window.panel.tools
+    window.click(tools.fold)
+    model = session.prediction.mask.copy()
+    assert tools.buttons["model's"].toolTip() == "No prediction is corrected."
+    layers.prediction.data_setitem((np.array([2, 3]), np.array([4, 4]), np.array([4, 4])), 1)
+    window.until(lambda: session.prediction.edited == {2, 3})
+    corrected = session.prediction.mask.copy()
+    press(window, "model's")
+    assert np.array_equal(session.prediction.mask[2], model[2])
+    assert np.array_equal(layers.prediction.data[2], model[2])
+    assert session.prediction.edited == {3}
+    window.qtbot.mouseClick(tools.scope.buttons()[1], Qt.MouseButton.LeftButton)
+    press(window, "model's")
+    assert np.array_equal(session.prediction.mask, model)
+    assert session.prediction.edited == frozenset()
+    # An undo is a correction again.
+    window.qtbot.mouseClick(tools.target.buttons()[1], Qt.MouseButton.LeftButton)
+    for _ in range(2):
+        window.click(tools.buttons["undo"])
+    assert np.array_equal(session.prediction.mask, corrected)
+    assert session.prediction.edited == {2, 3}
+
+
 def test_a_slice_is_copied_from_below(window):
     tools = ready(window, 2)
     window.workspace.go(3)

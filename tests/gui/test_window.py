@@ -1,7 +1,6 @@
 """The window, driven through its real widgets, mouse and keys."""
 
 import json
-import os
 import shutil
 import threading
 import time
@@ -12,11 +11,10 @@ import pytest
 from qtpy.QtCore import QPoint, Qt, QThreadPool
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QDialogButtonBox, QFileDialog, QToolButton
-from session_tools import block, tiny_volume
+from session_tools import tiny_volume
 
 from napari_diffseg.engine.progress import Progress
 from napari_diffseg.gui.train_section import BUDGETS
-from napari_diffseg.io.labels import Label
 from napari_diffseg.session import Session, SliceState
 
 
@@ -464,46 +462,6 @@ def test_earlier_work_is_offered(window):
     window.click(window.panel.banner.fresh_button)
     assert not window.session.paint.mask.any()
     assert window.session.paint.labels == ()
-
-
-def test_work_that_another_window_has_open(window):
-    label = Label(1, "liver", (230, 159, 0))
-    other = Session(tiny_volume(), [label])
-    other.paint.set_slice(2, block())
-    ct = window.open(wait=False)
-    window.until(lambda: bool(window.workspace.elsewhere))
-    banner = window.panel.banner
-    assert window.sentence == (
-        f"This CT is open in another window (process {os.getpid()}): "
-        "close it there and try again, or start fresh here."
-    )
-    assert window.panel.labels.buttons["add"].toolTip().startswith("Close the other window")
-    assert banner.again_button.isVisible()
-    assert not banner.restore_button.isVisible()
-
-    # It is still open there: asked again.
-    window.click(banner.again_button)
-    window.until(lambda: bool(window.workspace.elsewhere))
-    other.close()
-    window.click(banner.again_button)
-    window.until(lambda: window.workspace.earlier is not None)
-    assert "1 slice painted" in window.sentence
-    window.click(banner.restore_button)
-    assert np.array_equal(window.session.paint.mask[2], block())
-    window.viewer.layers.remove(ct)
-
-    # A fresh session leaves the other one alone.
-    other = Session.recover(tiny_volume())
-    window.open(wait=False)
-    window.until(lambda: window.workspace is not None and bool(window.workspace.elsewhere))
-    window.panel.refresh()
-    window.click(banner.fresh_button)
-    assert window.sentence == "Add a label, such as liver, to paint with."
-    window.add_label("spleen")
-    other.paint.set_slice(3, block())
-    assert [one.name for one in other.paint.labels] == ["liver"]
-    assert window.session.folder != other.folder
-    other.close()
 
 
 def test_closing_the_panel_keeps_the_work_and_tidies_up(window):

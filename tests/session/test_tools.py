@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from session_tools import LIVER, SHAPE, SPLEEN, block, tiny_volume
+from session_tools import (
+    LIVER,
+    SHAPE,
+    SPLEEN,
+    block,
+    predicting,
+    tiny_backbone,
+    tiny_volume,
+    trained,
+)
 
 from napari_diffseg.engine.edit import Edit
 from napari_diffseg.io.labels import Label, LabelMap, labels_for
@@ -192,3 +201,33 @@ def test_a_gap_is_filled_without_training(session):
     with pytest.raises(SessionError, match="a gap between two slices"):
         found.tools.filled(0)
     found.close()
+
+
+def test_corrections_are_taken_back_to_the_models_prediction(tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_diffseg.session.trainer.predict", predicting(block()))
+    session = trained(Session(tiny_volume(), [LIVER], tiny_backbone(), folder=tmp_path))
+    for z in (2, 3):
+        session.prediction.edit(z, block(0))
+    with pytest.raises(SessionError, match="slice 5 is not corrected"):
+        session.tools.modelled(5)
+    proposal = session.tools.modelled(2)
+    assert session.tools.put(proposal) == (2,)
+    assert np.array_equal(session.prediction.mask[2], block())
+    assert session.prediction.edited == {3}
+    assert not session.prediction.mask[3].any()
+    with killed(session) as found:
+        assert np.array_equal(found.prediction.mask, session.prediction.mask)
+        assert found.prediction.edited == {3}
+        found.prediction.edit(0, block(0))
+        assert found.tools.put(found.tools.modelled()) == (0, 3)
+        assert found.prediction.edited == frozenset()
+        assert (found.prediction.mask == block()).all()
+        with pytest.raises(SessionError, match="no slice is corrected"):
+            found.tools.modelled()
+
+
+def test_a_slice_that_no_model_predicted_has_nothing_to_go_back_to(session):
+    session.prediction.edit(2, block())
+    with pytest.raises(SessionError, match="no model has predicted this yet"):
+        session.tools.modelled(2)
+    assert session.prediction.mask[2].any()

@@ -33,6 +33,7 @@ class SettingsForm:
             if field.name != BUDGET:
                 widget = self._widget(field, hints[field.name])
                 self.widgets[field.name] = widget
+                widget.native.setAccessibleName(field.name.capitalize())
                 lines.addRow(field.name.capitalize(), widget.native)
 
     def _widget(self, field: Field[Any], hint: Any) -> Any:

@@ -23,6 +23,7 @@ class Situation:
     recoverable: int = 0  # slices painted in an earlier session
     waiting: bool = False  # an earlier session waits for the user's choice
     elsewhere: str = ""  # the process that has this CT's session open; waits for a choice, too
+    read_only: str = ""  # why nothing can be changed, as a sentence
     labels: tuple[str, ...] = ()  # their names
     painted: int = 0  # slices that hold paint
     changed: int = 0  # slices whose paint changed since the last round
@@ -59,10 +60,11 @@ class Guide:
 _LABELS = ("add", "remove", "import")
 _TOOLS = (
     *("fill holes", "keep largest", "remove islands", "smooth", "grow", "shrink"),
-    *("below", "above", "between", "undo", "redo"),
+    *("below", "above", "between", "outline", "model's", "undo", "redo"),
 )
 _STATES = ("full", "scribbles", "clear")
 _RUNS = ("train", "continue", "check")
+_LOOKS = ("next", "confidence", "contour", "difference", "mask", "numbers", "report", "model")
 BUTTONS = (
     *(*_LABELS, *_TOOLS, *_STATES, *_RUNS, "predict", "accept", "next"),
     *("confidence", "contour", "difference", "mask", "numbers", "report", "model", "load"),
@@ -112,13 +114,15 @@ def _next(s: Situation) -> str:
     if s.elsewhere:
         return (
             f"This CT is open in another window (process {s.elsewhere}): "
-            "close it there and try again, or start fresh here."
+            "look at it read-only, take it over, or begin a new session."
         )
     if s.waiting:
         return (
             f"Earlier work on this CT was found ({_slices(s.recoverable)} painted): "
-            "restore it, or start fresh."
+            "restore it, or begin a new session."
         )
+    if s.read_only:
+        return s.read_only
     if not s.labels:
         return "Add a label, such as liver, to paint with."
     if not s.painted:
@@ -147,9 +151,9 @@ def _blocked(s: Situation) -> dict[str, str]:
     elif s.opening:
         everything = "The CT is being made ready."
     elif s.elsewhere:
-        everything = "Close the other window and try again, or start fresh first."
+        everything = "Choose above: read-only, take over, or a new session."
     elif s.waiting:
-        everything = "Restore the earlier work or start fresh first."
+        everything = "Restore the earlier work or begin a new session first."
     if everything:
         return dict.fromkeys(BUTTONS, everything)
     reason: dict[str, str] = {}
@@ -176,6 +180,8 @@ def _blocked(s: Situation) -> dict[str, str]:
         reason["accept"] = "This slice is not predicted yet."
     elif s.predicted and s.current_truth:
         reason["accept"] = "This slice is painted or accepted: correct it in the paint layer."
+    if s.labels and not s.corrected:
+        reason["model's"] = "No prediction is corrected."
     if not s.comparable:
         reason["difference"] = "Needs two predictions to compare: train once more."
     if not s.predicted and not s.painted:
@@ -192,6 +198,9 @@ def _blocked(s: Situation) -> dict[str, str]:
         if s.task == "predicting":
             why = "Wait until every slice is predicted, or Stop."
             reason |= dict.fromkeys(("mask", "numbers"), why)
+    if s.read_only:
+        only = "Read-only: take over or begin a new session first."
+        reason |= dict.fromkeys((b for b in BUTTONS if b not in _LOOKS), only)
     return reason
 
 

@@ -17,6 +17,7 @@ from napari_diffseg.gui.section import Section
 from napari_diffseg.gui.theme import Palette, allow, tool
 from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.io.labels import Label
+from napari_diffseg.session.session import Session
 
 _REMOVE = "Remove the chosen label; it must not be painted"
 _BUTTONS = {
@@ -129,7 +130,7 @@ def label_rows(workspace: Workspace) -> tuple[LabelRow, ...]:
     session = workspace.session
     if session is None:
         return ()
-    sync, before = workspace.paint_sync, workspace.quality_before()
+    sync, before = workspace.paint_sync, _quality_before(session)
     slices = sync.slices_per_label()
     rows = [
         LabelRow(
@@ -145,3 +146,12 @@ def label_rows(workspace: Workspace) -> tuple[LabelRow, ...]:
     if rows and sync.takes_scribbles(workspace.current):
         rows.append(LabelRow(Label(BACKGROUND, "background", (210, 210, 210))))
     return tuple(rows)
+
+
+def _quality_before(session: Session) -> dict[int, float]:
+    """Leave-one-out Dice of the last round before this one that was measured."""
+    if session.trainer.round is None:
+        return {}
+    now = session.trainer.round.number
+    measured = [r.quality for r in session.rounds.all if r.number < now and r.quality]
+    return measured[-1] if measured else {}

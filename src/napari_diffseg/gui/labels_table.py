@@ -74,6 +74,8 @@ class LabelsTable(QTableWidget):
         super().__init__(0, len(_HEADERS))
         self._palette = palette
         self._rows: tuple[LabelRow, ...] = ()
+        self.setAccessibleName("Labels")
+        self.setTabKeyNavigation(False)  # Tab leaves the table; the arrow keys move in it
         self.setHorizontalHeaderLabels(_HEADERS)
         header = self.horizontalHeader()
         header.setHighlightSections(False)

@@ -210,6 +210,12 @@ class VolumeLayers:
         if self.prediction is not None:
             self.prediction.editable = allowed
 
+    def let_edit(self, allowed: bool) -> None:
+        """Let the user draw, or not in a session that cannot be changed."""
+        for layer in (self.paint, self.prediction):
+            if layer is not None:
+                layer.editable = allowed
+
     def remove(self) -> None:
         """Take all layers but the CT off the viewer."""
         for layer in self.own():

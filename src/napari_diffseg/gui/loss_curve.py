@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QPainter, QPaintEvent, QPen, QPolygonF
 
-from napari_diffseg.gui.theme import ACCENT, PaintedWidget, Palette, mixed
+from napari_diffseg.gui.theme import PaintedWidget, Palette, mixed
 
 _MAX_POINTS = 600  # drawn, about two a pixel
 
@@ -55,7 +55,7 @@ class LossCurve(PaintedWidget):
             ]
         )
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(QPen(ACCENT, 1.6))
+        painter.setPen(QPen(p.accent, 1.6))
         painter.drawPolyline(line)
         font = painter.font()
         font.setPointSizeF(8)

@@ -16,7 +16,7 @@ from qtpy.QtCore import QPointF, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QToolTip
 
-from napari_diffseg.gui.theme import ACCENT, ATTENTION, PaintedWidget, Palette, mixed
+from napari_diffseg.gui.theme import PaintedWidget, Palette, mixed
 from napari_diffseg.session.paint import SliceState
 
 _TICKS, _CELLS, _FILL = 9, 22, 4  # heights in px of the three lanes, top to bottom
@@ -108,14 +108,14 @@ class SliceNavigator(PaintedWidget):
             self._paint_line(painter, self._hover, p.muted, handle=False)
         self._paint_line(painter, m.current, p.text, handle=True)
         if self.hasFocus():
-            painter.setPen(QPen(ACCENT, 1))
+            painter.setPen(QPen(p.accent, 1))
             painter.drawRect(lane.adjusted(0, 0, -1, -1))
 
     def _paint_predicted(self, painter: QPainter, width: float) -> None:
         edges = np.flatnonzero(np.diff(np.r_[0, self.model.predicted.view(np.int8), 0]))
         for first, last in zip(edges[::2], edges[1::2], strict=True):
             run = QRectF(first * width, _TICKS + _CELLS, (last - first) * width, _FILL)
-            painter.fillRect(run, ACCENT)
+            painter.fillRect(run, self._palette.accent)
 
     def _paint_truth(self, painter: QPainter, z: int, state: SliceState, width: float) -> None:
         p, cell = self._palette, max(width - (1 if width >= 4 else 0), 3.0)
@@ -137,7 +137,7 @@ class SliceNavigator(PaintedWidget):
     def _paint_tick(self, painter: QPainter, x: float) -> None:
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, True)
         painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(ATTENTION)
+        painter.setBrush(self._palette.attention)
         top = _TICKS - 7.0
         painter.drawPolygon(
             QPolygonF([QPointF(x - 4, top), QPointF(x + 4, top), QPointF(x, _TICKS - 0.5)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from napari_diffseg.io.geometry import Geometry
 
 PRESETS: dict[str, tuple[float, float]] = {
@@ -75,7 +77,7 @@ class Orientation:
         self._viewer = viewer
         self._shown = False
         self._order: tuple[int, ...] = tuple(viewer.dims.order)
-        self._before = viewer.scene.camera.orientation2d
+        self._before = viewer.scene.camera.orientation
         self._overlays = {}
         for edge, position in _POSITIONS.items():
             overlay = TextOverlay(position=position, font_size=14, visible=False)
@@ -98,7 +100,7 @@ class Orientation:
         for event in (self._viewer.dims.events.order, self._viewer.dims.events.ndisplay):
             event.disconnect(self._turn)
         self._viewer.scene.camera.events.orientation.disconnect(self._update)
-        self._viewer.scene.camera.orientation2d = self._before
+        self._viewer.scene.camera.orientation = self._before
         for edge in self._overlays:
             self._viewer.canvas.overlays.pop(f"orientation_{edge}", None)
         self._overlays = {}
@@ -115,8 +117,14 @@ class Orientation:
                     dims.order = upright
                     return  # for this was called again
             up = dims.ndisplay == 2 and dims.displayed[0] == 0
-            # In 3D an axis that runs up would mirror the patient.
-            camera.orientation2d = ("up", self._before[1]) if up else self._before
+            depth, vertical, horizontal = self._before
+            if dims.ndisplay == 3:
+                # The axes z, y, x (towards superior, posterior, left) are left-handed: napari's
+                # camera, which is right-handed, would mirror the patient.
+                even = np.linalg.det(np.eye(3)[list(dims.displayed)]) > 0
+                camera.orientation = ("away" if even else "towards", "down", "right")
+            else:
+                camera.orientation = (depth, "up" if up else vertical, horizontal)
         self._update()
 
     def _update(self, event: object = None) -> None:

@@ -18,7 +18,7 @@ from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.gui.layers import VolumeLayers, checksum
 from napari_diffseg.gui.limits import StrokeLimits
 from napari_diffseg.gui.strokes import StrokeWatcher, keep_locked
-from napari_diffseg.session.journal import SessionError
+from napari_diffseg.session.journal import ReadOnlyError, SessionError
 from napari_diffseg.session.paint import SliceState
 from napari_diffseg.session.session import Session
 from napari_diffseg.session.tools import Target
@@ -181,6 +181,8 @@ class PaintSync(QObject):
         try:
             s.paint.set_slice(z, after, self._state_after(z, after, in_view))
         except SessionError as error:
+            if isinstance(error, ReadOnlyError):
+                self.layers.show_paint(s.paint.mask)
             self.failed.emit(error)
             return
         if len(s.paint.labels) != labels:
@@ -216,13 +218,16 @@ class PaintSync(QObject):
         s, prediction = self.session, self.layers.prediction
         if prediction is None:
             return
-        if not s.prediction.there[z] and z not in self.layers.previewed:
+        try:
+            if not s.prediction.there[z] and z not in self.layers.previewed:
+                raise SessionError(f"slice {z} has no prediction; paint in the paint layer")
+            s.prediction.edit(z, prediction.data[z])
+        except SessionError as error:
             prediction.data[z] = s.prediction.mask[z]
             self.layers.note_shown(z)
             self.layers.redraw_prediction()
-            self.failed.emit(SessionError(f"slice {z} has no prediction; paint in the paint layer"))
+            self.failed.emit(error)
             return
-        s.prediction.edit(z, prediction.data[z])
         self.layers.note_shown(z)
         self.corrected.emit(z)
 

@@ -8,25 +8,28 @@ from typing import Any
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
-from napari_diffseg.gui import files, incoming
+from napari_diffseg.gui import elsewhere, files, incoming
 from napari_diffseg.gui.banner import Banner, Choice
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide, Situation, guide
+from napari_diffseg.gui.keys import PanelKeys
 from napari_diffseg.gui.labels_section import LabelsSection
 from napari_diffseg.gui.more_section import MoreSection
-from napari_diffseg.gui.orientation import PRESETS, Orientation, window_limits
+from napari_diffseg.gui.orientation import PRESETS, Orientation
 from napari_diffseg.gui.result_section import ExportSection, ResultSection
 from napari_diffseg.gui.situation import situation_of
 from napari_diffseg.gui.slices_section import SlicesSection
+from napari_diffseg.gui.tab_order import set_tab_order
 from napari_diffseg.gui.theme import Palette, style_sheet
 from napari_diffseg.gui.tools_section import ToolsSection
 from napari_diffseg.gui.train_section import TrainSection
+from napari_diffseg.gui.views import Views, set_window
 from napari_diffseg.gui.volume_section import VolumeSection
 from napari_diffseg.gui.worker import ThreadCap
 from napari_diffseg.gui.workspace import Workspace
 
-_TOOLS_HEIGHT = 205  # px of the tools when they are unfolded
-_ROOM_FOR_TOOLS = 860  # px of a panel that holds them beside all other sections
+_TOOLS_HEIGHT = 235  # px of the tools when they are unfolded
+_ROOM_FOR_TOOLS = 890  # px of a panel that holds them beside all other sections
 _CHECK_SECONDS = 60.0  # for the quality check, where training has no limit
 
 
@@ -40,7 +43,7 @@ class Panel(QWidget):
         self.guide = Guide("")
         palette = Palette.of(self.viewer)
         self.desk = Desk(self.viewer)
-        self.banner = Banner()
+        self.banner = Banner(palette)
         self.volume = VolumeSection()
         self.labels = LabelsSection(palette, self.desk)
         self.tools = ToolsSection(self.desk)
@@ -57,6 +60,8 @@ class Panel(QWidget):
         self._connect()
         self._threads = ThreadCap()
         self._orientation = Orientation(self.viewer)
+        self._views = Views(self.viewer, self.desk)
+        self.keys = PanelKeys(self, self.desk, self.sections, self.refresh)
         # Many signals, one refresh a turn of the event loop.
         self._soon = QTimer(self, singleShot=True, interval=0)
         self._soon.timeout.connect(self.refresh)
@@ -92,6 +97,7 @@ class Panel(QWidget):
         outer.setSpacing(4)
         outer.addWidget(self.banner)
         outer.addWidget(scroll, 1)
+        set_tab_order(self.banner, *self.sections)
 
     def _connect(self) -> None:
         viewer = self.viewer
@@ -101,7 +107,8 @@ class Panel(QWidget):
         self.volume.chosen.connect(self.desk.choose)
         for signal, action in (
             (self.banner.restore, Workspace.restore_earlier),
-            (self.banner.again, Workspace.find_earlier),
+            (self.banner.look, elsewhere.look),
+            (self.banner.take_over, elsewhere.take_over),
             (self.banner.fresh, Workspace.start_fresh),
             (self.volume.window, self._set_window),
             (self.volume.card, self._show_card),
@@ -136,9 +143,10 @@ class Panel(QWidget):
             Situation(foreign=self.desk.foreign) if workspace is None else situation_of(workspace)
         )
         self.guide = guide(situation)
-        choice: Choice = "elsewhere" if situation.elsewhere else "earlier"
-        asked = bool(situation.elsewhere) or situation.waiting
-        self.banner.show_guide(self.guide, choice if asked else "")
+        choice: Choice = "earlier" if situation.waiting else ""
+        if situation.elsewhere or situation.read_only:
+            choice = "elsewhere" if situation.elsewhere else "read-only"
+        self.banner.show_guide(self.guide, choice)
         self._orientation.show(workspace is not None)
         for section in self.sections:
             section.show_state(workspace, self.guide)
@@ -154,8 +162,9 @@ class Panel(QWidget):
     def _on_theme(self, event: object = None) -> None:
         palette = Palette.of(self.viewer)
         self.setStyleSheet(style_sheet(palette))
-        for painted in (self.labels.table, self.slices.navigator, self.train.curve):
+        for painted in (self.banner, self.labels.table, self.slices.navigator, self.train.curve):
             painted.set_palette(palette)
+        self._soon.start()
 
     # -- actions ----------------------------------------------------------------------------
 
@@ -166,7 +175,7 @@ class Panel(QWidget):
         workspace.check(self.more.form.settings(self.train.seconds or _CHECK_SECONDS))
 
     def _set_window(self, workspace: Workspace, preset: str) -> None:
-        workspace.layers.ct.contrast_limits = window_limits(*PRESETS[preset])
+        set_window(workspace, *PRESETS[preset])
 
     def _on_incoming(self, workspace: Workspace, layer: Any) -> None:
         if workspace.session is not None:
@@ -210,8 +219,8 @@ class Panel(QWidget):
         self.labels.table.fit_into(self.height() - tools)
         self.train.fit_into(self.height() - tools)
         # In a small window, what is used least while one corrects makes room for the tools.
-        for section in (self.volume, self.result):
-            section.setVisible(not tools or self.height() >= _ROOM_FOR_TOOLS)
+        for part in (self.volume, self.result, self.train.budgets):
+            part.setVisible(not tools or self.height() >= _ROOM_FOR_TOOLS)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
         """Shut down when the main window was really closed, not asked to and then kept."""
@@ -231,6 +240,8 @@ class Panel(QWidget):
             self._window.removeEventFilter(self)
             self._window = None
         self.desk.close(remove_layers)
+        self.keys.release()
+        self._views.close()
         self._orientation.close()
         self.tools.release(self.viewer)
         self._threads.release()

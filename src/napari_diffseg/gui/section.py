@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QFrame, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_diffseg.gui.guide import Guide
+from napari_diffseg.gui.shortcuts import with_key
 from napari_diffseg.gui.theme import allow, row, text_label
 from napari_diffseg.gui.workspace import Workspace
 
@@ -51,11 +52,17 @@ class Section(QWidget):
             button = self.buttons[name] = make(text)
             button.setCheckable(checkable)
             self._help[name] = help_text
+            if not any(map(str.isalpha, text)):
+                button.setAccessibleName(name.capitalize())
             if hasattr(self, name):
                 button.clicked.connect(getattr(self, name))
         return row(*(self.buttons[name] for name in texts))
 
     def show_state(self, workspace: Workspace | None, guide: Guide) -> None:
         """Show the state of a volume; grey out what makes no sense now, with the reason."""
-        for name, help_text in self._help.items():
-            allow(self.buttons[name], help_text, guide.why_not(name))
+        for name in self._help:
+            allow(self.buttons[name], self.help_of(name), guide.why_not(name))
+
+    def help_of(self, name: str) -> str:
+        """What a button does, with the keys that do the same."""
+        return with_key(name, self._help[name])

@@ -23,6 +23,7 @@ def situation_of(workspace: Workspace) -> Situation:
         )
     return Situation(
         volume=workspace.volume.name,
+        read_only=_sentence(s.refusal),
         labels=tuple(label.name for label in s.paint.labels),
         painted=_painted(s),
         changed=len(workspace.paint_sync.since_round),
@@ -42,6 +43,10 @@ def situation_of(workspace: Workspace) -> Situation:
         error=workspace.error,
         said=workspace.said,
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _painted(session: Session) -> int:

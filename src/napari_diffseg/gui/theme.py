@@ -17,20 +17,31 @@ from qtpy.QtWidgets import (
 )
 
 # Blue and orange are told apart by every kind of colour vision, and from the greys of a CT.
-ACCENT = QColor(58, 134, 214)
-ATTENTION = QColor(240, 165, 40)
-BAD = QColor(224, 96, 80)
+_ACCENT = QColor(58, 134, 214)
+_ATTENTION = QColor(240, 165, 40)
+_BAD = QColor(224, 96, 80)
+CONTRAST = 4.5
+"""Of text and marks to what is behind them, at least: level AA of WCAG 2.2, criterion 1.4.3."""
+_GREYED = 0.5  # how much of the base is in the ground of a button that cannot be pressed
+_WHITE, _BLACK = QColor(255, 255, 255), QColor(0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Palette:
-    """The theme's colours that painted widgets use."""
+    """The theme's colours that painted widgets use.
+
+    ``accent``, ``attention`` and ``bad`` are marks on ``base``; white text goes on ``fill``.
+    """
 
     text: QColor
     muted: QColor
     base: QColor
     well: QColor
     line: QColor
+    fill: QColor
+    accent: QColor
+    attention: QColor
+    bad: QColor
 
     @classmethod
     def of(cls, viewer: Any) -> Palette:
@@ -42,14 +53,42 @@ class Palette:
         def colour(value: Any) -> QColor:
             return QColor(*value.as_rgb_tuple()[:3])
 
-        text, base = colour(theme.text), colour(theme.background)
+        text, base, line = colour(theme.text), colour(theme.background), colour(theme.primary)
         return cls(
             text=text,
-            muted=mixed(text, base, 0.38),
+            muted=readable(mixed(text, base, 0.38), base, mixed(line, base, _GREYED)),
             base=base,
             well=colour(theme.foreground),
-            line=colour(theme.primary),
+            line=line,
+            fill=readable(_ACCENT, _WHITE),
+            accent=readable(_ACCENT, base),
+            attention=readable(_ATTENTION, base),
+            bad=readable(_BAD, base),
         )
+
+
+def contrast(a: QColor, b: QColor) -> float:
+    """Contrast ratio of two colours, 1 to 21, as WCAG 2.2 defines it."""
+    dark, light = sorted((_luminance(a), _luminance(b)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: QColor) -> float:
+    linear: list[float] = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in (colour.redF(), colour.greenF(), colour.blueF())
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def readable(colour: QColor, *grounds: QColor) -> QColor:
+    """Darken or lighten a colour as little as it takes to be read on all of the grounds."""
+    away = _BLACK if contrast(grounds[0], _BLACK) > contrast(grounds[0], _WHITE) else _WHITE
+    for percent in range(101):
+        found = mixed(colour, away, percent / 100)
+        if min(contrast(found, ground) for ground in grounds) >= CONTRAST:
+            return found
+    return away
 
 
 def mixed(a: QColor, b: QColor, share: float) -> QColor:
@@ -64,35 +103,42 @@ def mixed(a: QColor, b: QColor, share: float) -> QColor:
 
 def style_sheet(palette: Palette) -> str:
     """Style of what is the panel's own; all else keeps napari's look."""
-    accent, muted, line = ACCENT.name(), palette.muted.name(), palette.line.name()
-    lighter, darker = ACCENT.lighter(115).name(), ACCENT.darker(115).name()
-    grey = mixed(palette.line, palette.base, 0.5).name()
-    hover = mixed(palette.line, palette.text, 0.2).name()
+    fill, muted, line = palette.fill.name(), palette.muted.name(), palette.line.name()
+    dark, darker = palette.fill.darker(115).name(), palette.fill.darker(130).name()
+    grey = mixed(palette.line, palette.base, _GREYED).name()
+    hover, text = mixed(palette.line, palette.base, 0.3).name(), palette.text.name()
+    on_line = readable(palette.text, palette.line).name()
     return f"""
     QWidget#panel QPushButton, QWidget#panel QToolButton {{
         padding: 4px 7px; border-radius: 3px; font-size: 9pt; }}
-    QWidget#panel QToolButton {{ background: {line}; border: 0; }}
-    QWidget#panel QToolButton:hover {{ background: {hover}; }}
-    QWidget#panel QToolButton:checked {{ background: {accent}; color: white; }}
-    QWidget#panel QPushButton:checked {{ background: {accent}; color: white; }}
+    QWidget#panel QToolButton {{ background: {line}; color: {on_line};
+        border: 1px solid {line}; padding: 3px 6px; }}
+    QWidget#panel QToolButton:hover {{ background: {hover}; color: {text}; }}
+    QWidget#panel QToolButton:checked {{ background: {fill}; color: white; }}
+    QWidget#panel QPushButton:checked {{ background: {fill}; color: white; }}
+    QWidget#panel QToolButton:focus {{ border: 1px solid {palette.accent.name()}; }}
+    QWidget#panel QPushButton:focus {{ text-decoration: underline; }}
     QWidget#panel QPushButton:disabled, QWidget#panel QToolButton:disabled {{
-        background: {grey}; color: {muted}; border: 0; }}
+        background: {grey}; color: {muted}; border: 1px solid {grey}; }}
     QWidget#panel QDoubleSpinBox {{ font-size: 9pt; min-width: 44px; padding: 0; }}
-    QPushButton#primary {{ background: {accent}; color: white; font-weight: 600;
+    QPushButton#primary {{ background: {fill}; color: white; font-weight: 600;
         font-size: 11pt; padding: 7px; }}
-    QPushButton#primary:hover {{ background: {lighter}; }}
-    QPushButton#primary:pressed {{ background: {darker}; }}
+    QPushButton#primary:hover {{ background: {dark}; color: white; }}
+    QPushButton#primary:pressed {{ background: {darker}; color: white; }}
     QWidget#panel QPushButton#primary:disabled {{ background: {grey}; color: {muted}; }}
-    QPushButton#stop {{ background: {line}; color: {palette.text.name()}; font-weight: 600;
-        font-size: 11pt; padding: 6px; border: 1px solid {ATTENTION.name()}; }}
-    QPushButton#stop:hover {{ background: {hover}; }}
+    QPushButton#stop {{ background: {line}; color: {on_line}; font-weight: 600;
+        font-size: 11pt; padding: 6px; border: 1px solid {palette.attention.name()}; }}
+    QPushButton#stop:hover {{ background: {hover}; color: {text}; }}
     QPushButton#second {{ font-size: 11pt; padding: 7px; }}
     QLabel#title {{ font-weight: 600; font-size: 9pt; color: {muted}; }}
     QLabel#muted {{ color: {muted}; font-size: 8pt; }}
     QLabel#name {{ font-weight: 600; font-size: 10pt; }}
     QWidget#panel QToolButton#chip {{ padding: 1px 8px; border: 1px solid {line};
-        border-radius: 9px; font-size: 8pt; background: transparent; }}
-    QWidget#panel QToolButton#quiet {{ background: transparent; padding: 3px 4px; }}
+        border-radius: 9px; font-size: 8pt; background: transparent; color: {text}; }}
+    QWidget#panel QToolButton#quiet {{ background: transparent; color: {text};
+        border: 1px solid transparent; padding: 2px 3px; }}
+    QWidget#panel QToolButton#quiet:focus {{ border: 1px solid {palette.accent.name()}; }}
+    QWidget#panel QToolButton#quiet:checked {{ background: {fill}; color: white; }}
     """
 
 

@@ -50,6 +50,13 @@ def fill_between(workspace: Workspace, everywhere: bool) -> None:
     _propose(workspace, lambda: tools.filled(z, locked), "Filled between")
 
 
+def back_to_model(workspace: Workspace, everywhere: bool) -> None:
+    """Show the model's own prediction again where it was corrected."""
+    z = None if everywhere else workspace.current
+    tools = workspace.begun.tools
+    _propose(workspace, lambda: tools.modelled(z), "Back to the model's prediction")
+
+
 def step_back(workspace: Workspace, target: Target, forward: bool = False) -> None:
     """Undo or redo the last change of paint or prediction, and show the slice where it was."""
     layer, sync = _layer(workspace, target), workspace.paint_sync

@@ -18,6 +18,7 @@ from napari_diffseg.engine.edit import Edit, Kind
 from napari_diffseg.gui import tools
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide
+from napari_diffseg.gui.outline import Outline
 from napari_diffseg.gui.section import Section
 from napari_diffseg.gui.theme import row, text_label, tool
 from napari_diffseg.gui.workspace import Workspace
@@ -41,6 +42,16 @@ _COPIES = {
         "Predict the slices between painted ones from these alone, without training",
     ),
 }
+_FREE = {
+    "outline": (
+        "Edge outline",
+        "Draw an outline that follows edges: click along them, double-click to fill",
+    ),
+    "model's": (
+        "Model's prediction",
+        "Take corrections back that are not accepted: show what the model predicted",
+    ),
+}
 _HISTORY = {
     "undo": ("↶", "Take back the last change of paint or prediction, as chosen above"),
     "redo": ("↷", "Make it again"),
@@ -56,11 +67,13 @@ class ToolsSection(Section):
         super().__init__("Tools")
         self.fold = tool("Tools", "quiet")  # stands in the title line of another section
         self.fold.setCheckable(True)
+        self.fold.setToolTip("Show or hide what is done to masks with more than a brush")
         self.fold.setFixedHeight(20)  # no higher than a title
         self.fold.setArrowType(Qt.ArrowType.RightArrow)
         self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.fold.toggled.connect(self._on_fold)
         self._workspace: Workspace | None = None
+        self.drawing = Outline()
         self.target, paint, prediction = _choice(
             ("Paint", "Change the paint"), ("Prediction", "Change the prediction")
         )
@@ -68,14 +81,19 @@ class ToolsSection(Section):
             ("Slice", "On the slice in view"),
             ("Volume", "On every painted slice, or in the prediction as one volume"),
         )
-        self.mm = _spin(" mm", 0.1, 50.0, 2.0, 1)
-        self.area = _spin(" mm²", 1.0, 1e6, 50.0, 0)
+        self.mm = _spin("Distance", " mm", 0.1, 50.0, 2.0, 1)
+        self.mm.setToolTip("Distance for Smooth, Grow and Shrink")
+        self.area = _spin("Smallest island", " mm²", 1.0, 1e6, 50.0, 0)
+        self.area.setToolTip("Islands removes pieces smaller than this")
         self.fit = QCheckBox("Fit")
         self.fit.setChecked(True)
         self.fit.setToolTip("Move copied labels to where the same anatomy lies on this slice")
         self.limit = QCheckBox("HU")
         self.limit.setToolTip("Let strokes change only pixels in this range")
-        self.low, self.high = _spin("", -2000, 4000, -100, 0), _spin("", -2000, 4000, 200, 0)
+        self.low = _spin("Lowest HU", "", -2000, 4000, -100, 0)
+        self.high = _spin("Highest HU", "", -2000, 4000, 200, 0)
+        self.low.setToolTip("Lowest HU that a stroke may change")
+        self.high.setToolTip("Highest HU that a stroke may change")
         self.sample = tool("Sample")
         self.sample.setToolTip("Take the range from the tissue at the next click on the picture")
         self.inside = QComboBox()
@@ -84,7 +102,8 @@ class ToolsSection(Section):
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
         self.inside.setToolTip("Let strokes change only this label, and the one in the brush")
-        self.brush = _spin(" mm", 0.1, 200.0, 8.0, 1)
+        self.inside.setAccessibleName("Where strokes may go")
+        self.brush = _spin("Brush", " mm", 0.1, 200.0, 8.0, 1)
         self.brush.setPrefix("⌀ ")
         self.brush.setToolTip("Diameter of brush and eraser; Shift and the wheel change it")
         edits = self.add_buttons(tool, _EDITS)
@@ -94,12 +113,14 @@ class ToolsSection(Section):
         copies = self.add_buttons(tool, _COPIES)
         copies.insertWidget(0, text_label("Copy"))
         copies.insertWidget(3, self.fit)
+        free = self.add_buttons(tool, _FREE)
+        self.buttons["outline"].setCheckable(True)
         history = self.add_buttons(partial(tool, style="quiet"), _HISTORY)
         first = row(paint, prediction, here, everywhere)
         limits = row(self.limit, self.low, self.high, self.sample)
         strokes = row(self.inside, self.brush)
         strokes.addLayout(history)
-        for line in (first, edits, sizes, copies, limits, strokes):
+        for line in (first, edits, sizes, copies, free, limits, strokes):
             self.body.addLayout(line)
         self._connect(desk)
         self._on_fold(False)
@@ -117,6 +138,12 @@ class ToolsSection(Section):
             self.buttons[name].clicked.connect(
                 act(lambda w, _=False, forward=forward: tools.step_back(w, self.chosen, forward))
             )
+        self.buttons["model's"].clicked.connect(
+            act(lambda w, _=False: tools.back_to_model(w, self.everywhere))
+        )
+        self.buttons["outline"].clicked.connect(self._on_outline)
+        self.drawing.left.connect(lambda: self.buttons["outline"].setChecked(False))
+        self._begin_outline = act(self.drawing.begin)
         self.sample.clicked.connect(act(lambda w, _=False: tools.sample_hu(w, self._on_sampled)))
         self.brush.valueChanged.connect(act(tools.set_brush))
         for signal in (self.limit.toggled, self.low.valueChanged, self.high.valueChanged):
@@ -130,7 +157,8 @@ class ToolsSection(Section):
         desk.viewer.mouse_wheel_callbacks.append(self._wheel)
 
     def release(self, viewer: Any) -> None:
-        """Leave the wheel to others."""
+        """Leave mouse and wheel to others."""
+        self.drawing.end()
         if self._wheel in viewer.mouse_wheel_callbacks:
             viewer.mouse_wheel_callbacks.remove(self._wheel)
 
@@ -165,9 +193,16 @@ class ToolsSection(Section):
         self.inside.setCurrentIndex(max(0, self.inside.findData(limits.inside or 0)))
         if begun is not self._workspace:
             self._workspace = begun
+            self.drawing.end()
             self.limit.blockSignals(True)
             self.limit.setChecked(limits.hu is not None)
             self.limit.blockSignals(False)
+
+    def _on_outline(self, wanted: bool = False) -> None:
+        self.drawing.end()
+        if wanted:
+            self._begin_outline()
+        self.buttons["outline"].setChecked(self.drawing.active)
 
     def _edit(self, kind: str, workspace: Workspace, _: bool = False) -> None:
         amount = self.area.value() if kind == "remove islands" else self.mm.value()
@@ -211,8 +246,11 @@ def _choice(*texts: tuple[str, str]) -> tuple[QButtonGroup, QToolButton, QToolBu
     return choice, buttons[0], buttons[1]
 
 
-def _spin(suffix: str, low: float, high: float, value: float, digits: int) -> QDoubleSpinBox:
+def _spin(
+    name: str, suffix: str, low: float, high: float, value: float, digits: int
+) -> QDoubleSpinBox:
     box = QDoubleSpinBox()
+    box.setAccessibleName(name)
     box.setDecimals(digits)
     box.setRange(low, high)
     box.setValue(value)

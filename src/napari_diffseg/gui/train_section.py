@@ -9,7 +9,7 @@ from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.loss_curve import LossCurve
 from napari_diffseg.gui.runner import Runner
 from napari_diffseg.gui.section import Section
-from napari_diffseg.gui.theme import Palette, allow, push, row, text_label, tool
+from napari_diffseg.gui.theme import Palette, allow, group, push, text_label, tool
 from napari_diffseg.gui.workspace import Workspace
 
 BUDGETS: tuple[tuple[str, float | None], ...] = (
@@ -55,10 +55,12 @@ class TrainSection(Section):
         for index, (button, (text, seconds)) in enumerate(zip(choices, BUDGETS, strict=True)):
             button.setCheckable(True)
             button.setChecked(seconds == 60)
+            button.setAccessibleName("Without a limit" if seconds is None else text)
             span = "without a limit" if seconds is None else f"for up to {text}"
             button.setToolTip(f"Learn {span}, then predict every slice")
             self._budgets.addButton(button, index)
-        self.body.addLayout(row(*choices))
+        self.budgets = group(*choices)
+        self.body.addWidget(self.budgets)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(6)
@@ -96,8 +98,8 @@ class TrainSection(Section):
         self.buttons["finish"].setText("Finishing" if finishing else "Finish")
         self.buttons["stop"].setText("Stopping" if stopping else "Stop")
         self.buttons["stop"].setEnabled(not stopping)
-        self.buttons["stop"].setToolTip(_STOPS.get(running, ""))
-        allow(self.buttons["finish"], _BUTTONS["finish"][1], _why_not_finish(runner))
+        self.buttons["stop"].setToolTip(_STOPS.get(running, "Nothing is running."))
+        allow(self.buttons["finish"], self.help_of("finish"), _why_not_finish(runner))
         self.bar.setVisible(bool(running))
         self.time.setVisible(bool(running))
         for button in self._budgets.buttons():

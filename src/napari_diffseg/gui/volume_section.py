@@ -9,6 +9,7 @@ from napari_diffseg.gui.elided import ElidedLabel
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.orientation import PRESETS
 from napari_diffseg.gui.section import Section
+from napari_diffseg.gui.shortcuts import with_key
 from napari_diffseg.gui.theme import group, row, text_label, tool
 from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.io.volume import Volume
@@ -31,6 +32,7 @@ class VolumeSection(Section):
         self.name = ElidedLabel()
         self.name.setObjectName("name")
         self.choice = QComboBox()
+        self.choice.setAccessibleName("Open volumes")
         self.choice.setToolTip("Which of the open volumes the panel works on")
         self.choice.activated.connect(self.chosen)
         self.choice.setMinimumContentsLength(8)
@@ -39,20 +41,21 @@ class VolumeSection(Section):
         )
         self.facts, self.notes = text_label(wrap=True), text_label(wrap=True)
         self.device, self.backbone = tool(style="chip"), tool(style="chip")
+        self.device.setAccessibleName("Device")
+        self.backbone.setAccessibleName("Backbone")
         self.backbone.clicked.connect(self.card)
         self.chips = group(self.device, self.backbone)
         line = row(self.choice, self.name, self.chips)
         line.setStretch(2, 0)
         self.body.addLayout(line)
-        presets = []
-        for name, (width, level) in PRESETS.items():
-            button = tool(name)
-            button.setToolTip(f"Window W{width:g} L{level:g}")
+        self._presets = {name: tool(name) for name in PRESETS}
+        for name, button in self._presets.items():
             button.clicked.connect(lambda _=False, n=name: self.window.emit(n))
-            presets.append(button)
-        self.presets = group(*presets)
+        self.presets = group(*self._presets.values())
         file, folder, sample = tool("Open file…"), tool("DICOM folder…"), tool("Sample")
         sample.setToolTip("Open the sample CT: chest and upper abdomen, LIDC-IDRI-0001")
+        file.setToolTip("Open a NIfTI, NRRD or MHA file, or a DICOM file with its series")
+        folder.setToolTip("Open the CT of a folder of DICOM files")
         file.clicked.connect(self.open_file)
         folder.clicked.connect(self.open_folder)
         sample.clicked.connect(self.open_sample)
@@ -86,6 +89,9 @@ class VolumeSection(Section):
 
     def show_state(self, workspace: Workspace | None, guide: Guide) -> None:
         """Show where the network runs, and the pre-trained network that training begins at."""
+        for name, button in self._presets.items():
+            width, level = PRESETS[name]
+            button.setToolTip(with_key(name, f"Window W{width:g} L{level:g}"))
         device = device_text()
         metrics = self.device.fontMetrics()
         self.device.setText(metrics.elidedText(device, Qt.TextElideMode.ElideRight, _CHIP_WIDTH))

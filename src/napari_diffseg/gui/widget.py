@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_diffseg.gui.banner import Banner
 from napari_diffseg.gui.guide import Guide
+from napari_diffseg.gui.theme import Palette
 from napari_diffseg.gui.worker import BackgroundCall
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class DiffSegWidget(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
-        self._banner = Banner()
+        self._banner = Banner(Palette.of(napari_viewer))
         self._banner.show_guide(Guide("Getting ready.", "busy"))
         self._column.addWidget(self._banner)
         self._column.addStretch(1)

@@ -22,7 +22,7 @@ from napari_diffseg.gui.runner import STOP_SECONDS, Runner
 from napari_diffseg.gui.worker import BackgroundCall
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone
-from napari_diffseg.session.journal import SessionError, SessionInUseError
+from napari_diffseg.session.journal import ReadOnlyError, SessionError, SessionInUseError
 from napari_diffseg.session.session import Session
 
 T = TypeVar("T")
@@ -91,25 +91,35 @@ class Workspace(QObject):
             self.earlier = session
             self.changed.emit()
         else:
-            self._begin(session, note)
+            self.begin(session, note)
 
     def restore_earlier(self) -> None:
         """Go on where the earlier session ended."""
         if self.earlier is not None:
             session, self.earlier = self.earlier, None
-            self._begin(session, " ".join(session.notes))
+            self.begin(session, " ".join(session.notes))
 
     def start_fresh(self) -> None:
-        """Begin anew; the earlier session stays on disk, and in the window that has it open."""
-        if self.earlier is not None or self.elsewhere:
-            if self.earlier is not None:
-                self.earlier.close()
-            self.earlier, self.elsewhere = None, ""
-            self._begin(Session(self.volume), "")
+        """Begin anew; the other session stays on disk, and in the window that has it open."""
+        if self.undecided:
+            self.begin(Session(self.volume), "")
 
-    def _begin(self, session: Session, note: str) -> None:
+    @property
+    def undecided(self) -> bool:
+        """Whether the user may choose another session: none is begun, or it cannot be changed."""
+        if self.session is not None:
+            return bool(self.session.refusal)
+        return self.earlier is not None or bool(self.elsewhere)
+
+    def begin(self, session: Session, note: str) -> None:
+        """Work on a session, in the place of the one before if there is one."""
+        self._put_away()
+        self.earlier, self.elsewhere, self._suggestions = None, "", []
         session.trainer.current = self.current
+        self.unsay()
         self.session, self.said = session, note
+        self.layers.show_paint(session.paint.mask)
+        self.layers.show_prediction(session.prediction.mask, session.prediction.confidence)
         sync = PaintSync(session, self.layers, lambda: self.current, lambda: self.in_view)
         sync.changed.connect(self._on_stroke)
         sync.corrected.connect(self._on_stroke)
@@ -124,6 +134,7 @@ class Workspace(QObject):
         self.recolour()
         self.suggest()
         self.call(lambda: session.trainer.backbone, self._know_backbone, self._lack_backbone)
+        self.layers.let_edit(not session.refusal)
         self.ready.emit()
 
     def _know_backbone(self, backbone: Backbone) -> None:
@@ -148,10 +159,13 @@ class Workspace(QObject):
             return
         self._closed = True
         self._viewer.dims.events.current_step.disconnect(self._on_step)
-        if self._runner is not None:
-            self._runner.close()
         for call in self._calls:
             call.wait(STOP_SECONDS)
+        self._put_away()
+
+    def _put_away(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
         if self._paint_sync is not None:
             self._paint_sync.close()
         for session in (self.session, self.earlier):
@@ -274,15 +288,6 @@ class Workspace(QObject):
             paint.mode = "paint"
         self.changed.emit()
 
-    def quality_before(self) -> dict[int, float]:
-        """Leave-one-out Dice of the last round before this one that was measured."""
-        s = self.session
-        if s is None or s.trainer.round is None:
-            return {}
-        now = s.trainer.round.number
-        measured = [r.quality for r in s.rounds.all if r.number < now and r.quality]
-        return measured[-1] if measured else {}
-
     def show_session(self) -> None:
         """Show what the session holds after a restore or a removed label."""
         s = self.begun
@@ -376,6 +381,9 @@ class Workspace(QObject):
     def fail(self, error: Exception) -> None:
         """Show an error as the sentence; one that is our own fault also in napari's manner."""
         self.error = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, ReadOnlyError):
+            self.error = ""  # the sentence says so anyway, for as long as it holds
+            self.layers.let_edit(False)
         if not isinstance(error, ValueError | OSError | MemoryError):
             from napari.utils.notifications import notification_manager
 

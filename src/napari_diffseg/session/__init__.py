@@ -8,7 +8,7 @@ headless; command line and window both drive it.
 from napari_diffseg.session.cases import CaseFiles, read_cases
 from napari_diffseg.session.cohort_prediction import CohortProgress, predict_cohort
 from napari_diffseg.session.cohort_table import CaseResult
-from napari_diffseg.session.journal import SessionError, SessionInUseError
+from napari_diffseg.session.journal import ReadOnlyError, SessionError, SessionInUseError
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.rounds import Round, Rounds
@@ -24,6 +24,7 @@ __all__ = [
     "Paint",
     "Prediction",
     "Proposal",
+    "ReadOnlyError",
     "Round",
     "Rounds",
     "Session",

@@ -54,9 +54,13 @@ class SessionInUseError(SessionError):
     def __init__(self, process: str) -> None:
         super().__init__(
             f"this volume's session is open in another window (process {process}); "
-            "close it there, or start a new session"
+            "open it read-only, take it over, or start a new session"
         )
         self.process = process
+
+
+class ReadOnlyError(SessionError):
+    """A change to a session that was opened read-only, or that another window has taken over."""
 
 
 _CHANGE = (

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import filelock
 import numpy as np
 
-from napari_diffseg.io.files import make_folder
+from napari_diffseg.io.files import atomic_write, make_folder
 from napari_diffseg.io.volume import Volume
-from napari_diffseg.session.journal import Journal, Record, SessionError, SessionInUseError, saving
+from napari_diffseg.session.journal import (
+    Journal,
+    ReadOnlyError,
+    Record,
+    SessionError,
+    SessionInUseError,
+    saving,
+)
 
 _IDS: WeakKeyDictionary[Volume, str] = WeakKeyDictionary()
+_WRITE_SECONDS = 10.0
+"""How long a take-over waits for a record that is being written, which takes milliseconds."""
 
 
 def volume_id(volume: Volume) -> str:
@@ -34,12 +45,18 @@ def volume_id(volume: Volume) -> str:
 class SessionFolder:
     """A folder for one session, locked for one process at a time.
 
+    Whoever has it locked may write to it until another process takes it over: a mark in the folder
+    says so, and is looked for under a second lock before each record. So a record is written either
+    before the mark, and then the other process reads it, or not at all.
+
     Parameters
     ----------
     path
         The folder; it is made when it is not there.
     new
         Whether it must not be there.
+    lock
+        Whether to lock it; without, it can only be read.
 
     Raises
     ------
@@ -51,18 +68,23 @@ class SessionFolder:
         If it must not be there and is.
     """
 
-    def __init__(self, path: Path, new: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: Path, new: bool = False, lock: bool = True) -> None:
+        self.path, self.locked = path, lock
         owner = path / "owner"
+        self._mark = path / "taken"
         # The operating system frees the lock of a killed process, so no lock is ever stale.
         self._lock = filelock.FileLock(path / "lock", timeout=0, thread_local=False)
+        self._write_lock = filelock.FileLock(path / "writing", thread_local=False)
+        if not lock:
+            return
         try:
             make_folder(path, new)
-            for file in (path / "lock", owner):
+            for file in (path / "lock", path / "writing", owner):
                 if file.is_symlink():  # it would be written where it leads to
                     file.unlink()
             self._lock.acquire()
             owner.write_text(str(os.getpid()))
+            self._mark.unlink(missing_ok=True)  # whom it was meant for is gone
         except filelock.Timeout as error:
             pid = owner.read_text(errors="replace")[:20] if owner.is_file() else ""
             raise SessionInUseError(pid or "unknown") from error
@@ -79,9 +101,72 @@ class SessionFolder:
         """The journal file."""
         return self.path / "journal"
 
+    @property
+    def refusal(self) -> str:
+        """Why nothing can be written here; empty where it can."""
+        if not self.locked:
+            return (
+                "this session was opened read-only; take it over, or begin a new one, to change it"
+            )
+        if not self._mark.exists():
+            return ""
+        return (
+            "another window has taken this session over and goes on with it; "
+            "nothing is changed here any more: close it, take it back, or begin a new session"
+        )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write a record, or refuse to where another process has taken the session over."""
+        with self._write_lock.acquire(_WRITE_SECONDS):
+            if self.refusal:
+                raise ReadOnlyError(self.refusal)
+            yield
+
     def release(self) -> None:
         """Let others open the session."""
         self._lock.release()
+
+    @classmethod
+    def taken_over(cls, root: Path, volume: Volume) -> SessionFolder | None:
+        """Lock the newest session of ``volume``, or a copy of it where another process has it.
+
+        That process can write to its own folder no more, and what it wrote before is in the copy.
+        """
+        try:
+            return cls.latest(root, volume)
+        except SessionInUseError as error:
+            found = cls.latest(root, volume, lock=False)
+            if found is None:
+                raise
+            found._take(error)
+            return found._copied(cls.fresh(root, volume))
+
+    def _take(self, error: SessionInUseError) -> None:
+        try:
+            held = self._write_lock.acquire(_WRITE_SECONDS)
+        except filelock.Timeout:
+            raise SessionError(
+                f"the other window (process {error.process}) hangs while it saves, so it cannot "
+                "be taken over; end it, or start a new session"
+            ) from error
+        with held, saving():
+            self._mark.write_text(str(os.getpid()))
+
+    def _copied(self, to: SessionFolder) -> SessionFolder:
+        """Copy models, predictions and, last, the journal: without it a folder is no session."""
+        try:
+            with saving():
+                for file in sorted(self.path.iterdir()):
+                    if file.suffix in (".json", ".safetensors", ".npz") and file.is_file():
+                        with atomic_write(to.path / file.name) as part:
+                            shutil.copyfile(file, part)
+                with atomic_write(to.journal) as part:
+                    shutil.copyfile(self.journal, part)
+        except BaseException:
+            to.release()
+            raise
+        return to
 
     @classmethod
     def fresh(cls, root: Path, volume: Volume) -> SessionFolder:
@@ -95,10 +180,10 @@ class SessionFolder:
                 number += 1
 
     @classmethod
-    def latest(cls, root: Path, volume: Volume) -> SessionFolder | None:
+    def latest(cls, root: Path, volume: Volume, lock: bool = True) -> SessionFolder | None:
         """Lock the newest session of ``volume`` below ``root``, or return ``None``."""
         found = [p for p in _numbered(root / volume_id(volume)) if (p / "journal").exists()]
-        return cls(max(found, key=lambda p: int(p.name))) if found else None
+        return cls(max(found, key=lambda p: int(p.name)), lock=lock) if found else None
 
 
 def _numbered(place: Path) -> list[Path]:
@@ -135,12 +220,32 @@ class SessionLog:
         self.shape: tuple[int, int, int] = volume.hu.shape
         self._volume, self._state = volume, state
         self._place: SessionFolder | None = None
+        self._reading = False  # an earlier session, whose changes are no new ones
         self._journal: Journal | None = None
 
     @property
     def folder(self) -> Path | None:
         """The session's folder, or ``None`` while nothing has been written."""
         return None if self._place is None else self._place.path
+
+    @property
+    def refusal(self) -> str:
+        """Why the session cannot be changed; empty where it can."""
+        return "" if self._place is None or self._reading else self._place.refusal
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the lock for a change, and refuse it before it is made.
+
+        Raises
+        ------
+        ReadOnlyError
+            If the session was opened read-only, or another process has taken it over.
+        """
+        with self.lock:
+            if self.refusal:
+                raise ReadOnlyError(self.refusal)
+            yield
 
     def append(self, record: Record) -> None:
         """Journal a change that has been made; the caller holds the lock.
@@ -152,12 +257,16 @@ class SessionLog:
         """
         with saving():
             # A journal that is opened or rewritten now holds the change already.
-            if self.open() or self._journal is None:
+            if self.open() or self._journal is None or self._place is None:
                 return
-            if not self._journal.behind:
-                self._journal.append(record)
-            if self._journal.behind or self._journal.long:
-                self._journal.rewrite(self._state())
+            self._append(record, self._place, self._journal)
+
+    def _append(self, record: Record, place: SessionFolder, journal: Journal) -> None:
+        with place.writing():
+            if not journal.behind:
+                journal.append(record)
+            if journal.behind or journal.long:
+                journal.rewrite(self._state())
 
     def open(self) -> bool:
         """Make folder and journal where that is still to be done, and say whether it was."""
@@ -170,18 +279,21 @@ class SessionLog:
 
     def read(self, place: SessionFolder) -> None:
         """Make an earlier session's folder this one's; nothing is written before :meth:`resume`."""
-        self._place = place
+        self._place, self._reading = place, True
 
     def resume(self, root: Path) -> None:
-        """Go on writing in the folder that was read."""
-        self.root = root
-        self.open()
+        """Go on in the folder that was read; one that is not locked is never written to."""
+        self._reading = False
+        if self._place is not None and self._place.locked:
+            self.root = root
+            self.open()
 
     def save(self) -> None:
         """Rewrite the journal without what was painted over, and bring it to the disk."""
         with self.lock, saving():
-            if self._journal is not None:
-                self._journal.rewrite(self._state())
+            if self._journal is not None and self._place is not None:
+                with self._place.writing():
+                    self._journal.rewrite(self._state())
 
     def close(self) -> None:
         """Save, and let others open the folder; nothing is written afterwards.
@@ -195,6 +307,8 @@ class SessionLog:
             if self._journal is not None and self._place is not None:
                 try:
                     self.save()
+                except ReadOnlyError:
+                    pass  # what is in the journal is what the other window has taken over
                 except SessionError:
                     if self._journal.behind:
                         raise

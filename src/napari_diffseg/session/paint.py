@@ -78,7 +78,7 @@ class Paint:
 
         Yields the labels by id.
         """
-        with self._log.lock:
+        with self._log.changing():
             before = self.labels
             try:
                 yield {label.id: label for label in before}
@@ -250,7 +250,7 @@ class Paint:
             raise SessionError(f"slice {z}: label ids must be whole numbers from 0 to 255")
         ids = np.flatnonzero(np.bincount(plane.ravel(), minlength=256)).tolist()
         painted = ids[-1] > 0
-        with self._log.lock:
+        with self._log.changing():
             if state is None:
                 state = self.state(z)
                 if not painted and state != SliceState.SCRIBBLED:

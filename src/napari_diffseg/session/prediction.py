@@ -68,13 +68,23 @@ class Prediction:
             If the mask does not fit.
         """
         plane = np.asarray(mask, np.uint8)
-        with self._log.lock:
+        with self._log.changing():
             z = self._paint.check(z)
             if plane.shape != self.mask.shape[1:]:
                 raise SessionError(f"slice {z}: the mask {plane.shape} does not fit the volume")
             self.mask[z] = plane
             self.edited |= {z}
             self._log.append(Record({"op": "edit", "z": z}, plane))
+
+    def revert(self, z: int, mask: NDArray[np.uint8]) -> None:
+        """Show what the model predicted for a slice, ``mask`` ``(y, x)``, in place of a correction.
+
+        :meth:`Tools.modelled <napari_diffseg.session.tools.Tools.modelled>` finds the mask.
+        """
+        with self._log.changing():
+            self.mask[z] = self._known(mask)
+            self.edited -= {z}
+            self._log.append(Record({"op": "reverted", "z": z}))
 
     def put(self, found: SlicePrediction, number: int) -> bool:
         """Take a slice that the model of round ``number`` predicted, unless it was edited.
@@ -119,7 +129,7 @@ class Prediction:
 
     def restore(self, number: int, stored: StoredPrediction | None) -> None:
         """Show what a round predicted in the place of all that was not edited."""
-        with self._log.lock:
+        with self._log.changing():
             gone = np.ones(len(self.mask), bool)
             gone[list(self.edited)] = False
             self.round_of[gone], self.mask[gone], self.confidence[gone] = 0, 0, 0

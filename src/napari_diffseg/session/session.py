@@ -39,6 +39,8 @@ from napari_diffseg.session.rounds import Rounds
 from napari_diffseg.session.tools import Tools
 from napari_diffseg.session.trainer import Trainer
 
+Access = Literal["alone", "read-only", "take over"]
+
 _FORMAT = 1
 _REACH_MM = 25.0  # how far along z a painted slice is taken to help its neighbours
 _SUGGEST_PIXELS = 64  # per row of a slice: a few say as much, and it is asked after each stroke
@@ -110,8 +112,8 @@ class Session:
         self._log = log = SessionLog(volume, root, self._records)
         self.paint = Paint(volume.hu.shape, labels, log)
         self.prediction = Prediction(self.paint, log)
-        self.tools = Tools(volume, self.paint, self.prediction, log)
         self.rounds = Rounds(log)
+        self.tools = Tools(volume, self.paint, self.prediction, self.rounds, log)
         self.trainer = Trainer(volume, backbone, self.paint, self.prediction, self.rounds, log)
 
     @classmethod
@@ -120,6 +122,7 @@ class Session:
         volume: Volume,
         folder: Path | None = None,
         backbone: str | Path | Backbone | None = None,
+        access: Access = "alone",
     ) -> Session | None:
         """Open the newest session of this very volume (same voxels, affine and shape).
 
@@ -127,6 +130,11 @@ class Session:
         ----------
         volume, folder, backbone
             As for :class:`Session`.
+        access
+            What to do where another window or process has it open: ``"alone"`` refuses;
+            ``"read-only"`` shows what has been saved so far, also where nobody has it, and refuses
+            each change; ``"take over"`` goes on with a copy of it, and refuses each further change
+            of the other one.
 
         Returns
         -------
@@ -135,10 +143,13 @@ class Session:
         Raises
         ------
         SessionInUseError
-            If it is open in another window or process.
+            If it is open in another window or process, and ``access`` is ``"alone"``.
         """
         root = Path(folder or home() / "sessions")
-        place = SessionFolder.latest(root, volume)
+        if access == "take over":
+            place = SessionFolder.taken_over(root, volume)
+        else:
+            place = SessionFolder.latest(root, volume, lock=access == "alone")
         if place is None:
             return None
         session = cls(volume, backbone=backbone, folder=False)
@@ -157,6 +168,11 @@ class Session:
         """The folder of this session, or ``None`` while nothing has been written."""
         return self._log.folder
 
+    @property
+    def refusal(self) -> str:
+        """Why the session cannot be changed any more (read-only, taken over), or nothing."""
+        return self._log.refusal
+
     # Paint and prediction
 
     def accept(self, z: int) -> None:
@@ -167,7 +183,7 @@ class Session:
         SessionError
             If there is no prediction, or the slice holds paint that differs from it.
         """
-        with self._log.lock:
+        with self._log.changing():
             if not self.prediction.there[self.paint.check(z)]:
                 raise SessionError(f"slice {z} has no prediction to accept; train and predict it")
             self.paint.accept(z, self.prediction.mask[z])
@@ -175,7 +191,7 @@ class Session:
 
     def remove_label(self, label_id: int) -> None:
         """Remove a structure that is painted nowhere; it goes from the prediction, too."""
-        with self._log.lock:
+        with self._log.changing():
             try:
                 self.paint.drop_label(label_id, retire=bool(self.rounds.all))
             finally:  # it is removed even where that could not be journalled
@@ -328,5 +344,10 @@ class Session:
                 past.shown |= dict.fromkeys(slices, int(header["round"]))
             case "edit" if record.mask is not None:
                 self.prediction.edit(int(header["z"]), record.mask)
+            case "reverted":  # what the model predicted comes with its round
+                self.prediction.revert(
+                    self.paint.check(int(header["z"])),
+                    np.zeros(self.paint.mask.shape[1:], np.uint8),
+                )
             case "accepted":
                 self.prediction.accepted(self.paint.check(int(header["z"])))

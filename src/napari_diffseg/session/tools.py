@@ -23,6 +23,7 @@ from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.log import SessionLog
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
+from napari_diffseg.session.rounds import Rounds
 
 Target = Literal["paint", "prediction"]
 
@@ -45,11 +46,14 @@ class Proposal:
         Paint or prediction.
     planes, before
         Label ids ``(y, x)`` by slice; only slices that differ.
+    modelled
+        Whether they are a model's prediction, so that they no longer count as corrected.
     """
 
     target: Target
     planes: Mapping[int, NDArray[np.uint8]]
     before: Mapping[int, NDArray[np.uint8]]
+    modelled: bool = False
 
 
 class Tools:
@@ -59,15 +63,15 @@ class Tools:
     ----------
     volume
         The CT.
-    paint, prediction, log
+    paint, prediction, rounds, log
         The other parts of the session.
     """
 
     def __init__(
-        self, volume: Volume, paint: Paint, prediction: Prediction, log: SessionLog
+        self, volume: Volume, paint: Paint, prediction: Prediction, rounds: Rounds, log: SessionLog
     ) -> None:
         self._volume = volume
-        self._paint, self._prediction, self._log = paint, prediction, log
+        self._paint, self._prediction, self._rounds, self._log = paint, prediction, rounds, log
 
     def edited(
         self,
@@ -183,10 +187,44 @@ class Tools:
             plane[kept] = mask[k][kept]
         return self._proposal("prediction", found)
 
+    def modelled(self, z: int | None = None) -> Proposal:
+        """Give corrected slices their model's prediction back.
+
+        Parameters
+        ----------
+        z
+            The slice; ``None`` is every slice that was corrected and not accepted since.
+
+        Raises
+        ------
+        SessionError
+            If there is nothing to give back, or what was predicted is no longer stored.
+        """
+        with self._log.lock:
+            corrected = self._prediction.edited if z is None else {self._paint.check(z)}
+            wanted = corrected & self._prediction.edited
+            made = {k: int(self._prediction.round_of[k]) for k in wanted}
+        if not wanted:
+            raise SessionError(
+                "no slice is corrected" if z is None else f"slice {z} is not corrected"
+            )
+        planes = {}
+        for number in sorted(set(made.values()) - {0}):
+            stored = self._rounds.prediction(number)
+            if stored is not None:
+                for k, plane in zip(stored.slices.tolist(), stored.mask, strict=True):
+                    if made.get(k) == number:
+                        planes[k] = plane
+        if not planes:
+            raise SessionError("no model has predicted this yet; press Predict all")
+        mask = self._prediction.mask
+        before = {k: mask[k].copy() for k in sorted(planes)}
+        return Proposal("prediction", planes, before, modelled=True)
+
     def put(self, proposal: Proposal) -> tuple[int, ...]:
         """Make a proposal true; returns the slices that it changed.
 
-        In the prediction they count as corrected by hand.
+        In the prediction they count as corrected by hand, unless they are a model's.
 
         Raises
         ------
@@ -201,6 +239,8 @@ class Tools:
             for z, plane in proposal.planes.items():
                 if proposal.target == "paint":
                     self._paint.set_slice(z, plane)
+                elif proposal.modelled:
+                    self._prediction.revert(z, plane)
                 else:
                     self._prediction.edit(z, plane)
         return tuple(proposal.planes)

@@ -112,7 +112,7 @@ class Trainer:
             At once, if there is nothing to learn from.
         """
         self._finish.clear()
-        with self._log.lock:
+        with self._log.changing():
             painted, revision = self._paint.painted(), self._paint.revision
             labels, model = self._paint.labels, self.segmenter
         if from_model and model is None:
@@ -213,7 +213,7 @@ class Trainer:
         """Take a model into use and keep it on disk; returns why that failed, if it did."""
         problem = ""
         try:
-            with self._log.lock:
+            with self._log.changing():
                 self._log.open()
             with saving(_NOT_SAVED.replace("{what}", "model")):
                 # Outside the lock: a large model must not hold up the painter.
@@ -249,8 +249,10 @@ class Trainer:
         """
         if self.segmenter is None or self.round is None:
             raise SessionError("there is no model yet; train, or load one")
+        with self._log.changing():
+            painted = self._paint.painted()
         first = self.current if start is None else self._paint.check(start)
-        return self._predict(self.segmenter, self.round, self._paint.painted(), first)
+        return self._predict(self.segmenter, self.round, painted, first)
 
     def _predict(
         self, segmenter: Segmenter, made: Round, painted: tuple[PaintedSlice, ...], start: int
@@ -302,7 +304,7 @@ class Trainer:
         SessionError
             If fewer than two slices are painted in full, or no structure is on two slices.
         """
-        with self._log.lock:
+        with self._log.changing():
             painted, revision = self._paint.painted(), self._paint.revision
             judged = [s.z for s in painted if self._paint.states[s.z] == SliceState.PAINTED]
             made, labels = self.round, self._paint.labels
@@ -336,7 +338,7 @@ class Trainer:
         """
         made = self._rounds.numbered(number)
         segmenter, stored = self._rounds.model(number), self._rounds.prediction(number)
-        with self._log.lock:
+        with self._log.changing():
             self._use(made, segmenter)
             self._prediction.restore(number, stored)
 
