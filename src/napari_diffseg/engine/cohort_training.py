@@ -133,7 +133,9 @@ def _stages(
         dense = iterations // (len(_STEPS) + 1)
         iterations -= dense
     painted = [training for training in trainings if training.painted]
-    partial = [training for training in painted if _has_gaps(training)]
+    both = zip(cohort.cases, trainings, strict=True)
+    whole = [training for case, training in both if not case.cropped]
+    partial = [training for training in whole if training.painted and _has_gaps(training)]
     alone = [training for training in trainings if not training.painted]
     rounds = len(_STEPS) if partial or alone else 1
     steps = list(_STEPS[:rounds])
