@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.io.labels import Label
@@ -81,6 +81,15 @@ def _learnt(start: Segmenter | None, base: Round | None, painted: int) -> tuple[
     if base.settings is None:  # it was loaded, so this volume is another case
         return card.cases + 1, card.slices + painted
     return card.cases, card.slices - len(base.slices) + painted
+
+
+def match_names(segmenter: Segmenter, paint: Paint) -> None:
+    """Give a model's structures the ids and names of their namesakes here; adds what is missing."""
+    ids = paint.adopt_by_name(segmenter.labels)
+    labels = tuple(paint.label(int(ids[label.id])) for label in segmenter.labels)
+    now = {old.name: new.name for old, new in zip(segmenter.labels, labels, strict=True)}
+    single = tuple(now.get(name, name) for name in segmenter.card.single_pieces)
+    segmenter.labels, segmenter.card = labels, replace(segmenter.card, single_pieces=single)
 
 
 def rename(segmenter: Segmenter, paint: Paint) -> None:

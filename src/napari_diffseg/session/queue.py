@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -168,6 +169,23 @@ class Queue:
         at = paths.index(after.path) + 1 if after is not None and after.path in paths else 0
         rest = [*self._cases[at:], *self._cases[: max(at - 1, 0)]]
         return next((case for case in rest if not case.finished), None)
+
+    def take_model(self, session: Session) -> None:
+        """Let the next patient start from the model of a session, unless a newer one was learnt.
+
+        Raises
+        ------
+        SessionError
+            If it cannot be written.
+        """
+        made = session.trainer.round
+        if made is None:
+            return
+        if self.model.exists():
+            learnt = datetime.fromtimestamp(self.model.stat().st_mtime).astimezone()
+            if learnt > datetime.fromisoformat(made.created):
+                return
+        session.trainer.save_model(self.model)
 
     def prepare(self, case: QueuedCase) -> Generator[float, None, None]:
         """Predict a patient with :attr:`model` before anybody looks, and keep that in its session.

@@ -24,7 +24,7 @@ from napari_diffseg.network.backbone import Backbone, load_backbone
 from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session.housekeeping import make_room
 from napari_diffseg.session.journal import Record, SessionError, saving
-from napari_diffseg.session.lesson import Lesson, rename
+from napari_diffseg.session.lesson import Lesson, match_names, rename
 from napari_diffseg.session.log import SessionLog
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
@@ -63,6 +63,8 @@ class Trainer:
         The slice that the user looks at; predicted first.
     seconds
         Wall time in s of the last prediction and validation, which belong to no round.
+    stray
+        Slices off which the last prediction took pieces astray.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Trainer:
         self.quality: dict[int, float] = {}
         self.current = len(volume.hu) // 2
         self.seconds: dict[str, float] = {}
+        self.stray: tuple[int, ...] = ()
         self._volume, self._base = volume, backbone
         self._paint, self._prediction, self._rounds, self._log = paint, prediction, rounds, log
         self._validated: tuple[int, TrainSettings] | None = None  # what the quality belongs to
@@ -237,7 +240,8 @@ class Trainer:
         """Predict all slices with the model in use, the current one first, then outwards.
 
         Slices whose prediction the user has corrected and not yet accepted are left alone.
-        Stopped early, the slices not reached keep what was predicted before.
+        Stopped early, the slices not reached keep what was predicted before. Of structures that the
+        model's card calls one piece, the largest piece is kept in the end.
 
         Raises
         ------
@@ -252,7 +256,7 @@ class Trainer:
     def _predict(
         self, segmenter: Segmenter, made: Round, painted: tuple[PaintedSlice, ...], start: int
     ) -> Generator[SlicePrediction, None, None]:
-        began = time.perf_counter()
+        began, self.stray = time.perf_counter(), ()
         device = made.settings.device if made.settings is not None else "auto"
         registration = self._rounds.registration
         engine = predict(segmenter, self._volume, painted, start, device, registration)
@@ -263,6 +267,7 @@ class Trainer:
                     if self._prediction.put(found, made.number):
                         done.append(found.z)
                         yield replace(found, mask=self._prediction.mask[found.z].copy())
+            self.stray = self._prediction.keep_largest(segmenter)
         finally:
             self.seconds["predicting"] = round(time.perf_counter() - began, 3)
             if done:
@@ -375,9 +380,7 @@ class Trainer:
         """
         segmenter = Segmenter.load(path)
         if by_name:
-            ids = self._paint.adopt_by_name(segmenter.labels)
-            labels = [self._paint.label(int(ids[label.id])) for label in segmenter.labels]
-            segmenter.labels = tuple(labels)
+            match_names(segmenter, self._paint)
         else:
             self._paint.adopt(segmenter.labels)
         problem = self._commit(Round(self._rounds.next_number), segmenter)
