@@ -52,6 +52,8 @@ def main() -> None:
                 session.paint.set_slice(z, truth[z])
             for _ in session.trainer.train(settings):
                 pass
+            for _ in session.trainer.predict():
+                pass
             session.trainer.save_model(root / "session.safetensors")
         seconds = {"session": time.monotonic() - began}
         began = time.monotonic()

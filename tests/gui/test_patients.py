@@ -59,9 +59,9 @@ def learn(window, iterations=2):
 
 
 def test_the_next_patient_starts_from_earlier_sessions(window):
-    keep(0)
-    keep(1, (SPLEEN, LIVER))
-    keep(2, train=False)
+    keep(1)
+    keep(2, (SPLEEN, LIVER))
+    keep(3, train=False)
     window.open()
     dialog = learn(window)
     texts = [[dialog.table.item(row, column).text() for column in range(3)] for row in range(3)]
@@ -89,7 +89,7 @@ def test_the_next_patient_starts_from_earlier_sessions(window):
 
 
 def test_a_model_does_not_replace_the_work_on_a_patient_unasked(window):
-    keep(0)
+    keep(1)
     window.painted_and_trained()
     dialog = learn(window)
     window.click(dialog.start_button)
@@ -102,7 +102,7 @@ def test_a_model_does_not_replace_the_work_on_a_patient_unasked(window):
 
 
 def test_learning_can_be_cancelled(window):
-    keep(0)
+    keep(1)
     window.open()
     dialog = learn(window, iterations=100_000)
     window.click(dialog.start_button)

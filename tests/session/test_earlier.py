@@ -11,7 +11,7 @@ import pytest
 from engine_tools import DISC, SPOT, dice, disc_volume
 from session_tools import LIVER, QUICK, SPLEEN, block, tiny_backbone, tiny_volume, trained
 
-from napari_diffseg.engine import TrainSettings
+from napari_diffseg.engine import SlicePrediction, TrainSettings
 from napari_diffseg.io import Label
 from napari_diffseg.network import Segmenter
 from napari_diffseg.session import (
@@ -31,7 +31,7 @@ def keep(folder: Path, seed: int = 0, labels=(LIVER, SPLEEN)) -> None:
         trained(session)
 
 
-def test_a_training_keeps_the_painted_slices_and_only_these(tmp_path: Path):
+def test_painted_slices_are_kept_and_what_the_own_model_is_sure_of(tmp_path: Path):
     keep(tmp_path)
     (found,) = earlier_sessions(tmp_path)
     assert found.problem == ""
@@ -39,9 +39,11 @@ def test_a_training_keeps_the_painted_slices_and_only_these(tmp_path: Path):
     assert found.labels == (LIVER,)  # nobody may have looked for a spleen
     case = found()
     assert case.cropped
-    assert len(case.volume.hu) == 2
     assert [slice_.full for slice_ in case.painted] == [True, True]
-    for slice_, plane in zip(case.painted, case.volume.hu, strict=True):
+    assert len(case.volume.hu) == 2 + len(case.predicted) == 6
+    assert not any(slice_.full for slice_ in case.predicted)
+    assert {n for slice_ in case.predicted for n in np.unique(slice_.mask)} <= {0, 1, 255}
+    for slice_, plane in zip(case.painted, case.volume.hu[:2], strict=True):
         assert plane[slice_.mask == 1].mean() == pytest.approx(100, abs=5)
         assert (slice_.mask == 1).sum() == 64
     assert case.volume.hu.shape[1:] < (32, 32)  # the air around the body is cut off
@@ -83,6 +85,39 @@ def test_of_several_sessions_of_a_volume_the_newest_with_slices_counts(tmp_path:
         fresh.paint.set_slice(0, block())
     (found,) = earlier_sessions(tmp_path)
     assert (found.folder.name, found.stored) == ("0001", 2)
+
+
+def test_a_model_of_other_patients_labels_nothing_for_later_ones(tmp_path: Path):
+    trained(donor := Session(tiny_volume(1), [LIVER], tiny_backbone(), folder=False))
+    donor.trainer.save_model(tmp_path / "model.safetensors")
+    with Session(tiny_volume(), [LIVER], tiny_backbone(), tmp_path / "a") as session:
+        session.trainer.load_model(tmp_path / "model.safetensors")
+        session.paint.set_slice(1, block())
+        list(session.trainer.predict())
+    (found,) = earlier_sessions(tmp_path / "a")
+    assert len(found().predicted) == 0
+    assert len(found().painted) == 1
+
+
+def test_pixels_that_the_model_is_not_sure_of_are_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from napari_diffseg.session import trainer
+
+    with Session(tiny_volume(), [LIVER], tiny_backbone(), tmp_path) as session:
+        trained(session)
+
+        def unsure(*_):
+            confidence = np.full((32, 32), 90, np.uint8)
+            confidence[:, 12:] = 60
+            return iter(SlicePrediction(z, block(), confidence) for z in range(6))
+
+        monkeypatch.setattr(trainer, "predict", unsure)
+        list(session.trainer.predict())
+    for slice_ in earlier_sessions(tmp_path)[0]().predicted:
+        assert (slice_.mask == 1).sum() == 32
+        assert (slice_.mask == 0).sum() > 32
+        assert (slice_.mask == 255).any()
 
 
 def discs(folder: Path, drift: float, labels: tuple[Label, ...], slices=(1, 3, 5, 7)) -> None:

@@ -27,6 +27,7 @@ from napari_diffseg.network.losses import UNKNOWN
 from napari_diffseg.network.segmenter import Segmenter, SegmenterConfig
 
 _MAX_PAINTED = 160  # slices of one patient
+_MAX_PREDICTED = 40  # slices of one patient
 _MAX_CROPPED = 256  # points across the body of a case that is kept for later
 _STORED = Intensity((-1024.0, 3071.0), (-1.0, 1.0))  # 12 bits, as scanners write them
 
@@ -44,14 +45,17 @@ class Case:
     labels
         The structures that somebody looked for; all others are unknown there, not background.
     cropped
-        Whether the volume is nothing but the painted slices, cut to the body (:func:`crop_case`):
-        they are no neighbours, and there is nothing else to learn from.
+        Whether the volume is nothing but these slices, cut to the body (:func:`crop_case`): they
+        are no neighbours, and there is nothing else to learn from.
+    predicted
+        Slices that a model of this very patient has labelled where it was sure, as scribbles.
     """
 
     volume: Volume
     painted: Sequence[PaintedSlice]
     labels: Sequence[Label]
     cropped: bool = False
+    predicted: Sequence[PaintedSlice] = ()
 
 
 def joint_labels(sets: Sequence[Sequence[Label]]) -> tuple[Label, ...]:
@@ -169,33 +173,38 @@ def prepare_cohort(
 
 
 def crop_case(case: Case) -> Case:
-    """Keep the painted slices of a case only, cut to the body, at most 256 points across.
+    """Keep some slices of a case only, cut to the body, at most 256 points across.
 
-    A structure that is painted nowhere is taken off the labels: nobody may have looked for it.
+    These are the painted ones (160 at most) and some of the predicted ones (40 at most). A
+    structure that is painted nowhere is taken off the labels: nobody may have looked for it.
 
     Parameters
     ----------
     case
         With its whole volume, from which the extent of the body is taken.
     """
-    painted = _few(case.painted)
+    painted, predicted = _few(case.painted, _MAX_PAINTED), _few(case.predicted, _MAX_PREDICTED)
     y0, y1, x0, x1 = box = body_box(case.volume.hu)
     width = min(max(y1 - y0, x1 - x0), _MAX_CROPPED)
     grid = SliceGrid.of(case.volume, width, 1, _STORED, box)
     there = set(ids_in(np.stack([slice_.mask for slice_ in painted])))
     labels = tuple(label for label in case.labels if label.id in there)
-    volume = replace(case.volume, hu=case.volume.hu[[slice_.z for slice_ in painted]])
-    alone = [replace(slice_, z=n) for n, slice_ in enumerate(painted)]
-    small, _ = _on_grid(Case(volume, alone, labels), grid)
-    return replace(small, cropped=True)
+    known = np.zeros(256, np.uint8)
+    known[[*there, BACKGROUND]] = [*there, BACKGROUND]
+    predicted = [replace(slice_, mask=known[slice_.mask]) for slice_ in predicted]
+    chosen = [*painted, *predicted]
+    volume = replace(case.volume, hu=case.volume.hu[[slice_.z for slice_ in chosen]])
+    alone = [replace(slice_, z=n) for n, slice_ in enumerate(chosen)]
+    parts = Case(volume, alone[: len(painted)], labels, True, alone[len(painted) :])
+    return _on_grid(parts, grid)[0]
 
 
-def _few(painted: Sequence[PaintedSlice]) -> list[PaintedSlice]:
-    """At most 160 of the slices, evenly."""
-    if len(painted) <= _MAX_PAINTED:
-        return list(painted)
-    chosen = np.linspace(0, len(painted) - 1, _MAX_PAINTED).round().astype(int)
-    return [painted[n] for n in chosen]
+def _few(slices: Sequence[PaintedSlice], most: int) -> list[PaintedSlice]:
+    """At most so many of the slices, evenly."""
+    if len(slices) <= most:
+        return list(slices)
+    chosen = np.linspace(0, len(slices) - 1, most).round().astype(int)
+    return [slices[n] for n in chosen]
 
 
 def _on_grid(case: Case, grid: SliceGrid) -> tuple[Case, SliceGrid]:
@@ -208,9 +217,12 @@ def _on_grid(case: Case, grid: SliceGrid) -> tuple[Case, SliceGrid]:
     spacing = case.volume.geometry.spacing
     affine = np.diag([1.0, 1.0, spacing[0], 1.0])
     volume = Volume(hu, Geometry.from_affine(affine, (columns, rows, len(hu))), case.volume.name)
-    small = [_mask_on_grid(slice_, case.labels, grid) for slice_ in _few(case.painted)]
+    small, predicted = (
+        [_mask_on_grid(slice_, case.labels, grid) for slice_ in _few(slices, most)]
+        for slices, most in ((case.painted, _MAX_PAINTED), (case.predicted, _MAX_PREDICTED))
+    )
     own = SliceGrid((0, rows, 0, columns), (rows, columns), (rows, columns), grid.intensity)
-    return Case(volume, small, tuple(case.labels), case.cropped), own
+    return Case(volume, small, tuple(case.labels), case.cropped, predicted), own
 
 
 def _mask_on_grid(slice_: PaintedSlice, labels: Sequence[Label], grid: SliceGrid) -> PaintedSlice:
@@ -229,8 +241,11 @@ def _renamed(case: Case, labels: Sequence[Label]) -> Case:
     own = tuple(by_key[label_key(label)] for label in case.labels)
     for before, after in zip(case.labels, own, strict=True):
         ids[before.id] = after.id
-    painted = [replace(slice_, mask=ids[slice_.mask]) for slice_ in case.painted]
-    return replace(case, painted=painted, labels=own)
+    painted, predicted = (
+        [replace(slice_, mask=ids[slice_.mask]) for slice_ in slices]
+        for slices in (case.painted, case.predicted)
+    )
+    return replace(case, painted=painted, labels=own, predicted=predicted)
 
 
 def _single_pieces(cases: Sequence[Case]) -> frozenset[int]:

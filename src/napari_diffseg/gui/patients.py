@@ -24,7 +24,7 @@ from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.io.volume import Volume, read_volume
 from napari_diffseg.session.journal import SessionError, SessionInUseError
 from napari_diffseg.session.log import volume_id
-from napari_diffseg.session.queue import Queue, QueuedCase
+from napari_diffseg.session.queue import Queue, QueuedCase, queue_model
 
 _LEARN = "Make one model from sessions of earlier patients; this patient then starts from it"
 _QUEUE = "The patients that are to be segmented, and how far each of them is"
@@ -49,7 +49,8 @@ class Patients(QObject):
             (volume, self.queue_button, self.open_queue),
             (volume, self.next_button, self.go_on),
         ):
-            button.setFixedHeight(20)  # no higher than a title
+            button.setFixedHeight(20)
+            section.body.setSpacing(3)  # which gives the height back that the title line takes
             section.header.addWidget(button)
             button.clicked.connect(action)
         self._learning: LearningDialog | None = None
@@ -123,8 +124,7 @@ class Patients(QObject):
     def open_learning(self, _: bool = False) -> None:
         """Show which earlier sessions can be learnt from."""
         if self._learning is None:
-            path = Queue().model if self.queue is None else self.queue.model
-            self._learning = LearningDialog(self._panel, path)
+            self._learning = LearningDialog(self._panel, queue_model())
             self._learning.learnt.connect(self._on_learnt)
             self._learning.wanted.connect(self._use_model)
             self._learning.finished.connect(self._forget_learning)
@@ -151,6 +151,8 @@ class Patients(QObject):
         self._table.raise_()
 
     def _forget_table(self, _: int = 0) -> None:
+        if self._table is not None:
+            self.changed.disconnect(self._table.refresh)
         self._table = None
 
     def go_on(self, _: bool = False) -> None:
@@ -170,6 +172,9 @@ class Patients(QObject):
         session = workspace.session if workspace is not None else None
         if workspace is not None and session is not None:
             workspace.paint_sync.flush()
+        trained = session is not None and any(
+            one.settings is not None for one in session.rounds.all
+        )
         task, self._opening = self._task, case
         self._task = None
         if task is not None:
@@ -181,10 +186,10 @@ class Patients(QObject):
             if session is not None:
                 session.trainer.keep_slices()
                 queue.take_model(session)
-                trained = any(made.settings is not None for made in session.rounds.all)
-                if finish and left is not None and trained:
-                    queue.finish(left.path)
-            return read_volume(case.path)
+            volume = read_volume(case.path)
+            if finish and left is not None and trained:
+                queue.finish(left.path)
+            return volume
 
         self._call(work, lambda volume: self._show(workspace, case, volume), self._not_opened)
         self.changed.emit()

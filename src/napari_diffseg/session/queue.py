@@ -85,6 +85,11 @@ class CaseRow:
     seconds: float
 
 
+def queue_model(folder: Path | None = None) -> Path:
+    """File of the model that the next patient starts from; ``None`` is the user's data folder."""
+    return Path(folder or home()) / "queue-model.safetensors"
+
+
 class Queue:
     """The patients of this user that are still to be segmented, and those that are done.
 
@@ -119,7 +124,7 @@ class Queue:
     @property
     def model(self) -> Path:
         """File of the model that the next patient starts from; it need not be there."""
-        return self._folder / "queue-model.safetensors"
+        return queue_model(self._folder)
 
     def add(self, words: Iterable[str | Path]) -> int:
         """Add volumes at the end: files, DICOM folders, folders, patterns or lists.

@@ -1,9 +1,9 @@
 """The painted slices that a session keeps, so that later patients can be learnt from them.
 
 A session recognises its volume by a hash and knows no path. What the next patient needs is small:
-the painted slices themselves, cut to the body, at most 256 points across, with their HU, and the
-labels. They are one file, ``slices.npz``. Besides pixels it holds the volume's name, the spacing of
-its slices and the labels; of DICOM headers nothing.
+the painted slices themselves and some that the session's own model has labelled, cut to the body,
+at most 256 points across, with their HU. They are one file, ``slices.npz``. Besides pixels it holds
+the volume's name, the spacing of its slices and the labels; of DICOM headers nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from napari_diffseg.session.journal import SessionError
 
 FILE = "slices.npz"
 _FORMAT = 1
+_SCRIBBLED, _FULL, _PREDICTED = 0, 1, 2  # kinds of slices
 _MAX_BYTES = 1 << 26  # of one array: more than 160 slices of 256 by 512 points
 
 
@@ -42,7 +43,7 @@ class About:
     labels
         The structures painted on them.
     slices
-        How many there are.
+        How many of them are painted.
     """
 
     name: str
@@ -51,16 +52,30 @@ class About:
 
 
 def store_slices(
-    folder: Path, volume: Volume, painted: Sequence[PaintedSlice], labels: Sequence[Label]
+    folder: Path,
+    volume: Volume,
+    painted: Sequence[PaintedSlice],
+    labels: Sequence[Label],
+    predicted: Sequence[PaintedSlice] = (),
 ) -> None:
-    """Write the painted slices of a volume into a session's folder, in the place of earlier ones.
+    """Write slices of a volume into a session's folder, in the place of earlier ones.
+
+    Parameters
+    ----------
+    folder
+        Of the session.
+    volume, painted, labels
+        The CT, its paint and the structures.
+    predicted
+        Slices that a model of this volume has labelled where it was sure, as scribbles.
 
     Raises
     ------
     OSError
         If they cannot be written.
     """
-    case = crop_case(Case(volume, painted, labels))
+    case = crop_case(Case(volume, painted, labels, predicted=predicted))
+    kept = [*case.painted, *case.predicted]
     about = {
         "format": _FORMAT,
         "name": volume.name,
@@ -70,8 +85,12 @@ def store_slices(
     text = json.dumps(about).encode()
     arrays = {
         "about": np.frombuffer(text, np.uint8),
-        "full": np.array([slice_.full for slice_ in case.painted], np.uint8),
-        "mask": np.stack([slice_.mask for slice_ in case.painted]),
+        "kind": np.array(
+            [_FULL if slice_.full else _SCRIBBLED for slice_ in case.painted]
+            + [_PREDICTED] * len(case.predicted),
+            np.uint8,
+        ),
+        "mask": np.stack([slice_.mask for slice_ in kept]),
         "hu": case.volume.hu,
     }
     with atomic_write(folder / FILE) as part:
@@ -86,8 +105,9 @@ def about_slices(folder: Path) -> About:
     SessionError
         If nothing is, or it is damaged, or of a newer version of this program.
     """
-    values, full = _about(folder)
-    return About(str(values["name"]), labels_from_json(values["labels"]), len(full))
+    values, kind = _about(folder)
+    painted = int((kind != _PREDICTED).sum())
+    return About(str(values["name"]), labels_from_json(values["labels"]), painted)
 
 
 def read_slices(folder: Path) -> Case:
@@ -98,11 +118,11 @@ def read_slices(folder: Path) -> Case:
     SessionError
         If nothing is, or it is damaged, or of a newer version of this program.
     """
-    values, full = _about(folder)
+    values, kind = _about(folder)
     try:
         labels = labels_from_json(values["labels"])
         mask, hu = read_arrays(folder / FILE, ("mask", "hu"), _MAX_BYTES)
-        fits = mask.ndim == 3 and mask.shape == hu.shape and len(mask) == len(full) > 0
+        fits = mask.ndim == 3 and mask.shape == hu.shape and len(mask) == len(kind) > 0
         if not fits or mask.dtype != np.uint8 or hu.dtype != np.int16 or not mask.size:
             raise ValueError("its arrays do not fit each other")
         if set(ids_in(mask)) - {label.id for label in labels} - {BACKGROUND}:
@@ -111,8 +131,11 @@ def read_slices(folder: Path) -> Case:
         geometry = Geometry.from_affine(affine, hu.shape[::-1])
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, error) from error
-    painted = [PaintedSlice(z, plane, bool(full[z])) for z, plane in enumerate(mask)]
-    return Case(Volume(hu, geometry, str(values["name"])), painted, labels, cropped=True)
+    slices = [PaintedSlice(z, plane, kind[z] == _FULL) for z, plane in enumerate(mask)]
+    painted = [slice_ for slice_ in slices if kind[slice_.z] != _PREDICTED]
+    predicted = [slice_ for slice_ in slices if kind[slice_.z] == _PREDICTED]
+    volume = Volume(hu, geometry, str(values["name"]))
+    return Case(volume, painted, labels, cropped=True, predicted=predicted)
 
 
 def _about(folder: Path) -> tuple[dict[str, Any], NDArray[np.uint8]]:
@@ -120,17 +143,17 @@ def _about(folder: Path) -> tuple[dict[str, Any], NDArray[np.uint8]]:
     if not path.is_file():
         raise SessionError(f"{folder}: stores no slices; open its volume and train once")
     try:
-        text, full = read_arrays(path, ("about", "full"), _MAX_BYTES)
+        text, kind = read_arrays(path, ("about", "kind"), _MAX_BYTES)
         values = json.loads(text.tobytes())
         version = values["format"]
-        if not isinstance(version, int) or full.ndim != 1:
+        if not isinstance(version, int) or kind.ndim != 1:
             raise ValueError("is no row of slices")
         labels_from_json(values["labels"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(folder, error) from error
     if version > _FORMAT:
         raise SessionError(f"{path}: was stored by a newer napari-diffseg; update it")
-    return values, full
+    return values, kind
 
 
 def _damaged(folder: Path, error: Exception) -> SessionError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -186,7 +186,7 @@ class Trainer:
                     )
                     problem = self._commit(made, progress.segmenter, progress.registration)
                     try:
-                        self._keep(lesson.painted)
+                        self.keep_slices()
                     except SessionError as error:
                         problem = problem or str(error)
                     progress = replace(progress, note=problem or progress.note)
@@ -216,19 +216,19 @@ class Trainer:
         return problem
 
     def keep_slices(self) -> None:
-        """Keep the painted slices with the session, for patients to come; a training does it, too.
+        """Keep slices for later patients; every training and every whole prediction does it, too.
 
         Raises
         ------
         SessionError
             If they cannot be written.
         """
-        self._keep(self._paint.painted())
-
-    def _keep(self, painted: Sequence[PaintedSlice]) -> None:
+        painted, made = self._paint.painted(), self.round
         if self._log.folder is not None and any(map(painted_ids, painted)):
+            own = made is not None and made.settings is not None  # else it knows this patient not
+            sure = self._prediction.sure_slices(made.number) if made is not None and own else []
             with saving(_NOT_KEPT):
-                store_slices(self._log.folder, self._volume, painted, self._paint.labels)
+                store_slices(self._log.folder, self._volume, painted, self._paint.labels, sure)
 
     def _use(self, made: Round, segmenter: Segmenter) -> None:
         self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
@@ -272,6 +272,7 @@ class Trainer:
             self.seconds["predicting"] = round(time.perf_counter() - began, 3)
             if done:
                 self._store_prediction(made.number, sorted(done))
+        self.keep_slices()
 
     def _store_prediction(self, number: int, done: list[int]) -> None:
         # Without the lock, for compressing takes a while; a slice that is edited meanwhile has a
@@ -367,8 +368,7 @@ class Trainer:
         path
             The model.
         by_name
-            A structure takes the id of its namesake here, or a free one; otherwise ids and names
-            must agree with those that are here.
+            A structure takes the id of its namesake here, or a free one.
 
         Raises
         ------
