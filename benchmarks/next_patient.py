@@ -3,9 +3,9 @@
     python benchmarks/next_patient.py A.nii.gz A-labels.nii.gz B.nii.gz B-labels.nii.gz \
         --names labels.json --iterations 600
 
-Four slices of A, spread evenly over those that hold a label, are painted with the structures that
-both have. Mean Dice over all slices of B and these structures is printed for the model of A's own
-training, and for the one that is learnt from the slices that A's session keeps.
+Four slices of A, spread evenly over those that hold a label unless they are given, are painted
+with the structures that both have. Mean Dice over all slices of B and these structures is printed
+for the model of A's own training, and for the one that is learnt from what A's session keeps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs=4, type=Path, metavar="FILE")
     parser.add_argument("--names", type=Path, required=True)
-    parser.add_argument("--slices", type=int, default=4)
+    parser.add_argument("--painted", type=int, nargs="+", help="slices of A; default: four")
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -41,8 +41,8 @@ def main() -> None:
     labels = labels_for([int(n) for n in shared], (), load_names(options.names))
     truth = np.where(np.isin(truth, shared), truth, 0).astype(np.uint8)
     holding = np.flatnonzero(truth.any(axis=(1, 2)))
-    share = (np.arange(options.slices) + 0.5) / options.slices
-    painted = holding[(share * len(holding)).astype(int)].tolist()
+    even = holding[(np.array([1, 3, 5, 7]) / 8 * len(holding)).astype(int)].tolist()
+    painted = options.painted or even
     settings = TrainSettings(iterations=options.iterations, seed=options.seed)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -33,15 +33,15 @@ def test_pieces_astray_are_removed_and_corrections_stay(
         session.trainer.load_model(model, by_name=True)
         mine = block()
         mine[26, 26] = 1
-        session.prediction.edit(3, mine)
+        session.prediction.edit(0, mine)
         steps = session.trainer.predict()
         next(steps)
         steps.close()  # nobody knows the pieces of a part
         assert (session.prediction.mask[session.trainer.current] == astray).all()
         list(session.trainer.predict())
-        assert session.trainer.stray == (0, 1, 2, 4, 5)
+        assert session.trainer.stray == (1, 2, 3, 4, 5)
         expected = np.stack([block()] * SHAPE[0])
-        expected[3] = mine
+        expected[0] = mine
         assert (session.prediction.mask == expected).all()
     with Session.recover(tiny_volume(), tmp_path / "home") as again:
         assert (again.prediction.mask == expected).all()
