@@ -114,7 +114,7 @@ def test_learning_can_be_cancelled(window):
     assert window.session.trainer.round is None
 
 
-def test_the_next_patient_is_predicted_while_one_is_corrected(window, cts):
+def test_the_next_patient_is_predicted_while_one_is_corrected(cts, window):
     patients = window.panel.patients
     window.click(patients.next_button)
     ready(window, "anna")
@@ -137,7 +137,7 @@ def test_the_next_patient_is_predicted_while_one_is_corrected(window, cts):
     assert {found.name for found in earlier_sessions()} >= {"anna"}
 
 
-def test_work_on_a_patient_is_there_again_and_the_queue_survives(window, cts):
+def test_work_on_a_patient_is_there_again_and_the_queue_survives(cts, window):
     patients = window.panel.patients
     window.click(patients.next_button)
     ready(window, "anna")
@@ -159,7 +159,7 @@ def test_work_on_a_patient_is_there_again_and_the_queue_survives(window, cts):
     assert [row.state for row in Queue().rows()] == ["painted", "waiting", "open"]
 
 
-def test_the_queue_dialog(window, cts, tmp_path, monkeypatch):
+def test_the_queue_dialog(cts, window, tmp_path, monkeypatch):
     patients = window.panel.patients
     write_volume(tmp_path / "dora.nii.gz", tiny_volume(20))
     window.click(patients.queue_button)
@@ -188,7 +188,7 @@ def test_the_queue_dialog(window, cts, tmp_path, monkeypatch):
     assert len(patients.queue.cases) == 3
 
 
-def test_a_volume_that_is_gone_is_said_and_nothing_is_lost(window, cts):
+def test_a_volume_that_is_gone_is_said_and_nothing_is_lost(cts, window):
     patients = window.panel.patients
     window.click(patients.next_button)
     ready(window, "anna")
@@ -199,7 +199,7 @@ def test_a_volume_that_is_gone_is_said_and_nothing_is_lost(window, cts):
     assert window.workspace.session is not None
 
 
-def test_closing_while_the_next_patient_is_predicted_keeps_what_is_done(window, cts, monkeypatch):
+def test_closing_while_the_next_patient_is_predicted_keeps_what_is_done(cts, window, monkeypatch):
     patients = window.panel.patients
     window.click(patients.next_button)
     ready(window, "anna")
