@@ -7,11 +7,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from cli_tools import check_error, process
-from engine_tools import disc_volume, tiny_backbone
+from engine_tools import DISC, SPOT, disc_volume, tiny_backbone
 
 from napari_diffseg.cli import main
 from napari_diffseg.network.backbone import save_backbone
 from napari_diffseg.network.segmenter import Segmenter
+from napari_diffseg.session import Session
 
 AFFINE = np.diag([-2.0, -2.0, 5.0, 1.0])
 FEW = ("--iterations", "60", "--grid", "32", "--device", "cpu")
@@ -58,6 +59,23 @@ def test_a_model_of_two_patients_predicts_a_third(cohort):
     truth = np.asarray(nib.load("new-labels.nii.gz").dataobj)
     overlap = ((mask == 3) & (truth == 3)).sum()
     assert 2 * overlap / ((mask == 3).sum() + (truth == 3).sum()) > 0.7
+
+
+def test_sessions_are_learnt_from_without_their_volumes(cohort, capsys):
+    for drift in (0.5, -0.5):
+        volume, truth = disc_volume(drift=drift)
+        with Session(volume, [DISC, SPOT], tiny_backbone(), cohort / "sessions") as session:
+            for z in (1, 3, 5, 7):
+                session.paint.set_slice(z, truth[z])
+            session.trainer.keep_slices()
+    words = ["-o", "m.safetensors", "--backbone", "tiny.safetensors", *FEW]
+    assert main(["train", "sessions", *words]) == 0
+    assert "2 labels from 8 slices of 2 patients" in capsys.readouterr().out
+    assert Segmenter.load("m.safetensors").card.slices == 8
+    for kept in Path("sessions").glob("*/*/slices.npz"):
+        kept.unlink()
+    assert main(["train", "sessions", *words]) == 1
+    check_error(capsys, 1, "sessions: no session stores slices")
 
 
 def test_further_patients_without_labels(cohort, capsys):

@@ -21,10 +21,10 @@ from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.labels import load_names
 from napari_diffseg.io.volume import read_volume, stem
 from napari_diffseg.network.backbone import load_backbone
-from napari_diffseg.network.card import ModelCard
 from napari_diffseg.network.device import pick_device
 from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session.cases import CaseFiles, CasesError, read_cases
+from napari_diffseg.session.learning import cohort_card
 
 _SECONDS = 300.0
 
@@ -36,7 +36,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="CASES",
         type=Path,
         help="CSV with the columns volume, labels and slices, the same as JSON, or a folder in "
-        "nnU-Net's layout; a volume without labels is learnt from its newest session",
+        "nnU-Net's layout, or with sessions; a volume without labels is learnt from its newest "
+        "session",
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, required=True, help="model to write"
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         if args.validate:
             with clock.stage("validate"):
                 quality = follow(leave_one_patient_out(cohort, settings), line)
-        segmenter.card = _card(cohort, quality, args, segmenter.card.backbone)
+        segmenter.card = cohort_card(cohort, segmenter, args.licence, quality)
         with uninterrupted():
             segmenter.save(args.output)
             Segmenter.load(args.output)
@@ -140,21 +141,6 @@ def _volumes_in(folder: Path) -> list[Path]:
     if not found:
         raise CasesError(f"{folder}: holds no CT")
     return found
-
-
-def _card(
-    cohort: Cohort, validation: dict[str, float], args: argparse.Namespace, backbone: str
-) -> ModelCard:
-    painted = [len(case.painted) for case in cohort.cases if case.painted]
-    return ModelCard(
-        cases=len(painted),
-        slices=sum(painted),
-        validation=validation,
-        validation_kind="leave-one-patient-out" if validation else "",
-        licence=args.licence,
-        backbone=backbone,
-        single_pieces=tuple(x.name for x in cohort.labels if x.id in cohort.single),
-    )
 
 
 def _report(

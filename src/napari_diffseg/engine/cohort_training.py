@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_diffseg.engine.annotations import TrainError, class_maps
-from napari_diffseg.engine.augment import augment
-from napari_diffseg.engine.cohort import Cohort
+from napari_diffseg.engine.augment import augment, change_contrast_medium
+from napari_diffseg.engine.cohort import Case, Cohort
 from napari_diffseg.engine.metrics import dice
 from napari_diffseg.engine.pieces import largest_pieces
 from napari_diffseg.engine.pixel_head import PixelBank
@@ -30,6 +30,7 @@ from napari_diffseg.engine.recipe import (
 from napari_diffseg.engine.registration import soft_tissue
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.engine.training import Training, train_dense
+from napari_diffseg.io.labels import Label
 from napari_diffseg.network.device import autocast, pick_device, upload
 from napari_diffseg.network.losses import UNKNOWN
 from napari_diffseg.network.segmenter import Segmenter
@@ -43,6 +44,7 @@ _EXTRACTION_SHARE = 0.5  # of the time, after which no further copy is begun
 _STEPS = (1200, 400, 400)  # optimiser steps of the head on painted slices, and in each round
 _MAX_ALONE, _MIN_ALONE = 400, 8  # slices of patients without paint: of all of them, of one
 _PIXELS_ALONE = (60, 150)  # of each structure and of background, from one such slice
+_PIXELS_PREDICTED = (100, 300)  # the same, from one slice that the patient's own model labelled
 _WEIGHT_ALONE = 0.5  # of such a pixel
 _REACHES = (6, 24)  # slices from a painted one to which each round of self-training goes
 
@@ -133,7 +135,9 @@ def _stages(
         dense = iterations // (len(_STEPS) + 1)
         iterations -= dense
     painted = [training for training in trainings if training.painted]
-    partial = [training for training in painted if _has_gaps(training)]
+    both = zip(cohort.cases, trainings, strict=True)
+    whole = [training for case, training in both if not case.cropped]
+    partial = [training for training in whole if training.painted and _has_gaps(training)]
     alone = [training for training in trainings if not training.painted]
     rounds = len(_STEPS) if partial or alone else 1
     steps = list(_STEPS[:rounds])
@@ -141,6 +145,9 @@ def _stages(
         steps = [iterations // rounds + (n < iterations % rounds) for n in range(rounds)]
     prior = _class_shares(painted)
     bank = yield from _sample(painted, settings, budget, len(painted))
+    for case, training in zip(cohort.cases, trainings, strict=True):
+        if case.predicted and budget.left > 0:
+            bank = bank.extended((yield from _pixels_predicted(training, case, cohort.labels)))
     yield from fit(painted[0], "learning", bank, prior, steps[0], steps[0] / sum(steps))
     for n, reach in enumerate(_REACHES[: rounds - 1], start=1):
         if steps[n] == 0 or budget.left <= 0:
@@ -170,6 +177,31 @@ def _stages(
     if settings.strategy == "decoder":
         own = None if iterations is None else dense
         yield from train_dense(painted[0], own, paper=False, others=painted[1:])
+
+
+def _pixels_predicted(
+    training: Training, case: Case, labels: Sequence[Label]
+) -> Generator[Progress, None, PixelBank]:
+    """Sample the slices that a model of this patient has labelled, augmented once."""
+    bank, device, step = PixelBank(), training.images.device, training.batch
+    for first in range(0, len(case.predicted), step):
+        batch = case.predicted[first : first + step]
+        hu = training.volume.hu[[slice_.z for slice_ in batch]]
+        images = upload(training.grid.image(hu), device)
+        targets = upload(training.grid.target(class_maps(batch, labels)), device)
+        images = change_contrast_medium(images, targets, training.generator)
+        images, targets = augment(images, targets, training.generator)
+        maps = extract_features(training, images)
+        bank.add(
+            maps,
+            targets,
+            training.generator,
+            *_PIXELS_PREDICTED,
+            weight=_WEIGHT_ALONE,
+            unknown=training.unknown,
+        )
+        yield training.report("extracting features", first + len(batch), len(case.predicted))
+    return bank
 
 
 def _pixels_alone(

@@ -44,7 +44,14 @@ class SliceGrid:
     intensity: Intensity
 
     @classmethod
-    def of(cls, volume: Volume, width: int, multiple: int, intensity: Intensity) -> SliceGrid:
+    def of(
+        cls,
+        volume: Volume,
+        width: int,
+        multiple: int,
+        intensity: Intensity,
+        box: tuple[int, int, int, int] | None = None,
+    ) -> SliceGrid:
         """Fit a grid to the body in ``volume``.
 
         Parameters
@@ -58,9 +65,11 @@ class SliceGrid:
             halvings).
         intensity
             HU to network values.
+        box
+            ``(y0, y1, x0, x1)`` of the body, where it is known.
         """
         _, dy, dx = volume.geometry.spacing
-        y0, y1, x0, x1 = body_box(volume.hu)
+        y0, y1, x0, x1 = body_box(volume.hu) if box is None else box
         pixel = max((y1 - y0) * dy, (x1 - x0) * dx) / width
         rows_cols = []
         for low, high, step in ((y0, y1, dy), (x0, x1, dx)):

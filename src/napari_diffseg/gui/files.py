@@ -16,7 +16,7 @@ from napari_diffseg.io.sample import sample_volume_path
 from napari_diffseg.io.volume import read_volume
 from napari_diffseg.session.session import Session
 
-_VOLUMES = "CT volumes (*.nii *.nii.gz *.hdr *.img *.nrrd *.nhdr *.mha *.mhd *.dcm);;All files (*)"
+VOLUMES = "CT volumes (*.nii *.nii.gz *.hdr *.img *.nrrd *.nhdr *.mha *.mhd *.dcm);;All files (*)"
 _MASKS = ";;".join(
     (
         "NIfTI (*.nii.gz)",
@@ -46,7 +46,7 @@ _EXPORTS: dict[str, tuple[str, str, str, str, Callable[[Session, Path], Any]]] =
 
 def open_file(parent: QWidget, viewer: Any) -> None:
     """Ask for a file and open it."""
-    path, _ = QFileDialog.getOpenFileName(parent, "Open a CT", "", _VOLUMES)
+    path, _ = QFileDialog.getOpenFileName(parent, "Open a CT", "", VOLUMES)
     if path:
         open_path(viewer, Path(path))
 

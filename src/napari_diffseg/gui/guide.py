@@ -126,7 +126,13 @@ def _next(s: Situation) -> str:
     if not s.labels:
         return "Add a label, such as liver, to paint with."
     if not s.painted:
-        return f"Paint {_names(s.labels)} on two or three slices, then Train."
+        if s.predicted and not s.corrected:
+            return (
+                "A model of other patients predicted this one: correct a slice and Accept it, "
+                "then Train. Or Export."
+            )
+        if not s.predicted:
+            return f"Paint {_names(s.labels)} on two or three slices, then Train."
     if not s.model:
         if s.painted == 1:
             return "One slice painted. Paint one or two more, some way off, or Train now."

@@ -26,11 +26,6 @@ _POSITIONS = {
 }
 
 
-def window_limits(width: float, level: float) -> tuple[float, float]:
-    """Contrast limits in HU of a CT window."""
-    return level - width / 2, level + width / 2
-
-
 def edge_letters(
     displayed: tuple[int, ...], vertical: str = "down", horizontal: str = "right"
 ) -> dict[str, str]:

@@ -16,6 +16,7 @@ from napari_diffseg.gui.keys import PanelKeys
 from napari_diffseg.gui.labels_section import LabelsSection
 from napari_diffseg.gui.more_section import MoreSection
 from napari_diffseg.gui.orientation import PRESETS, Orientation
+from napari_diffseg.gui.patients import Patients
 from napari_diffseg.gui.result_section import ExportSection, ResultSection
 from napari_diffseg.gui.situation import situation_of
 from napari_diffseg.gui.slices_section import SlicesSection
@@ -57,6 +58,7 @@ class Panel(QWidget):
             *(self.result, self.export, self.more),
         )
         self._lay_out()
+        self.patients = Patients(self, self.desk, self.volume, self.train)
         self._connect()
         self._threads = ThreadCap()
         self._orientation = Orientation(self.viewer)
@@ -239,6 +241,7 @@ class Panel(QWidget):
         if self._window is not None:
             self._window.removeEventFilter(self)
             self._window = None
+        self.patients.close()
         self.desk.close(remove_layers)
         self.keys.release()
         self._views.close()

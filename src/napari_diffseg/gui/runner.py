@@ -53,7 +53,7 @@ class Runner(QObject):
         """Train on all painted slices, then predict every slice."""
 
         def steps() -> Generator[Any, None, None]:
-            yield from self.session.trainer.train(settings, from_model)
+            yield from self.session.trainer.train(settings, from_model or "loaded")
             self._keep_previous()
             yield from self.session.trainer.predict()
 

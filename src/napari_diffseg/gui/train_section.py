@@ -22,8 +22,8 @@ BUDGETS: tuple[tuple[str, float | None], ...] = (
 _BUTTONS = {
     "train": (
         "Train",
-        "Learn from all painted slices, beginning at the pre-trained network, "
-        "then predict every slice",
+        "Learn from all painted slices, beginning at the pre-trained network or the model that "
+        "was loaded, then predict every slice",
     ),
     "continue": ("Continue", "Go on learning from the model that is there"),
     "finish": ("Finish", "Stop learning, keep what has been learnt, and predict every slice"),

@@ -189,8 +189,6 @@ class Workspace(QObject):
         """What runs in the background."""
         return _made(self._runner)
 
-    # -- slices -----------------------------------------------------------------------------
-
     @property
     def current(self) -> int:
         """Slice in view."""
@@ -317,9 +315,9 @@ class Workspace(QObject):
             self._flush()
             self.runner.check(settings)
 
-    def load_model(self, path: Path) -> None:
-        """Load a model, then predict with it."""
-        self._load(lambda: self.begun.trainer.load_model(path), self.runner.predict)
+    def load_model(self, path: Path, by_name: bool = False) -> None:
+        """Load a model, then predict with it; ``by_name`` matches labels by their names."""
+        self._load(lambda: self.begun.trainer.load_model(path, by_name), self.runner.predict)
 
     def restore_round(self, number: int) -> None:
         """Bring back a round's model and prediction."""
@@ -376,6 +374,10 @@ class Workspace(QObject):
 
     def _on_ended(self, sentence: str) -> None:
         self.error, self.said = "", sentence
+        stray, self.begun.trainer.stray = self.begun.trainer.stray, ()
+        if stray:  # as a step that Ctrl+Z takes back
+            self.paint_sync.change("prediction", lambda: stray)
+            self.said = f"{sentence} Pieces astray were removed; Ctrl+Z brings them back.".strip()
         self.suggest()
 
     def fail(self, error: Exception) -> None:

@@ -18,7 +18,9 @@ from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.cohort import Case
 from napari_diffseg.io.labels import ids_in, labels_for
 from napari_diffseg.io.volume import read_labels, read_volume, stem
+from napari_diffseg.session.earlier import earlier_sessions, is_session
 from napari_diffseg.session.session import Session
+from napari_diffseg.session.stored_slices import read_slices
 
 Slices = tuple[int, ...] | Literal["auto", "all"]
 
@@ -38,7 +40,7 @@ class CaseFiles:
     Attributes
     ----------
     volume
-        CT file or DICOM folder.
+        CT file, DICOM folder, or the folder of a session that stores its painted slices.
     labels
         Label file, or ``None`` to take the newest session of the volume.
     slices
@@ -65,9 +67,13 @@ class CaseFiles:
         ------
         CasesError
             If nothing is painted, or a slice is named that the volume lacks.
+        SessionError
+            If a session stores no slices, or they are damaged.
         VolumeError
             If a file cannot be read.
         """
+        if is_session(self.volume):
+            return read_slices(self.volume)
         volume = read_volume(self.volume)
         if self.labels is None:
             session = Session.recover(volume)
@@ -153,8 +159,9 @@ def read_cases(path: str | Path, names: Mapping[int, str] | None = None) -> tupl
     ----------
     path
         A CSV file with the columns ``volume``, ``labels`` and ``slices`` (the last two may be
-        missing or empty), a JSON list of objects with these keys, or a folder in nnU-Net's layout
-        (``dataset.json``, ``imagesTr``, ``labelsTr``). Paths are taken from the list's own folder.
+        missing or empty), a JSON list of objects with these keys, a folder in nnU-Net's layout
+        (``dataset.json``, ``imagesTr``, ``labelsTr``), or a folder of sessions, which are learnt
+        from where they store slices. Paths are taken from the list's own folder.
         Slices are ``all`` or indices such as ``11,21``, counted from the inferior end.
     names
         Structures by id, for label files that name none.
@@ -165,7 +172,10 @@ def read_cases(path: str | Path, names: Mapping[int, str] | None = None) -> tupl
         If the list cannot be read, is empty, or names files that are not there.
     """
     path = Path(path)
-    cases = tuple(_nnunet(path) if path.is_dir() else _listed(path, names or {}))
+    if path.is_dir():
+        cases = tuple(_sessions(path) or _nnunet(path))
+    else:
+        cases = tuple(_listed(path, names or {}))
     if not cases:
         raise CasesError(f"{path}: lists no case")
     seen: set[Path] = set()
@@ -177,6 +187,17 @@ def read_cases(path: str | Path, names: Mapping[int, str] | None = None) -> tupl
             raise CasesError(f"{path}: {case.volume} is listed twice; keep one")
         seen.add(case.volume.resolve())
     return cases
+
+
+def _sessions(folder: Path) -> list[CaseFiles]:
+    """Sessions in a folder of sessions, or the one that the folder is of."""
+    if is_session(folder):
+        return [CaseFiles(folder)]
+    found = earlier_sessions(folder)
+    usable = [CaseFiles(one.folder) for one in found if not one.problem]
+    if found and not usable:
+        raise CasesError(f"{folder}: no session stores slices; open a volume and train once")
+    return usable
 
 
 def _listed(path: Path, names: Mapping[int, str]) -> Iterator[CaseFiles]:

@@ -183,6 +183,31 @@ class Paint:
                         "rename it, or start a session without labels"
                     )
 
+    def adopt_by_name(self, labels: Iterable[Label]) -> NDArray[np.uint8]:
+        """Add the labels of another patient that have no namesake here, capitals aside.
+
+        Returns
+        -------
+        Table ``(256,)`` from their ids to those of this session.
+        """
+        table = np.zeros(256, np.uint8)
+        for label in labels:
+            here = {one.name.strip().lower(): one.id for one in self.labels}
+            known = here.get(label.name.strip().lower())
+            nameless = label.name.strip() in ("", unnamed(label.id))
+            taken = label.id in here.values()
+            if known is not None:
+                table[label.id] = known
+            elif nameless and taken:  # as in a NIfTI file, which holds no names
+                table[label.id] = label.id
+            elif not taken and label.id not in self.retired:
+                self.adopt([label])
+                table[label.id] = label.id
+            else:
+                name = None if nameless else label.name
+                table[label.id] = self.add_label(name, label.colour).id
+        return table
+
     def recover_labels(self, labels: list[dict[str, Any]], retired: list[int]) -> None:
         """Put the labels of a journal in the place of all others."""
         known, gone = labels_from_json(labels), frozenset(map(int, retired))

@@ -7,7 +7,11 @@ from collections.abc import Container, Iterable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
+from napari_diffseg.engine.pieces import largest_pieces
 from napari_diffseg.engine.progress import SlicePrediction
+from napari_diffseg.engine.recipe import MIN_CONFIDENCE
+from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session.journal import Record, SessionError
 from napari_diffseg.session.log import SessionLog
 from napari_diffseg.session.paint import Paint
@@ -100,6 +104,41 @@ class Prediction:
             self.confidence[found.z] = found.confidence
             self.round_of[found.z] = number
             return True
+
+    def sure_slices(self, number: int) -> list[PaintedSlice]:
+        """Slices that a round's model predicted and nobody has painted, where it is sure.
+
+        They are scribbles: pixels of a class that is less likely than 70 % are unknown.
+        """
+        with self._log.lock:
+            chosen = (self.round_of == number) & (self._paint.states == 0)
+            found = []
+            for z in np.flatnonzero(chosen).tolist():
+                plane = np.where(self.mask[z] == 0, BACKGROUND, self.mask[z])
+                plane[self.confidence[z] < 100 * MIN_CONFIDENCE] = 0
+                found.append(PaintedSlice(z, plane.astype(np.uint8), full=False))
+        return found
+
+    def keep_largest(self, segmenter: Segmenter) -> tuple[int, ...]:
+        """Keep the largest piece of the structures that a model's card calls one piece.
+
+        Slices that the user has corrected stay as they are.
+
+        Returns
+        -------
+        The slices that it changed.
+        """
+        single = segmenter.card.single_pieces
+        ids = [label.id for label in segmenter.labels if label.name in single]
+        if not ids:
+            return ()
+        before = self.mask.copy()
+        kept = largest_pieces(before, ids)
+        with self._log.lock:
+            changed = np.flatnonzero((kept != before).any(axis=(1, 2))).tolist()
+            changed = [z for z in changed if z not in self.edited]
+            self.mask[changed] = kept[changed]
+        return tuple(changed)
 
     def show(
         self, number: int, stored: StoredPrediction, wanted: Container[int] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-import zipfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from napari_diffseg.io.files import atomic_write
 from napari_diffseg.io.typed import from_json
 from napari_diffseg.io.voxels import read_text
 from napari_diffseg.network.segmenter import Segmenter, SegmenterError
-from napari_diffseg.session.arrays import read_arrays
+from napari_diffseg.session.arrays import read_arrays, write_arrays
 from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.log import SessionLog
 
@@ -103,6 +103,20 @@ class StoredPrediction(NamedTuple):
     confidence: NDArray[np.uint8]
 
 
+def rounds_in(folder: Path) -> tuple[tuple[Round, ...], list[str]]:
+    """Read the rounds of a session's folder, and say what is wrong with any of them."""
+    found, wrong = [], []
+    for path in sorted(folder.glob("round-*.json")):
+        try:
+            made = Round.from_json(json.loads(read_text(path)))
+            if path.stem != f"round-{made.number:04}":
+                raise ValueError("it is another round")
+            found.append(made)
+        except (OSError, ValueError, TypeError, RecursionError):
+            wrong.append(f"{path.stem} could not be read and is left out")
+    return tuple(found), wrong
+
+
 class Rounds:
     """All rounds of a session, in its folder; in memory while it has none.
 
@@ -152,16 +166,7 @@ class Rounds:
         """Find rounds and registration in the folder; returns what is wrong with any of them."""
         folder = self._log.folder
         assert folder is not None
-        found, wrong = [], []
-        for path in sorted(folder.glob("round-*.json")):
-            try:
-                made = Round.from_json(json.loads(read_text(path)))
-                if path.stem != f"round-{made.number:04}":
-                    raise ValueError("it is another round")
-                found.append(made)
-            except (OSError, ValueError, TypeError, RecursionError):
-                wrong.append(f"{path.stem} could not be read and is left out")
-        self.all = tuple(found)
+        self.all, wrong = rounds_in(folder)
         if (folder / _REGISTRATION).is_file():
             try:
                 self.registration = self._registration(folder / _REGISTRATION)
@@ -237,11 +242,25 @@ class Rounds:
         """Keep what a round's model predicted."""
         if self._log.folder is None:
             buffer = io.BytesIO()
-            _write_npz(buffer, prediction)
+            write_arrays(buffer, prediction._asdict())
             self._predictions[number] = buffer.getvalue()
         else:
             with atomic_write(self._file(number, ".npz")) as part:
-                _write_npz(part, prediction)
+                write_arrays(part, prediction._asdict())
+
+    def add_prediction(self, number: int, part: StoredPrediction) -> None:
+        """Keep what a round's model predicted on some slices, beside what is kept of others."""
+        # The file is replaced, so what it holds of other slices has to go on with it.
+        with suppress(SessionError):
+            before = self.prediction(number)
+            if before is not None:
+                other = ~np.isin(before.slices, part.slices)
+                part = StoredPrediction(
+                    np.concatenate([part.slices, before.slices[other]]),
+                    np.concatenate([part.mask, before.mask[other]]),
+                    np.concatenate([part.confidence, before.confidence[other]]),
+                )
+        self.store_prediction(number, part)
 
     def prediction(self, number: int) -> StoredPrediction | None:
         """Return what a round's model predicted, or ``None`` when nothing was stored."""
@@ -263,11 +282,3 @@ class Rounds:
                 f"the stored prediction of round {number} is damaged; predict again"
             ) from error
         return stored
-
-
-def _write_npz(file: Path | io.BytesIO, prediction: StoredPrediction) -> None:
-    # numpy's own savez_compressed has no fast level, and this runs at the end of every prediction.
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, array in prediction._asdict().items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, array)

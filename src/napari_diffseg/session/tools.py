@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.engine.edit import Edit, replaced
 from napari_diffseg.engine.neighbours import between, fitted
-from napari_diffseg.io.labels import Label, LabelMap, unnamed
+from napari_diffseg.io.labels import LabelMap
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.log import SessionLog
@@ -297,7 +297,7 @@ class Tools:
             taken = [z for z in wanted if z not in left]
             if not taken:
                 raise SessionError("every chosen slice holds paint already; nothing was replaced")
-            ids = self._ids(labels.labels)
+            ids = self._paint.adopt_by_name(labels.labels)
             for z in taken:
                 plane = ids[labels.mask[z]]
                 if target == "paint":
@@ -305,23 +305,3 @@ class Tools:
                 else:
                     self._prediction.edit(z, plane)
         return Changes(tuple(taken), tuple(sorted(left)))
-
-    def _ids(self, labels: tuple[Label, ...]) -> NDArray[np.uint8]:
-        """Table from the ids of other labels to those of this session; adds what is missing."""
-        table = np.zeros(256, np.uint8)
-        for label in labels:
-            here = {one.name.strip().lower(): one.id for one in self._paint.labels}
-            known = here.get(label.name.strip().lower())
-            nameless = label.name.strip() in ("", unnamed(label.id))
-            taken = label.id in here.values()
-            if known is not None:
-                table[label.id] = known
-            elif nameless and taken:  # as in a NIfTI file, which holds no names
-                table[label.id] = label.id
-            elif not taken and label.id not in self._paint.retired:
-                self._paint.adopt([label])
-                table[label.id] = label.id
-            else:
-                name = None if nameless else label.name
-                table[label.id] = self._paint.add_label(name, label.colour).id
-        return table

@@ -8,32 +8,35 @@ from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
+from napari_diffseg.engine.annotations import PaintedSlice
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.progress import Progress, SlicePrediction
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.files import check_outputs
-from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone, load_backbone
 from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session.housekeeping import make_room
 from napari_diffseg.session.journal import Record, SessionError, saving
+from napari_diffseg.session.lesson import Lesson, match_names, rename
 from napari_diffseg.session.log import SessionLog
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.rounds import LossHistory, Round, Rounds, StoredPrediction
+from napari_diffseg.session.stored_slices import store_slices
 from napari_diffseg.session.validation import closable, leave_one_out, painted_ids
 
 _NOT_SAVED = (
     "the {what} could not be saved ({reason}); it is in use until the session is closed: free "
     "some space and make it again, or save it elsewhere"
 )
+_NOT_KEPT = "the painted slices could not be kept for later patients ({reason}); free some space"
 
 
 class Trainer:
@@ -60,6 +63,8 @@ class Trainer:
         The slice that the user looks at; predicted first.
     seconds
         Wall time in s of the last prediction and validation, which belong to no round.
+    stray
+        Slices off which the last prediction took pieces astray.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Trainer:
         self.quality: dict[int, float] = {}
         self.current = len(volume.hu) // 2
         self.seconds: dict[str, float] = {}
+        self.stray: tuple[int, ...] = ()
         self._volume, self._base = volume, backbone
         self._paint, self._prediction, self._rounds, self._log = paint, prediction, rounds, log
         self._validated: tuple[int, TrainSettings] | None = None  # what the quality belongs to
@@ -88,23 +94,21 @@ class Trainer:
             self._base = load_backbone(self._base)
         return self._base
 
-    # Training
-
     def train(
-        self, settings: TrainSettings, from_model: bool = False
+        self, settings: TrainSettings, from_model: bool | Literal["loaded"] = False
     ) -> Generator[Progress, None, None]:
         """Train on the slices painted now; the round is committed with the last step.
 
-        Closing the iterator at any step, or an error in it, leaves the model as it was.
-        :meth:`finish` ends it early with what it has learnt; with neither seconds nor iterations
-        in the settings, it goes on until then.
+        Closing the iterator at any step, or an error in it, leaves the model as it was. With
+        neither seconds nor iterations in the settings, it goes on until :meth:`finish`.
 
         Parameters
         ----------
         settings
             How to train.
         from_model
-            Go on from the model in use; otherwise begin at the backbone.
+            Go on from the model in use; otherwise begin at the backbone. ``"loaded"`` begins at
+            the model that was loaded last, and where there is none at the backbone.
 
         Raises
         ------
@@ -112,41 +116,23 @@ class Trainer:
             At once, if there is nothing to learn from.
         """
         self._finish.clear()
+        start, base = self._start(from_model)
         with self._log.changing():
-            painted, revision = self._paint.painted(), self._paint.revision
-            labels, model = self._paint.labels, self.segmenter
-        if from_model and model is None:
-            raise SessionError("there is no model to continue from; train from the base first")
-        if not painted:
-            raise SessionError("Paint a structure on at least one slice, then Train.")
-        on = set().union(*(painted_ids(slice_) for slice_ in painted))
-        if not on:
-            raise SessionError("Only background is painted. Paint a structure, then Train.")
-        if not any(s.full or (s.mask == BACKGROUND).any() for s in painted):
-            raise SessionError(
-                "No background is painted. Scribble some, or mark a slice as painted in full."
-            )
-        missing = ", ".join(label.name for label in labels if label.id not in on)
-        note = f"No painted pixel yet: {missing}." if missing else ""
-        wanted = [label for label in labels if label.id in on]
-        start = model if from_model else None
-        if start is not None:
-            self._rename(start)
-            known = {label.id for label in start.labels}
-            wanted = [*start.labels, *(label for label in wanted if label.id not in known)]
-        cases, slices = self._learnt(start, len(painted))
-        return self._train(settings, start, painted, wanted, note, revision, cases, slices)
+            lesson = Lesson.of(self._paint, start, base)
+        return self._train(settings, lesson)
 
-    def _learnt(self, start: Segmenter | None, painted: int) -> tuple[int, int]:
-        """Count the cases and painted slices behind a training that goes on from a model."""
-        if start is None or self.round is None:
-            return 1, painted
-        card = start.card
-        if not card.cases:  # of an earlier version of this program: nobody knows
-            return 0, 0
-        if self.round.settings is None:  # it was loaded, so this volume is another case
-            return card.cases + 1, card.slices + painted
-        return card.cases, card.slices - len(self.round.slices) + painted
+    def _start(
+        self, from_model: bool | Literal["loaded"]
+    ) -> tuple[Segmenter, Round] | tuple[None, None]:
+        if from_model == "loaded":
+            for made in [made for made in self._rounds.all if made.settings is None][-1:]:
+                with suppress(SessionError):  # it was deleted to make room: begin at the backbone
+                    return self._rounds.model(made.number), made
+        elif from_model:
+            if self.segmenter is None or self.round is None:
+                raise SessionError("there is no model to continue from; train from the base first")
+            return self.segmenter, self.round
+        return None, None
 
     def finish(self) -> None:
         """End the running training within about a second, and keep what it has learnt.
@@ -156,26 +142,16 @@ class Trainer:
         """
         self._finish.set()
 
-    def _train(
-        self,
-        settings: TrainSettings,
-        start: Segmenter | None,
-        painted: tuple[PaintedSlice, ...],
-        labels: list[Label],
-        note: str,
-        revision: int,
-        cases: int,
-        slices: int,
-    ) -> Generator[Progress, None, None]:
+    def _train(self, settings: TrainSettings, lesson: Lesson) -> Generator[Progress, None, None]:
         began = last = time.perf_counter()
-        parent = self.round.number if start is not None and self.round is not None else None
-        yield Progress("loading", 0, None, 0.0, None, note=note)
+        parent = lesson.base.number if lesson.base is not None else None
+        yield Progress("loading", 0, None, 0.0, None, note=lesson.note)
         losses, seconds, iterations = LossHistory(), dict[str, float](), 0
         engine = finetune(
             self._volume,
-            painted,
-            labels,
-            start or self.backbone,
+            lesson.painted,
+            lesson.labels,
+            lesson.start or self.backbone,
             settings,
             lambda: self.current,
             self._rounds.registration,
@@ -195,15 +171,22 @@ class Trainer:
                         number=self._rounds.next_number,
                         settings=settings,
                         parent=parent,
-                        slices=tuple(slice_.z for slice_ in painted),
+                        slices=tuple(slice_.z for slice_ in lesson.painted),
                         iterations=iterations,
                         seconds={key: round(value, 3) for key, value in seconds.items()},
                         losses=tuple(losses.points),
-                        quality=self.quality if self._validated == (revision, settings) else {},
+                        quality=(
+                            self.quality if self._validated == (lesson.revision, settings) else {}
+                        ),
                     )
-                    card = replace(progress.segmenter.card, cases=cases, slices=slices)
-                    progress.segmenter.card = card
+                    progress.segmenter.card = replace(
+                        progress.segmenter.card, cases=lesson.cases, slices=lesson.slices
+                    )
                     problem = self._commit(made, progress.segmenter, progress.registration)
+                    try:
+                        self.keep_slices()
+                    except SessionError as error:
+                        problem = problem or str(error)
                     progress = replace(progress, note=problem or progress.note)
                 yield progress
 
@@ -230,6 +213,21 @@ class Trainer:
             problem = problem or str(error)
         return problem
 
+    def keep_slices(self) -> None:
+        """Keep slices for later patients; every training and every whole prediction does it, too.
+
+        Raises
+        ------
+        SessionError
+            If they cannot be written.
+        """
+        painted, made = self._paint.painted(), self.round
+        if self._log.folder is not None and any(map(painted_ids, painted)):
+            own = made is not None and made.settings is not None  # else it knows this patient not
+            sure = self._prediction.sure_slices(made.number) if made is not None and own else []
+            with saving(_NOT_KEPT):
+                store_slices(self._log.folder, self._volume, painted, self._paint.labels, sure)
+
     def _use(self, made: Round, segmenter: Segmenter) -> None:
         self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
         self._log.append(self.records()[0])
@@ -240,7 +238,8 @@ class Trainer:
         """Predict all slices with the model in use, the current one first, then outwards.
 
         Slices whose prediction the user has corrected and not yet accepted are left alone.
-        Stopped early, the slices not reached keep what was predicted before.
+        Stopped early, the slices not reached keep what was predicted before. Of structures that the
+        model's card calls one piece, the largest piece is kept in the end.
 
         Raises
         ------
@@ -257,7 +256,7 @@ class Trainer:
     def _predict(
         self, segmenter: Segmenter, made: Round, painted: tuple[PaintedSlice, ...], start: int
     ) -> Generator[SlicePrediction, None, None]:
-        began = time.perf_counter()
+        began, self.stray = time.perf_counter(), ()
         device = made.settings.device if made.settings is not None else "auto"
         registration = self._rounds.registration
         engine = predict(segmenter, self._volume, painted, start, device, registration)
@@ -268,28 +267,24 @@ class Trainer:
                     if self._prediction.put(found, made.number):
                         done.append(found.z)
                         yield replace(found, mask=self._prediction.mask[found.z].copy())
+            self.stray = self._prediction.keep_largest(segmenter)
         finally:
             self.seconds["predicting"] = round(time.perf_counter() - began, 3)
             if done:
                 self._store_prediction(made.number, sorted(done))
+        self.keep_slices()
 
     def _store_prediction(self, number: int, done: list[int]) -> None:
         # Without the lock, for compressing takes a while; a slice that is edited meanwhile has a
         # record of its own.
-        mask, confidence, slices = self._prediction.mask, self._prediction.confidence, done
-        if len(done) < len(mask):
-            mask, confidence = mask[done], confidence[done]
-            # The file is replaced, so what it holds of other slices has to go on with it.
-            with suppress(SessionError):
-                before = self._rounds.prediction(number)
-                if before is not None:
-                    other = ~np.isin(before.slices, done)
-                    slices = [*done, *before.slices[other].tolist()]
-                    mask = np.concatenate([mask, before.mask[other]])
-                    confidence = np.concatenate([confidence, before.confidence[other]])
+        mask, confidence = self._prediction.mask, self._prediction.confidence
         with saving(_NOT_SAVED.replace("{what}", "prediction")):
-            stored = StoredPrediction(np.array(slices, np.int64), mask, confidence)
-            self._rounds.store_prediction(number, stored)
+            if len(done) == len(mask):
+                whole = StoredPrediction(np.array(done, np.int64), mask, confidence)
+                self._rounds.store_prediction(number, whole)
+            else:
+                part = StoredPrediction(np.array(done, np.int64), mask[done], confidence[done])
+                self._rounds.add_prediction(number, part)
         self._prediction.log_round(number, done)
 
     # Validation
@@ -354,7 +349,7 @@ class Trainer:
         """
         if self.segmenter is None:
             raise SessionError("there is no model to save; train first")
-        self._rename(self.segmenter)
+        rename(self.segmenter, self._paint)
         check_outputs([Path(path)], [self._volume.geometry.source])
         card = replace(self.segmenter.card, licence=licence or self.segmenter.card.licence)
         if self.quality:
@@ -365,8 +360,15 @@ class Trainer:
         with saving(f"{path}: cannot be written ({{reason}}); choose another place"):
             self.segmenter.save(path)
 
-    def load_model(self, path: Path | str) -> None:
+    def load_model(self, path: Path | str, by_name: bool = False) -> None:
         """Take a saved model into use as a new round; its structures become labels here.
+
+        Parameters
+        ----------
+        path
+            The model.
+        by_name
+            A structure takes the id of its namesake here, or a free one.
 
         Raises
         ------
@@ -377,15 +379,13 @@ class Trainer:
             which is in use then, cannot be kept with the session.
         """
         segmenter = Segmenter.load(path)
-        self._paint.adopt(segmenter.labels)
+        if by_name:
+            match_names(segmenter, self._paint)
+        else:
+            self._paint.adopt(segmenter.labels)
         problem = self._commit(Round(self._rounds.next_number), segmenter)
         if problem:
             raise SessionError(problem)
-
-    def _rename(self, segmenter: Segmenter) -> None:
-        # Structures may have been renamed since the model was trained.
-        now = {label.id: label for label in self._paint.labels}
-        segmenter.labels = tuple(now.get(label.id, label) for label in segmenter.labels)
 
     # Journal
 

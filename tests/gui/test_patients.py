@@ -1,0 +1,251 @@
+"""From one patient to the next: earlier sessions, the queue, what is predicted meanwhile."""
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog
+from session_tools import LIVER, QUICK, SPLEEN, block, tiny_backbone, tiny_volume, trained
+
+from napari_diffseg.io import read_volume, write_volume
+from napari_diffseg.session import Queue, Session, earlier_sessions
+
+
+@pytest.fixture
+def cts(tmp_path, home):
+    """Three CTs in a folder, all of them in the queue."""
+    folder = tmp_path / "cts"
+    folder.mkdir()
+    for seed, name in enumerate(("anna", "bert", "carl"), start=10):
+        write_volume(folder / f"{name}.nii.gz", tiny_volume(seed))
+    Queue().add([folder])
+    return folder
+
+
+def keep(seed, labels=(LIVER,), train=True):
+    with Session(tiny_volume(seed), labels, tiny_backbone()) as session:
+        if train:
+            trained(session)
+        else:
+            session.paint.set_slice(1, block())
+
+
+def ready(window, name):
+    window.until(
+        lambda: (
+            window.workspace is not None
+            and window.workspace.volume.name == name
+            and window.workspace.session is not None
+        )
+    )
+
+
+def predicted(window):
+    window.until(
+        lambda: (
+            not window.workspace.runner.running
+            and not window.workspace.loading
+            and bool(window.workspace.predicted.all())
+        )
+    )
+
+
+def learn(window, iterations=2):
+    patients = window.panel.patients
+    window.click(patients.learn_button)
+    dialog = patients._learning
+    window.until(lambda: bool(dialog.sessions))
+    dialog.settings = QUICK.__class__(iterations=iterations, device="cpu")
+    return dialog
+
+
+def test_the_next_patient_starts_from_earlier_sessions(window):
+    keep(1)
+    keep(2, (SPLEEN, LIVER))
+    keep(3, train=False)
+    window.open()
+    dialog = learn(window)
+    texts = [[dialog.table.item(row, column).text() for column in range(3)] for row in range(3)]
+    assert texts[0][1] == "It keeps no slices yet: open its volume and train once."
+    assert texts[1:] == [["tiny", "liver", "2"], ["tiny", "liver", "2"]]
+    assert not dialog.table.item(0, 0).flags() & Qt.ItemFlag.ItemIsEnabled
+    assert "2 patients, 4 slices" in dialog.labels.text()
+    assert "liver (2)" in dialog.labels.text()
+    dialog.table.item(1, 0).setCheckState(Qt.CheckState.Unchecked)
+    assert "1 patient, 2 slices" in dialog.labels.text()
+    dialog.table.item(2, 0).setCheckState(Qt.CheckState.Unchecked)
+    assert not dialog.start_button.isEnabled()
+    dialog.table.item(2, 0).setCheckState(Qt.CheckState.Checked)
+    window.click(dialog.start_button)
+    window.until(lambda: not dialog.running)
+    window.until(lambda: window.session.trainer.round is not None)
+    predicted(window)
+    assert [label.name for label in window.session.paint.labels] == ["liver"]
+    assert (window.workspace.layers.prediction.data == window.session.prediction.mask).all()
+    assert "correct a slice and Accept it" in window.sentence
+    window.paint_block(1, 1)
+    window.train()
+    window.idle()
+    assert window.session.rounds.all[-1].parent == 1  # Train begins at what was learnt
+
+
+def test_a_model_does_not_replace_the_work_on_a_patient_unasked(window):
+    keep(1)
+    window.painted_and_trained()
+    dialog = learn(window)
+    window.click(dialog.start_button)
+    window.until(lambda: not dialog.running)
+    window.until(dialog.use_button.isVisible)
+    assert window.session.trainer.round.number == 1
+    window.click(dialog.use_button)
+    window.until(lambda: window.session.trainer.round.number == 2)
+    predicted(window)
+
+
+def test_learning_can_be_cancelled(window):
+    keep(1)
+    window.open()
+    dialog = learn(window, iterations=100_000)
+    window.click(dialog.start_button)
+    window.until(lambda: "Learning" in dialog.said.text())
+    window.click(dialog.stop_button)
+    window.until(lambda: not dialog.running)
+    assert "Cancelled" in dialog.said.text()
+    assert not Queue().model.exists()
+    assert window.session.trainer.round is None
+
+
+def test_the_next_patient_is_predicted_while_one_is_corrected(cts, window):
+    patients = window.panel.patients
+    window.click(patients.next_button)
+    ready(window, "anna")
+    window.session.paint.add_label("liver")
+    window.workspace.recolour()
+    for z in (1, 4):
+        window.paint_block(z, 1)
+    window.train()
+    window.idle()
+    window.until(lambda: bool(patients.queue.cases[1].model))  # nobody has opened it
+    assert window.workspace.volume.name == "anna"
+    window.click(patients.next_button)
+    ready(window, "bert")
+    assert [layer.name for layer in window.viewer.layers if "anna" in layer.name] == []
+    predicted(window)
+    assert window.session.rounds.all[0].settings is None
+    assert [label.name for label in window.session.paint.labels] == ["liver"]
+    assert "1 of 3 patients are finished" in window.sentence
+    assert [case.finished for case in Queue().cases] == [True, False, False]
+    assert {found.name for found in earlier_sessions()} >= {"anna"}
+
+
+def test_work_on_a_patient_is_there_again_and_the_queue_survives(cts, window):
+    patients = window.panel.patients
+    window.click(patients.next_button)
+    ready(window, "anna")
+    window.session.paint.add_label("liver")
+    window.workspace.recolour()
+    window.paint_block(2, 1)
+    window.click(patients.queue_button)
+    table = patients._table
+    window.until(lambda: table.table.rowCount() == 3)
+    table.table.selectRow(2)
+    window.click(table.buttons["open"])
+    ready(window, "carl")
+    window.until(lambda: table.table.item(2, 0).text() == "● carl")
+    assert table.table.item(0, 1).text() == "painted"
+    table.table.selectRow(0)
+    table.table.itemActivated.emit(table.table.item(0, 0))
+    ready(window, "anna")  # without being asked whether to restore it
+    assert (window.workspace.layers.paint.data[2] == block()).all()
+    assert [row.state for row in Queue().rows()] == ["painted", "waiting", "open"]
+
+
+def test_the_queue_dialog(cts, window, tmp_path, monkeypatch):
+    patients = window.panel.patients
+    write_volume(tmp_path / "dora.nii.gz", tiny_volume(20))
+    window.click(patients.queue_button)
+    dialog = patients._table
+    window.until(lambda: dialog.table.rowCount() == 3)
+    assert not dialog.buttons["open"].isEnabled()
+    chosen = lambda *_: ([str(tmp_path / "dora.nii.gz")], "")  # noqa: E731
+    monkeypatch.setattr(QFileDialog, "getOpenFileNames", chosen)
+    window.click(dialog.buttons["files"])
+    window.until(lambda: dialog.table.rowCount() == 4)
+    dialog.table.selectRow(0)
+    window.click(dialog.buttons["finish"])
+    window.until(lambda: dialog.table.item(0, 1).text() == "finished")
+    assert dialog.buttons["finish"].text() == "Not finished"
+    dialog.table.selectRow(1)
+    window.click(dialog.buttons["remove"])
+    window.until(lambda: dialog.table.rowCount() == 3)
+    assert [case.name for case in Queue().cases] == ["anna", "carl", "dora"]
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "table"), "Table (*.csv)")
+    )
+    window.click(dialog.buttons["save"])
+    assert (tmp_path / "table.csv").read_text().splitlines()[1].startswith("anna,finished")
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: "")
+    window.click(dialog.buttons["folder"])
+    assert len(patients.queue.cases) == 3
+
+
+def test_a_volume_that_is_gone_is_said_and_nothing_is_lost(cts, window):
+    patients = window.panel.patients
+    window.click(patients.next_button)
+    ready(window, "anna")
+    (cts / "bert.nii.gz").unlink()
+    window.click(patients.next_button)
+    window.until(lambda: "bert.nii.gz" in window.sentence)
+    assert window.workspace.volume.name == "anna"
+    assert window.workspace.session is not None
+
+
+def test_closing_while_the_next_patient_is_predicted_keeps_what_is_done(cts, window, monkeypatch):
+    patients = window.panel.patients
+    window.click(patients.next_button)
+    ready(window, "anna")
+    window.session.paint.add_label("liver")
+    window.workspace.recolour()
+    window.paint_block(1, 1)
+    window.train()
+    window.idle()
+    window.until(lambda: patients._task is not None or bool(patients.queue.cases[1].model))
+    window.panel.shut_down()
+    session = Session.recover(read_volume(cts / "bert.nii.gz"))  # no lock is left
+    if session is not None:
+        with session:
+            assert np.isin(session.prediction.round_of, (0, 1)).all()
+
+
+def test_without_a_queue_the_buttons_say_why(window):
+    window.open()
+    patients = window.panel.patients
+    window.panel.refresh()
+    patients.refresh()
+    assert not patients.next_button.isEnabled()
+    assert patients.next_button.toolTip() == "Add patients to the queue first."
+    assert patients.queue_button.isEnabled()
+
+
+def test_pieces_astray_are_removed_in_a_step_that_undo_takes_back(window, monkeypatch, tmp_path):
+    from dataclasses import replace
+
+    from session_tools import predicting
+
+    from napari_diffseg.session import trainer
+
+    window.painted_and_trained()
+    session = window.session
+    segmenter = session.trainer.segmenter
+    segmenter.card = replace(segmenter.card, single_pieces=("liver",))
+    astray = block()
+    astray[20:22, 20:22] = 1
+    monkeypatch.setattr(trainer, "predict", predicting(astray))
+    window.click(window.panel.result.buttons["predict"])
+    window.idle()
+    layer = window.workspace.layers.prediction
+    assert (layer.data == block()).all()
+    assert "Ctrl+Z brings them back" in window.sentence
+    assert not session.prediction.edited
+    layer.undo()
+    window.until(lambda: bool(session.prediction.edited))  # it is the user's word now
+    assert (session.prediction.mask[0] == astray).all()
