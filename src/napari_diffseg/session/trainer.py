@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.progress import Progress, SlicePrediction
@@ -25,10 +24,10 @@ from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session.housekeeping import make_room
 from napari_diffseg.session.journal import Record, SessionError, saving
 from napari_diffseg.session.log import SessionLog
-from napari_diffseg.session.paint import Paint, SliceState
+from napari_diffseg.session.paint import Paint, SliceState, Snapshot
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.rounds import LossHistory, Round, Rounds, StoredPrediction
-from napari_diffseg.session.validation import closable, leave_one_out, painted_ids
+from napari_diffseg.session.validation import closable, leave_one_out, taught_ids
 
 _NOT_SAVED = (
     "the {what} could not be saved ({reason}); it is in use until the session is closed: free "
@@ -113,19 +112,11 @@ class Trainer:
         """
         self._finish.clear()
         with self._log.lock:
-            painted, revision = self._paint.painted(), self._paint.revision
+            taken = self._paint.snapshot()
             labels, model = self._paint.labels, self.segmenter
         if from_model and model is None:
             raise SessionError("there is no model to continue from; train from the base first")
-        if not painted:
-            raise SessionError("Paint a structure on at least one slice, then Train.")
-        on = set().union(*(painted_ids(slice_) for slice_ in painted))
-        if not on:
-            raise SessionError("Only background is painted. Paint a structure, then Train.")
-        if not any(s.full or (s.mask == BACKGROUND).any() for s in painted):
-            raise SessionError(
-                "No background is painted. Scribble some, or mark a slice as painted in full."
-            )
+        on = taught_ids(taken.slices, taken.planes)
         missing = ", ".join(label.name for label in labels if label.id not in on)
         note = f"No painted pixel yet: {missing}." if missing else ""
         wanted = [label for label in labels if label.id in on]
@@ -134,8 +125,8 @@ class Trainer:
             self._rename(start)
             known = {label.id for label in start.labels}
             wanted = [*start.labels, *(label for label in wanted if label.id not in known)]
-        cases, slices = self._learnt(start, len(painted))
-        return self._train(settings, start, painted, wanted, note, revision, cases, slices)
+        cases, slices = self._learnt(start, len(taken.slices))
+        return self._train(settings, start, taken, wanted, note, cases, slices)
 
     def _learnt(self, start: Segmenter | None, painted: int) -> tuple[int, int]:
         """Count the cases and painted slices behind a training that goes on from a model."""
@@ -160,10 +151,9 @@ class Trainer:
         self,
         settings: TrainSettings,
         start: Segmenter | None,
-        painted: tuple[PaintedSlice, ...],
+        taken: Snapshot,
         labels: list[Label],
         note: str,
-        revision: int,
         cases: int,
         slices: int,
     ) -> Generator[Progress, None, None]:
@@ -173,13 +163,14 @@ class Trainer:
         losses, seconds, iterations = LossHistory(), dict[str, float](), 0
         engine = finetune(
             self._volume,
-            painted,
+            taken.slices,
             labels,
             start or self.backbone,
             settings,
             lambda: self.current,
             self._rounds.registration,
             self._finish.is_set,
+            planes=taken.planes,
         )
         with closable(engine) as steps:
             for progress in steps:
@@ -195,11 +186,14 @@ class Trainer:
                         number=self._rounds.next_number,
                         settings=settings,
                         parent=parent,
-                        slices=tuple(slice_.z for slice_ in painted),
+                        slices=tuple(slice_.z for slice_ in taken.slices),
+                        planes=tuple(plane.where for plane in taken.planes),
                         iterations=iterations,
                         seconds={key: round(value, 3) for key, value in seconds.items()},
                         losses=tuple(losses.points),
-                        quality=self.quality if self._validated == (revision, settings) else {},
+                        quality=self.quality
+                        if self._validated == (taken.revision, settings)
+                        else {},
                     )
                     card = replace(progress.segmenter.card, cases=cases, slices=slices)
                     progress.segmenter.card = card
@@ -250,15 +244,17 @@ class Trainer:
         if self.segmenter is None or self.round is None:
             raise SessionError("there is no model yet; train, or load one")
         first = self.current if start is None else self._paint.check(start)
-        return self._predict(self.segmenter, self.round, self._paint.painted(), first)
+        return self._predict(self.segmenter, self.round, self._paint.snapshot(), first)
 
     def _predict(
-        self, segmenter: Segmenter, made: Round, painted: tuple[PaintedSlice, ...], start: int
+        self, segmenter: Segmenter, made: Round, taken: Snapshot, start: int
     ) -> Generator[SlicePrediction, None, None]:
         began = time.perf_counter()
         device = made.settings.device if made.settings is not None else "auto"
         registration = self._rounds.registration
-        engine = predict(segmenter, self._volume, painted, start, device, registration)
+        engine = predict(
+            segmenter, self._volume, taken.slices, start, device, registration, taken.planes
+        )
         done: list[int] = []
         try:
             with closable(engine) as slices:
@@ -303,7 +299,7 @@ class Trainer:
             If fewer than two slices are painted in full, or no structure is on two slices.
         """
         with self._log.lock:
-            painted, revision = self._paint.painted(), self._paint.revision
+            painted, planes, revision = self._paint.snapshot()
             judged = [s.z for s in painted if self._paint.states[s.z] == SliceState.PAINTED]
             made, labels = self.round, self._paint.labels
         began = time.perf_counter()
@@ -315,6 +311,7 @@ class Trainer:
             self.backbone,
             settings,
             self._rounds.registration,
+            planes,
         )
         self.seconds["validating"] = round(time.perf_counter() - began, 3)
         with self._log.lock:
