@@ -24,7 +24,14 @@ from napari_diffseg.engine.crossing import (
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.fusion import FusedLabels
 from napari_diffseg.engine.grid import SliceGrid
-from napari_diffseg.engine.planes import ARRAY_AXIS, Axis, PaintedPlane, crossed, crossed_slices
+from napari_diffseg.engine.planes import (
+    ARRAY_AXIS,
+    Axis,
+    PaintedPlane,
+    crossed,
+    crossed_slices,
+    with_planes,
+)
 from napari_diffseg.engine.predict import posterior, predict
 from napari_diffseg.engine.progress import Progress, result_of
 from napari_diffseg.engine.registration import Registration
@@ -59,9 +66,7 @@ def test_a_plane_says_of_each_slice_what_the_volume_holds(data: st.DataObject) -
     for z in range(shape[0]):
         found = crossed(planes, z, shape)
         np.testing.assert_array_equal(found != 0, known[z])
-        np.testing.assert_array_equal(
-            found[known[z]] % BACKGROUND, truth[z][known[z]] % BACKGROUND
-        )
+        np.testing.assert_array_equal(found[known[z]] % BACKGROUND, truth[z][known[z]] % BACKGROUND)
 
 
 @given(st.data())
@@ -114,9 +119,7 @@ def _still(volume: Volume, grid: SliceGrid) -> Registration:
     return Registration(nothing, nothing.copy())
 
 
-def _fused(
-    planes: list[PaintedPlane], slices: dict[int, NDArray[np.uint8]]
-) -> tuple[SliceGrid, FusedLabels]:
+def _fused(planes: list[PaintedPlane], slices: dict[int, NDArray[np.uint8]]) -> FusedLabels:
     grid = SliceGrid((0, 48, 0, 40), (48, 40), (48, 40), INTENSITY)
     registration = result_of(register_planes(_VOLUME, grid, planes, _still(_VOLUME, grid)))
     crossing = crossing_of(_VOLUME, grid, planes, _LABELS, registration)
@@ -124,12 +127,12 @@ def _fused(
     classes = np.zeros(256, np.int64)
     classes[[DISC.id, SPOT.id]] = 1, 2
     sources = {z: torch.from_numpy(classes[mask]) for z, mask in slices.items()}
-    return grid, FusedLabels(registration, sources, 3, None, crossing)
+    return FusedLabels(registration, sources, 3, None, crossing)
 
 
 @pytest.mark.parametrize(("axis", "index"), [("coronal", 18), ("sagittal", 20)])
 def test_labels_are_propagated_from_a_plane_alone(axis: Axis, index: int) -> None:
-    _, fused = _fused([_plane(_TRUTH, axis, index)], {})
+    fused = _fused([_plane(_TRUTH, axis, index)], {})
     mask = np.stack([fused.at(z).argmax(dim=0).numpy() for z in range(16)]).astype(np.uint8)
     near = (slice(None),) * ARRAY_AXIS[axis] + (slice(index - 3, index + 4),)
     assert dice(mask[near], (_TRUTH[near] == DISC.id).astype(np.uint8), 1) > 0.85
@@ -138,22 +141,22 @@ def test_labels_are_propagated_from_a_plane_alone(axis: Axis, index: int) -> Non
 
 def test_a_class_no_slice_shows_comes_from_the_plane() -> None:
     without = {0: np.where(_TRUTH[0] == SPOT.id, 0, _TRUTH[0])}
-    _, fused = _fused([_plane(_TRUTH, "coronal", 33)], without)
+    fused = _fused([_plane(_TRUTH, "coronal", 33)], without)
     assert (fused.at(9).argmax(dim=0).numpy()[33] == 2).sum() == 5
 
 
 def test_planes_that_contradict_the_slices_are_not_propagated() -> None:
     wrong = replace(_plane(_TRUTH, "coronal", 18), mask=np.full((16, 40), SPOT.id, np.uint8))
     slices = {z: _TRUTH[z] for z in (2, 3, 12, 13)}
-    _, fused = _fused([wrong], slices)
+    fused = _fused([wrong], slices)
     assert not fused.helps
-    assert _fused([_plane(_TRUTH, "coronal", 18)], slices)[1].helps
+    assert _fused([_plane(_TRUTH, "coronal", 18)], slices).helps
     alone = fused.at(8)
     assert alone.argmax(dim=0)[18, 2] == 0
 
 
 def test_painted_rows_are_kept_and_their_neighbours_follow() -> None:
-    grid, fused = _fused([_plane(_TRUTH, "coronal", 18)], {0: np.zeros((48, 40), np.uint8)})
+    fused = _fused([_plane(_TRUTH, "coronal", 18)], {0: np.zeros((48, 40), np.uint8)})
     image = torch.zeros(48, 40)
     logits = torch.zeros(3, 48, 40)
     logits[0] = 6.0  # the head has never seen a structure
@@ -206,6 +209,23 @@ def test_slices_to_learn_from_are_spread_and_hold_structures() -> None:
     assert not any(slice_.full for slice_ in taken)
     assert (taken[0].mask[5] != 0).all()
     assert (np.delete(taken[0].mask, 5, axis=0) == 0).all()
+
+
+def test_scribbles_on_a_plane_only_are_what_the_plane_says() -> None:
+    plane = _plane(_TRUTH, "coronal", 18)
+    on_plane, beside = np.zeros((2, 48, 40), np.uint8)
+    on_plane[18, 18:22] = DISC.id
+    beside[30, 18:22] = SPOT.id
+    slices = [
+        PaintedSlice(2, _TRUTH[2]),
+        PaintedSlice(4, on_plane, False),
+        PaintedSlice(6, beside, False),
+    ]
+    joined = with_planes(slices, [plane], _TRUTH.shape)
+    assert [slice_.z for slice_ in joined] == [2, 6]
+    assert (joined[1].mask[18] != 0).all()
+    np.testing.assert_array_equal(joined[1].mask[30], beside[30])
+    assert with_planes(slices, [], _TRUTH.shape) == tuple(slices)
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,18 @@ def crossed_slices(
 def with_planes(
     painted: Sequence[PaintedSlice], planes: Sequence[PaintedPlane], shape: Sequence[int]
 ) -> tuple[PaintedSlice, ...]:
-    """Add what planes say to scribbled slices, where these say nothing."""
+    """Add what planes say to scribbled slices, where these say nothing.
+
+    A slice with strokes on the planes only is left out: it is known by them.
+    """
     if not planes:
         return tuple(painted)
     joined = []
     for slice_ in painted:
         if not slice_.full:
-            mask = np.where(slice_.mask == 0, crossed(planes, slice_.z, shape), slice_.mask)
-            slice_ = replace(slice_, mask=mask)
+            known = crossed(planes, slice_.z, shape)
+            if (known[slice_.mask != 0] != 0).all():
+                continue
+            slice_ = replace(slice_, mask=np.where(slice_.mask == 0, known, slice_.mask))
         joined.append(slice_)
     return tuple(joined)
