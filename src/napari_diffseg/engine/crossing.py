@@ -28,6 +28,8 @@ REACH_MM = 60.0
 FADE_MM = 15.0
 """Distance at which the weight of what a plane or a slice says has fallen to 1/e."""
 
+_WEIGHT = 0.1  # of a plane against a slice that is as near
+
 _PLAIN = Intensity((-2048.0, 4096.0), (-2048.0, 4096.0))  # HU as they are
 
 
@@ -197,7 +199,7 @@ class CrossLabels:
         self._weights = torch.zeros(classes, len(planes))
         for place, source in sources.items():
             distance = (torch.arange(across.first, across.last) - place).abs() * pixel
-            near = torch.where(distance <= REACH_MM, torch.exp(-distance / FADE_MM), 0.0)
+            near = torch.where(distance <= REACH_MM, _WEIGHT * torch.exp(-distance / FADE_MM), 0.0)
             for shown in source.unique().tolist():
                 self._weights[shown] = self._weights[shown].maximum(near)
 
