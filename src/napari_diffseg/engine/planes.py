@@ -76,14 +76,18 @@ def check_planes(planes: Iterable[PaintedPlane], volume: Volume) -> None:
             )
 
 
-def crossed(planes: Iterable[PaintedPlane], z: int, shape: Sequence[int]) -> NDArray[np.uint8]:
-    """What planes say of slice ``z``, as scribbles ``(y, x)``: 0 unknown, 255 background.
+def ranked(planes: Iterable[PaintedPlane]) -> list[PaintedPlane]:
+    """Planes in the order in which they are drawn over each other.
 
-    Where planes cross each other, scribbles give way to planes painted in full, and a coronal
-    plane to a sagittal one of the same kind.
+    Scribbles give way to planes painted in full, and of the same kind coronal to sagittal ones.
     """
+    return sorted(planes, key=lambda plane: (plane.full, ARRAY_AXIS[plane.axis]))
+
+
+def crossed(planes: Iterable[PaintedPlane], z: int, shape: Sequence[int]) -> NDArray[np.uint8]:
+    """What planes say of slice ``z``, as scribbles ``(y, x)``: 0 unknown, 255 background."""
     found = np.zeros(tuple(shape[1:]), np.uint8)
-    for plane in sorted(planes, key=lambda plane: (plane.full, ARRAY_AXIS[plane.axis])):
+    for plane in ranked(planes):
         line = plane.mask[z]
         if plane.full:
             line = np.where(line == 0, BACKGROUND, line)

@@ -307,7 +307,8 @@ class Paint:
 
         :meth:`Session.accept` does so with the session's own prediction.
         """
-        prediction = self.planes.lay_over(z, prediction)
+        prediction = prediction.copy()
+        self.planes.lay_over(prediction[None], z)
         if (self.mask[z] % BACKGROUND != prediction)[self.known(z)].any():
             raise SessionError(
                 f"slice {z} holds paint that differs from the prediction; "
@@ -345,9 +346,7 @@ class Paint:
         """Lay the paint over a prediction ``(z, y, x)``; returns a new array."""
         with self._log.lock:
             merged = prediction.copy()
-            if len(self.planes):
-                for z, plane in enumerate(prediction):
-                    merged[z] = self.planes.lay_over(z, plane)
+            self.planes.lay_over(merged)
             for z in np.flatnonzero(self.states).tolist():
                 known = self.known(z)
                 merged[z][known] = self.mask[z][known] % BACKGROUND

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_diffseg.engine.annotations import BACKGROUND
-from napari_diffseg.engine.planes import ARRAY_AXIS, Axis, PaintedPlane, crossed, plane_shape
+from napari_diffseg.engine.planes import ARRAY_AXIS, Axis, PaintedPlane, plane_shape, ranked
 from napari_diffseg.session.journal import Record, SessionError
 from napari_diffseg.session.log import SessionLog
 from napari_diffseg.session.states import SliceState
@@ -158,12 +158,12 @@ class Planes:
                 found.append(PaintedPlane(axis, index, mask, full))
             return tuple(found)
 
-    def lay_over(self, z: int, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Lay what planes say of slice ``z`` over its mask ``(y, x)``; returns a new array."""
-        if not self._known:
-            return mask.copy()
-        known = crossed(self.painted(), z, self._shape)
-        return np.where(known != 0, known % BACKGROUND, mask).astype(np.uint8)
+    def lay_over(self, masks: NDArray[np.uint8], first: int = 0) -> None:
+        """Write what planes say into the masks ``(n, y, x)`` of the slices from ``first`` on."""
+        for plane in ranked(self.painted()):
+            said = plane.mask[first : first + len(masks)]
+            line = masks[:, plane.index] if plane.axis == "coronal" else masks[:, :, plane.index]
+            np.copyto(line, said % BACKGROUND, where=plane.full | (said != 0))
 
     # Journal
 
