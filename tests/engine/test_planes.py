@@ -108,10 +108,15 @@ def test_plane_on_the_grid_is_the_nearest_row_of_every_slice(data: st.DataObject
     seeds = seeds_on_grid(grid, [plane], _LABELS, shape)
     assert seeds.shape == (shape[0], *grid.size)
     line = (seeds[:, place] if axis == "coronal" else seeds[:, :, place]).long()
-    assert (line != UNKNOWN).any()
-    inside = line != UNKNOWN
-    if grid.size[0] >= grid.box[1] - grid.box[0] and grid.size[1] >= grid.box[3] - grid.box[2]:
-        assert torch.equal(line[inside], source[inside])
+    assert torch.equal(line, source)
+    assert (seeds != UNKNOWN).sum() == source.numel()
+    start = grid.box[2] if axis == "coronal" else grid.box[0]
+    across = np.take(truth, index, ARRAY_AXIS[axis])
+    n, width = source.shape[1], (grid.box[3] - start if axis == "coronal" else grid.box[1] - start)
+    for column in range(n):
+        at = start + int((column + 0.5) * width / n)
+        known = across[:, at] if 0 <= at < across.shape[1] else np.zeros(shape[0])
+        np.testing.assert_array_equal(source[:, column] > 0, known > 0)
 
 
 def _still(volume: Volume, grid: SliceGrid) -> Registration:
@@ -147,12 +152,27 @@ def test_a_class_no_slice_shows_comes_from_the_plane() -> None:
 
 def test_planes_that_contradict_the_slices_are_not_propagated() -> None:
     wrong = replace(_plane(_TRUTH, "coronal", 18), mask=np.full((16, 40), SPOT.id, np.uint8))
-    slices = {z: _TRUTH[z] for z in (2, 3, 12, 13)}
+    slices = {z: _TRUTH[z] for z in (1, 14)}
     fused = _fused([wrong], slices)
     assert not fused.helps
     assert _fused([_plane(_TRUTH, "coronal", 18)], slices).helps
     alone = fused.at(8)
     assert alone.argmax(dim=0)[18, 2] == 0
+
+
+def test_scribbled_slices_are_fused_but_judge_nothing() -> None:
+    scribbled = torch.full((48, 40), UNKNOWN)
+    scribbled[18, 18:22] = 1
+    grid = SliceGrid((0, 48, 0, 40), (48, 40), (48, 40), INTENSITY)
+    plane = _plane(_TRUTH, "coronal", 18)
+    registration = result_of(register_planes(_VOLUME, grid, [plane], _still(_VOLUME, grid)))
+    crossing = crossing_of(_VOLUME, grid, [plane], _LABELS, registration)
+    assert crossing is not None
+    full = torch.from_numpy((_TRUTH[2] == DISC.id).astype(np.int64))
+    half = torch.full((3, 48, 40), 1 / 3)
+    fused = FusedLabels(registration, {2: full, 3: full, 9: scribbled}, 3, lambda z: half, crossing)
+    assert fused.helps
+    assert fused.at(7).shape == (3, 48, 40)
 
 
 def test_painted_rows_are_kept_and_their_neighbours_follow() -> None:
@@ -205,7 +225,7 @@ def test_slices_to_learn_from_are_spread_and_hold_structures() -> None:
     truth = np.zeros((40, 12, 12), np.uint8)
     truth[10:30, 4:8, 4:8] = 1
     taken = crossed_slices([_plane(truth, "coronal", 5)], truth.shape, 5, without=[10])
-    assert [slice_.z for slice_ in taken] == [11, 16, 20, 24, 29]
+    assert [slice_.z for slice_ in taken] == [11, 15, 20, 25, 29]
     assert not any(slice_.full for slice_ in taken)
     assert (taken[0].mask[5] != 0).all()
     assert (np.delete(taken[0].mask, 5, axis=0) == 0).all()

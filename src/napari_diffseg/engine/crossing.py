@@ -22,6 +22,7 @@ from napari_diffseg.engine.registration import Registration, register
 from napari_diffseg.io.labels import Label, class_indices
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Intensity
+from napari_diffseg.network.losses import UNKNOWN
 
 REACH_MM = 60.0
 """Points farther from a plane get nothing from it."""
@@ -91,11 +92,16 @@ def seeds_on_grid(
     grid: SliceGrid, planes: Sequence[PaintedPlane], labels: Sequence[Label], shape: Sequence[int]
 ) -> Tensor:
     """Painted pixels of planes ``(z, rows, columns)``, uint8 class indices or ``UNKNOWN``."""
-    found = []
-    for z in range(shape[0]):
-        scribbles = PaintedSlice(z, crossed(planes, z, shape), full=False)
-        found.append(grid.target(class_maps([scribbles], labels))[0].byte())
-    return torch.stack(found)
+    seeds = torch.full((shape[0], *grid.size), UNKNOWN, dtype=torch.uint8)
+    scribbled = [plane for plane in planes if not plane.full]
+    for z in range(shape[0] if scribbled else 0):
+        strokes = PaintedSlice(z, crossed(scribbled, z, shape), full=False)
+        seeds[z] = grid.target(class_maps([strokes], labels))[0].byte()
+    for axis, sources in sorted(sources_on_grid(grid, planes, labels).items()):
+        for place, source in sources.items():
+            line = seeds[:, place] if axis == "coronal" else seeds[:, :, place]
+            line.copy_(source)
+    return seeds
 
 
 def register_planes(

@@ -78,12 +78,13 @@ class FusedLabels(PropagatedLabels):
         return fused / fused.sum(dim=0)
 
     def _helps(self) -> bool:
-        """Whether planes improve slices that are left out; with fewer than two, they may."""
-        if len(self.sources) < 2:
+        """Whether planes improve slices painted in full that are left out; of one, nobody knows."""
+        full = {z: source for z, source in self.sources.items() if not (source == UNKNOWN).any()}
+        if len(full) < 2 or not self._crossing.propagated:
             return True
         alone, joint = 0.0, 0.0
-        for z, truth in self.sources.items():
-            rest = {at: source for at, source in self.sources.items() if at != z}
+        for z, truth in full.items():
+            rest = {at: source for at, source in full.items() if at != z}
             own = PropagatedLabels(self.registration, rest, self.classes).at(z)
             alone += _overlap(own, truth, self.classes)
             joint += _overlap(self._fused(z, own, list(rest)), truth, self.classes)
@@ -92,9 +93,6 @@ class FusedLabels(PropagatedLabels):
 
 def _overlap(p: Tensor, truth: Tensor, classes: int) -> float:
     """Sum of the Dice of the structures on a slice."""
-    known = truth != UNKNOWN
-    a = F.one_hot(p.argmax(dim=0)[known], classes).float()
-    b = F.one_hot(truth[known], classes).float()
+    a, b = (F.one_hot(x.flatten(), classes).float() for x in (p.argmax(dim=0), truth))
     total = (a.sum(dim=0) + b.sum(dim=0))[1:]
-    dice = 2 * (a * b).sum(dim=0)[1:] / total.clamp(min=1)
-    return float(dice[b.sum(dim=0)[1:] > 0].sum())
+    return float((2 * (a * b).sum(dim=0)[1:] / total.clamp(min=1)).sum())
