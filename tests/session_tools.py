@@ -62,6 +62,7 @@ def predicting(mask: NDArray[np.uint8]) -> Callable[..., Iterator[SlicePredictio
         start: int,
         device: str,
         registration: object,
+        planes: object = (),
     ) -> Iterator[SlicePrediction]:
         confidence = np.full(SHAPE[1:], 80, np.uint8)
         for z in sorted(range(SHAPE[0]), key=lambda z: abs(z - start)):

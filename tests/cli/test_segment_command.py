@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import re
@@ -269,3 +270,36 @@ def test_labels_of_another_grid_are_resampled_when_asked(case, tmp_path, capsys)
     assert main((*words, "--resample")) == 0
     found = np.asarray(nib.load("m.nii.gz").dataobj)
     assert np.array_equal(found[:, :, [2, 6]], case.labels_ijk[:, :, [2, 6]])
+
+
+def test_segment_takes_planes(case: Case, tmp_path: Path):
+    """Only what lies on a plane or outside of every plane is known, as in Python."""
+    sparse = np.zeros_like(case.labels_ijk)
+    geometry = read_volume(case.ct).geometry
+    row = geometry.to_canonical(case.labels_ijk).any(axis=(0, 2)).nonzero()[0][2]
+    canonical = geometry.to_canonical(sparse).copy()
+    truth = geometry.to_canonical(case.labels_ijk)
+    canonical[:, row], canonical[SLICES[0]] = truth[:, row], truth[SLICES[0]]
+    labels = save(tmp_path / "sparse.nii.gz", geometry.from_canonical(canonical))
+    out, report = tmp_path / "mask.nii.gz", tmp_path / "report.json"
+    words = [case.ct, "--labels", labels, "-o", str(out), "--backbone", case.tiny]
+    words += ["--planes", f"coronal:{row}", "--iterations", "4", "--report", str(report)]
+    assert main(["segment", *words]) == 0
+    told = json.loads(report.read_text())
+    assert told["slices"] == [SLICES[0]]
+    assert told["planes"] == [f"coronal:{row}"]
+    mask = geometry.to_canonical(np.asarray(nib.load(out).dataobj))
+    np.testing.assert_array_equal(mask[:, row], truth[:, row])
+
+
+@pytest.mark.parametrize(
+    ("planes", "said"),
+    [("axial:3", "no list|not a list"), ("coronal:", "not a list"), ("coronal:999", "0 to")],
+)
+def test_segment_refuses_planes_that_are_none(
+    case: Case, tmp_path: Path, planes: str, said: str, capsys: pytest.CaptureFixture[str]
+):
+    words = [case.ct, "--labels", case.labels, "-o", str(tmp_path / "mask.nii.gz")]
+    with contextlib.suppress(SystemExit):
+        assert main(["segment", *words, "--planes", planes]) != 0
+    assert re.search(said, capsys.readouterr().err)

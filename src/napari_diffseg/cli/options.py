@@ -9,6 +9,8 @@ import re
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from napari_diffseg.engine.planes import ARRAY_AXIS
+
 T = TypeVar("T")
 
 # An argument group takes options as a parser does; argparse gives both only this private base.
@@ -108,6 +110,19 @@ def slice_indices(text: str) -> tuple[int, ...]:
     if indices[0] < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of slices such as 11,21,27")
     return tuple(indices)
+
+
+def plane_indices(text: str) -> tuple[tuple[str, int], ...]:
+    """Parse ``coronal:120,sagittal:96`` into sorted, distinct axes and indices."""
+    found = set()
+    for part in text.split(","):
+        axis, _, index = part.strip().partition(":")
+        if axis not in ARRAY_AXIS or not index.isdecimal():
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a list of planes such as coronal:120,sagittal:96"
+            )
+        found.add((axis, int(index)))
+    return tuple(sorted(found))
 
 
 def _action(kind: Any) -> dict[str, Any]:

@@ -6,17 +6,25 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_diffseg.cli.console import ProgressLine, figure, table, uninterrupted
-from napari_diffseg.cli.options import add_overlap, add_settings, settings_from, slice_indices
+from napari_diffseg.cli.options import (
+    add_overlap,
+    add_settings,
+    plane_indices,
+    settings_from,
+    slice_indices,
+)
 from napari_diffseg.engine.annotations import TrainError
 from napari_diffseg.engine.metrics import mean_of
+from napari_diffseg.engine.planes import ARRAY_AXIS, Axis
 from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.errors import UserError
@@ -58,7 +66,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="Z,Z,...",
         type=slice_indices,
         help="slices painted in full, counted from 0 at the inferior end; "
-        "default: those that hold a label",
+        "default: those that hold a label outside --planes",
+    )
+    parser.add_argument(
+        "--planes",
+        metavar="AXIS:N,...",
+        type=plane_indices,
+        default=(),
+        help="coronal and sagittal planes painted in full, such as coronal:120,sagittal:96, "
+        "counted from 0 at the anterior and the right side",
     )
     add_overlap(parser)
     parser.add_argument("--names", metavar="FILE", type=Path, help='JSON such as {"liver": 1}')
@@ -126,8 +142,9 @@ def run(args: argparse.Namespace) -> int:
             line.say(
                 f"napari-diffseg: {args.output}: holds the patient's name and id, as DICOM-SEG must"
             )
+    across = f" and {len(args.planes)} planes across them" if args.planes else ""
     print(
-        f"{args.output}: {len(volume.hu)} slices from {len(slices)} painted ones, "
+        f"{args.output}: {len(volume.hu)} slices from {len(slices)} painted ones{across}, "
         f"{session.rounds.all[-1].iterations} iterations, {clock.total:.1f} s"
     )
     if args.validate:
@@ -167,10 +184,16 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def _painted_slices(args: argparse.Namespace, labels: LabelMap) -> tuple[int, ...]:
-    count = len(labels.mask)
-    holding = np.flatnonzero(labels.mask.any(axis=(1, 2))).tolist()
-    if not holding:
+    count, mask = len(labels.mask), labels.mask
+    for axis, index in args.planes:
+        end = mask.shape[ARRAY_AXIS[axis]] - 1
+        if index > end:
+            raise SegmentError(
+                f"--planes {axis}:{index}: {args.volume} has the {axis} planes 0 to {end} only"
+            )
+    if not mask.any():
         raise SegmentError(f"{args.labels}: holds no label; paint some slices first")
+    holding = np.flatnonzero(_outside(mask, args.planes).any(axis=(1, 2))).tolist()
     if args.slices is None:
         return tuple(holding)
     chosen: tuple[int, ...] = args.slices
@@ -178,12 +201,20 @@ def _painted_slices(args: argparse.Namespace, labels: LabelMap) -> tuple[int, ..
         raise SegmentError(
             f"--slices {chosen[-1]}: {args.volume} has the slices 0 to {count - 1} only"
         )
-    if not set(chosen) & set(holding):
+    if not args.planes and not set(chosen) & set(holding):
         raise SegmentError(
             f"{args.labels}: the slices of --slices hold no label; "
             f"labels are on slices {holding[0]} to {holding[-1]}"
         )
     return chosen
+
+
+def _outside(mask: NDArray[np.uint8], planes: Sequence[tuple[Axis, int]]) -> NDArray[np.uint8]:
+    """A mask without what it holds on planes."""
+    rest = mask.copy() if planes else mask
+    for axis, index in planes:
+        rest[(slice(None),) * ARRAY_AXIS[axis] + (index,)] = 0
+    return rest
 
 
 def _session(
@@ -195,7 +226,11 @@ def _session(
 ) -> Session:
     """Make a session that knows the painted slices, and nothing of the other ones."""
     truth = labels.mask[list(slices)]
-    wanted: tuple[Label, ...] = labels_for(np.unique(truth), labels.labels, names)
+    planes = [
+        (axis, index, np.take(labels.mask, index, ARRAY_AXIS[axis])) for axis, index in args.planes
+    ]
+    ids = np.unique(np.concatenate([truth.ravel(), *(mask.ravel() for _, _, mask in planes)]))
+    wanted: tuple[Label, ...] = labels_for(ids, labels.labels, names)
     session = Session(volume, wanted, backbone=args.backbone, folder=False)
     if args.model:
         session.trainer.load_model(args.model)
@@ -203,7 +238,10 @@ def _session(
         _ = session.trainer.backbone  # a missing one is named now, not after the volume is prepared
     for z, mask in zip(slices, truth, strict=True):
         session.paint.set_slice(z, mask, SliceState.PAINTED)
-    session.trainer.current = slices[len(slices) // 2]
+    for axis, index, mask in planes:
+        session.paint.planes.set_plane(axis, index, mask, SliceState.PAINTED)
+    if slices:
+        session.trainer.current = slices[len(slices) // 2]
     return session
 
 

@@ -10,6 +10,7 @@ from napari_diffseg.engine.cohort import Case, Cohort, prepare_cohort
 from napari_diffseg.engine.cohort_training import leave_one_patient_out, train_cohort
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.metrics import dice, evaluate
+from napari_diffseg.engine.planes import PaintedPlane
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.progress import Progress, SlicePrediction
 from napari_diffseg.engine.settings import TrainSettings
@@ -19,6 +20,7 @@ __all__ = [
     "BACKGROUND",
     "Case",
     "Cohort",
+    "PaintedPlane",
     "PaintedSlice",
     "Progress",
     "SlicePrediction",

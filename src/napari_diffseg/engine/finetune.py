@@ -11,6 +11,7 @@ import torch
 from napari_diffseg.engine.annotations import PaintedSlice, TrainError, class_targets
 from napari_diffseg.engine.grid import SliceGrid
 from napari_diffseg.engine.grid_width import grid_width
+from napari_diffseg.engine.planes import PaintedPlane, check_planes, crossed_slices, with_planes
 from napari_diffseg.engine.progress import Budget, Progress
 from napari_diffseg.engine.recipe import TIMESTEP, app_recipe
 from napari_diffseg.engine.registration import Registration
@@ -21,6 +22,8 @@ from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone
 from napari_diffseg.network.device import pick_device, upload, within_memory
 from napari_diffseg.network.segmenter import Segmenter, SegmenterConfig
+
+_MAX_CROSSED = 16  # slices of which the rows and columns that planes cross are learnt from
 
 
 def finetune(
@@ -33,6 +36,7 @@ def finetune(
     registration: Registration | None = None,
     finished: Callable[[], bool] | None = None,
     hidden: int = SegmenterConfig.hidden,
+    planes: Sequence[PaintedPlane] = (),
 ) -> Iterator[Progress]:
     """Train a segmenter on the painted slices of one volume.
 
@@ -56,6 +60,8 @@ def finetune(
         Asked at every step; once true, training ends with what it has learnt so far.
     hidden
         Hidden width of the head.
+    planes
+        Painted coronal and sagittal planes; transverse slices are right where they disagree.
 
     Yields
     ------
@@ -101,8 +107,12 @@ def finetune(
                 f"slice {slice_.z} is painted on {slice_.mask.shape} pixels, "
                 f"but the volume has {volume.hu.shape[1:]}"
             )
+    check_planes(planes, volume)
+    painted = with_planes(painted, planes, volume.hu.shape)
+    crossed = crossed_slices(planes, volume.hu.shape, _MAX_CROSSED, {p.z for p in painted})
+    learnt_from = (*painted, *crossed)
     with within_memory():
-        classes = class_targets(painted, labels)
+        classes = class_targets(learnt_from, labels)
         device = pick_device(settings.device)
         torch.manual_seed(settings.seed)
         paper = settings.recipe == "paper"
@@ -125,12 +135,13 @@ def finetune(
             painted=tuple(painted),
             grid=grid,
             segmenter=segmenter,
-            images=upload(grid.image(np.stack([volume.hu[p.z] for p in painted])), device),
+            images=upload(grid.image(np.stack([volume.hu[p.z] for p in learnt_from])), device),
             targets=upload(grid.target(classes), device),
             generator=torch.Generator().manual_seed(settings.seed),
             budget=budget,
             current=current,
             registration=None if paper else registration,
+            planes=tuple(planes),
         )
         learnt = 0
         for progress in _stages(training, settings):

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from napari_diffseg.engine.annotations import PaintedSlice, class_maps
+from napari_diffseg.engine.crossing import Crossing, crossing_of, register_planes
+from napari_diffseg.engine.fusion import FusedLabels
 from napari_diffseg.engine.grid import SliceGrid
-from napari_diffseg.engine.progress import SlicePrediction
+from napari_diffseg.engine.planes import PaintedPlane, with_planes
+from napari_diffseg.engine.progress import SlicePrediction, result_of
 from napari_diffseg.engine.propagation import PropagatedLabels
-from napari_diffseg.engine.random_walker import refine_outlines
+from napari_diffseg.engine.random_walker import refine_outlines, with_seeds
 from napari_diffseg.engine.registration import Registration, soft_tissue
 from napari_diffseg.engine.scribbles import class_prior, complete_scribbles
 from napari_diffseg.io.labels import Label
@@ -43,14 +46,17 @@ def propagate_labels(
     volume: Volume,
     painted: Sequence[PaintedSlice],
     registration: Registration | None,
+    crossing: Crossing | None = None,
 ) -> PropagatedLabels | None:
     """Propagate painted labels; ``None`` without paint or without a registration of this volume.
 
     Scribbled slices are completed by the segmenter, which has to be trained by then.
     """
-    if registration is None or not painted or not registration.fits(volume, grid):
+    if registration is None or not registration.fits(volume, grid):
         return None
     classes = len(segmenter.labels) + 1
+    if not painted:
+        return None if crossing is None else FusedLabels(registration, {}, classes, None, crossing)
     targets = grid.target(class_maps(painted, segmenter.labels))  # (n, rows, columns)
     sources = {slice_.z: target for slice_, target in zip(painted, targets, strict=True)}
     full = torch.tensor([slice_.full for slice_ in painted])
@@ -59,6 +65,8 @@ def propagate_labels(
     def complete(z: int) -> Tensor:
         return complete_scribbles(segmenter, grid, volume, z, sources[z], prior)
 
+    if crossing is not None:
+        return FusedLabels(registration, sources, classes, complete, crossing)
     return PropagatedLabels(registration, sources, classes, complete)
 
 
@@ -91,9 +99,13 @@ def posterior(
     weight = _SINGLE_SLICE_WEIGHT if len(propagated.sources) == 1 else 1.0
     log_prior = labels.clamp(min=_MIN_PROPAGATED).log()
     joint = (log_prior + weight * head.clamp(min=_MIN_LOG_HEAD)).softmax(dim=0)
-    if image is None or z in propagated.sources:  # a painted slice has its outlines
+    if z in propagated.sources:  # a painted slice has its outlines
         return joint
-    return refine_outlines(joint, image)
+    seeds = propagated.seeds(z)
+    seeds = None if seeds is None else seeds.to(joint.device)
+    if image is not None:
+        return refine_outlines(joint, image, seeds)
+    return joint if seeds is None else with_seeds(joint, seeds)
 
 
 def native_prediction(
@@ -144,6 +156,7 @@ def predict(
     start: int = 0,
     device: str = "auto",
     registration: Registration | None = None,
+    planes: Sequence[PaintedPlane] = (),
 ) -> Iterator[SlicePrediction]:
     """Predict all slices, ``start`` first, then outwards; one yield a slice.
 
@@ -162,6 +175,8 @@ def predict(
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     registration
         Of this volume, as the last progress of a training holds it.
+    planes
+        Painted coronal and sagittal planes of this very volume, used as the slices are.
 
     Yields
     ------
@@ -189,7 +204,12 @@ def predict(
         grid = SliceGrid.of(
             volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
         )
-        propagated = propagate_labels(segmenter, grid, volume, painted, registration)
+        painted, crossing = with_planes(painted, planes, volume.hu.shape), None
+        if planes and registration is not None and registration.fits(volume, grid):
+            # Nothing is registered anew unless the registration was read from a file.
+            registration = result_of(register_planes(volume, grid, planes, registration))
+            crossing = crossing_of(volume, grid, planes, segmenter.labels, registration)
+        propagated = propagate_labels(segmenter, grid, volume, painted, registration, crossing)
         order = outwards(start, len(volume.hu))
         yield from predict_slices(segmenter, grid, volume, propagated, order[:1])
         yield from predict_slices(segmenter, grid, volume, propagated, order[1:])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.network.segmenter import Segmenter
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,3 +102,13 @@ class Budget:
     def left(self) -> float:
         """Seconds left; infinite without a limit, none once the task is to finish."""
         return 0.0 if self.finishing else self._seconds - self.elapsed
+
+
+def result_of(steps: Generator[Any, None, T]) -> T:
+    """Drive a task to its end, and return what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result

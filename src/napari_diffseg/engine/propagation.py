@@ -69,6 +69,10 @@ class PropagatedLabels:
                 self._gaps.popitem(last=False)
         return gap[z].float() / 255
 
+    def seeds(self, z: int) -> Tensor | None:
+        """Class indices ``(rows, columns)`` of what is known of a slice that is no source."""
+        return None
+
     def completes(self, z: int) -> bool:
         """Whether slice ``z`` is a source with pixels that had to be completed."""
         return z in self.sources and bool((self.sources[z] == UNKNOWN).any())

@@ -20,7 +20,7 @@ _OUTLINE_BETA = 0.04**-2  # a step of 9 HU of soft tissue has the weight 1/e
 _OUTLINE_PRIOR_WEIGHT = 0.1
 
 
-def refine_outlines(prior: Tensor, image: Tensor) -> Tensor:
+def refine_outlines(prior: Tensor, image: Tensor, seeds: Tensor | None = None) -> Tensor:
     """Class probabilities whose outlines follow the edges of the image.
 
     Parameters
@@ -29,14 +29,23 @@ def refine_outlines(prior: Tensor, image: Tensor) -> Tensor:
         Class probabilities ``(classes, rows, columns)``.
     image
         The slice on the soft-tissue window ``(rows, columns)``.
+    seeds
+        Class indices ``(rows, columns)`` of painted pixels, ``UNKNOWN`` elsewhere.
 
     Returns
     -------
     Tensor
-        As ``prior``: averaged over neighbours, but hardly across an edge. Solved only in the box
-        around unsure pixels.
+        As ``prior``: averaged over neighbours, but hardly across an edge; 1 at the seeds. Solved
+        only in the box around unsure pixels.
     """
-    rows, columns = (prior.amax(dim=0) < _MAX_CONFIDENCE).nonzero(as_tuple=True)
+    if seeds is None:
+        seeds = torch.full_like(image, UNKNOWN, dtype=torch.int64)
+    known = seeds != UNKNOWN
+    unsure = prior.amax(dim=0) < _MAX_CONFIDENCE
+    if known.any():
+        unsure |= known & (prior.argmax(dim=0) != seeds)
+        prior = with_seeds(prior, seeds)
+    rows, columns = unsure.nonzero(as_tuple=True)
     if not len(rows):
         return prior
     box = tuple(
@@ -44,15 +53,28 @@ def refine_outlines(prior: Tensor, image: Tensor) -> Tensor:
         for at in (rows, columns)
     )
     part = prior[:, *box]
-    likely = part.amax(dim=(1, 2)) > _MIN_PROBABILITY
-    seeds = torch.full_like(image[box], UNKNOWN, dtype=torch.int64)
+    likely = part.amax(dim=(1, 2)) > _MIN_PROBABILITY  # every class with a seed in the box is
+    position = torch.full((UNKNOWN + 1,), UNKNOWN, dtype=torch.int64, device=seeds.device)
+    position[: len(prior)][likely] = torch.arange(int(likely.sum()), device=seeds.device)
     solved = torch.zeros_like(part)
     solved[likely] = random_walker(
-        part[likely], seeds, image[box], _OUTLINE_BETA, _OUTLINE_PRIOR_WEIGHT, tolerance=1e-2
+        part[likely],
+        position[seeds[box]],
+        image[box],
+        _OUTLINE_BETA,
+        _OUTLINE_PRIOR_WEIGHT,
+        tolerance=1e-2,
     )
     refined = prior.clone()
     refined[:, *box] = solved
     return refined
+
+
+def with_seeds(p: Tensor, seeds: Tensor) -> Tensor:
+    """Class probabilities ``(classes, rows, columns)`` with certainty at the seeds."""
+    known = seeds != UNKNOWN
+    certain = F.one_hot(seeds.masked_fill(~known, 0), len(p)).movedim(-1, 0).to(p.dtype)
+    return torch.where(known, certain, p)
 
 
 def random_walker(

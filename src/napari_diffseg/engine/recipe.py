@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_diffseg.engine.augment import augment, change_contrast_medium
+from napari_diffseg.engine.crossing import crossing_of, register_planes
 from napari_diffseg.engine.pixel_head import PixelBank, fit_head
 from napari_diffseg.engine.predict import posterior, propagate_labels
 from napari_diffseg.engine.progress import Progress
@@ -53,8 +54,10 @@ def app_recipe(training: Training, iterations: int | None) -> Iterator[Progress]
         if known is None or not known.fits(volume, training.grid):
             training.registration = yield from register_slices(training)
         full = [slice_ for slice_ in training.painted if slice_.full]
+        if training.planes:
+            yield from _cross(training)
         training.propagated = propagate_labels(
-            segmenter, training.grid, volume, full, training.registration
+            segmenter, training.grid, volume, full, training.registration, training.crossing
         )
     strategy = segmenter.config.strategy
     if strategy != "scratch":
@@ -75,7 +78,9 @@ def _head_recipe(training: Training, iterations: int | None) -> Iterator[Progres
     if iterations is not None:
         steps = [iterations // rounds + (n < iterations % rounds) for n in range(rounds)]
     full = torch.tensor([slice_.full for slice_ in training.painted])
-    prior = class_prior(training.targets.cpu(), full, len(training.segmenter.labels) + 1)
+    targets = training.targets[: len(full)] if len(full) else training.targets
+    full = full if len(full) else torch.zeros(len(targets), dtype=torch.bool)
+    prior = class_prior(targets.cpu(), full, len(training.segmenter.labels) + 1)
     painted = yield from painted_pixels(training)
     yield from fit(training, "learning", painted, prior, steps[0], steps[0] / sum(steps))
     for n, reach in enumerate(_REACHES[: rounds - 1], start=1):
@@ -101,13 +106,34 @@ def register_slices(training: Training) -> Generator[Progress, None, Registratio
         yield training.report("registering slices", done, len(training.volume.hu) - 1)
 
 
+def _cross(training: Training) -> Iterator[Progress]:
+    """Register the neighbours of painted planes, and propagate what is painted on them."""
+    volume, grid, registration = training.volume, training.grid, training.registration
+    assert registration is not None
+    steps = register_planes(volume, grid, training.planes, registration)
+    while True:
+        try:
+            done, count = next(steps)
+        except StopIteration as stop:
+            training.registration = registration = stop.value
+            break
+        yield training.report("registering planes", done, count)
+    labels = training.segmenter.labels
+    training.crossing = crossing_of(volume, grid, training.planes, labels, registration)
+
+
 def complete_painted(training: Training) -> Iterator[Progress]:
     """Complete scribbled slices anew, for the head has become better at it."""
     scribbled = [slice_.z for slice_ in training.painted if not slice_.full]
     if not scribbled:
         return
     training.propagated = propagate_labels(
-        training.segmenter, training.grid, training.volume, training.painted, training.registration
+        training.segmenter,
+        training.grid,
+        training.volume,
+        training.painted,
+        training.registration,
+        training.crossing,
     )
     assert training.propagated is not None
     for done, z in enumerate(scribbled, start=1):
@@ -152,7 +178,7 @@ def painted_pixels(
     bank = PixelBank()
     training.segmenter.eval()
     for copy in copies:
-        n, step = len(training.painted), training.batch
+        n, step = len(training.images), training.batch
         for first in range(0, n, step):
             images = training.images[first : first + step]
             targets = training.targets[first : first + step]

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from napari_diffseg.engine.annotations import PaintedSlice
 from napari_diffseg.engine.augment import augment
+from napari_diffseg.engine.crossing import Crossing
 from napari_diffseg.engine.grid import SliceGrid
+from napari_diffseg.engine.planes import PaintedPlane
 from napari_diffseg.engine.predict import native_prediction, predict_slices
 from napari_diffseg.engine.progress import Budget, Progress, SlicePrediction
 from napari_diffseg.engine.propagation import PropagatedLabels
@@ -32,12 +34,14 @@ class Training:
     painted: tuple[PaintedSlice, ...]
     grid: SliceGrid
     segmenter: Segmenter
-    images: Tensor  # (n, 1, rows, columns), the painted slices on the grid
+    images: Tensor  # (n, 1, rows, columns), the painted slices on the grid, then crossed ones
     targets: Tensor  # (n, rows, columns), their class indices
     generator: torch.Generator  # on the CPU
     budget: Budget
     current: Callable[[], int] | None = None  # gives the slice to preview
     registration: Registration | None = None
+    planes: tuple[PaintedPlane, ...] = ()
+    crossing: Crossing | None = None
     propagated: PropagatedLabels | None = None
     learnt: bool = False  # whether the head can be shown; until then propagated labels are
     unknown: Tensor | None = None  # (K,) bool, classes that nobody looked for in this volume

@@ -17,6 +17,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.gui.layers import VolumeLayers, checksum
 from napari_diffseg.gui.limits import StrokeLimits
+from napari_diffseg.gui.plane_strokes import PlaneStrokes
 from napari_diffseg.gui.strokes import StrokeWatcher, keep_locked
 from napari_diffseg.session.journal import ReadOnlyError, SessionError
 from napari_diffseg.session.paint import SliceState
@@ -48,6 +49,7 @@ class PaintSync(QObject):
         self._current, self._view = current, view
         self.locked: set[int] = set()
         self.limits = StrokeLimits(layers, view)
+        self.planes = PlaneStrokes(session)
         self.fresh_state = SliceState.PAINTED
         self.since_round: set[int] = set()
         self._present: dict[int, frozenset[int]] = {}
@@ -74,6 +76,7 @@ class PaintSync(QObject):
         """Bring every stroke into the session now."""
         for watcher in self._watchers.values():
             watcher.flush()
+        self.planes.flush()
 
     def close(self) -> None:
         """Bring every stroke into the session and look no more."""
@@ -179,6 +182,7 @@ class PaintSync(QObject):
                 return
         labels = len(s.paint.labels)
         try:
+            self.planes.note(z, s.paint.mask[z], after)
             s.paint.set_slice(z, after, self._state_after(z, after, in_view))
         except SessionError as error:
             if isinstance(error, ReadOnlyError):

@@ -17,6 +17,7 @@ from napari_diffseg.gui.labels_section import LabelsSection
 from napari_diffseg.gui.more_section import MoreSection
 from napari_diffseg.gui.orientation import PRESETS, Orientation
 from napari_diffseg.gui.patients import Patients
+from napari_diffseg.gui.plane_bar import mark_plane
 from napari_diffseg.gui.result_section import ExportSection, ResultSection
 from napari_diffseg.gui.situation import situation_of
 from napari_diffseg.gui.slices_section import SlicesSection
@@ -71,6 +72,7 @@ class Panel(QWidget):
         self.desk.switched.connect(self._on_switched)
         self.desk.incoming.connect(self.desk.acting(self._on_incoming))
         self.viewer.events.theme.connect(self._on_theme)
+        self.viewer.dims.events.order.connect(self._on_view)
         QApplication.instance().aboutToQuit.connect(self._on_quit)
         self._on_theme()
         self._on_switched()
@@ -117,6 +119,7 @@ class Panel(QWidget):
             (self.slices.went, Workspace.go),
             (self.slices.state_set, lambda w, state: w.paint_sync.set_state(state)),
             (self.slices.cleared, lambda w: w.paint_sync.clear_slice()),
+            (self.slices.planes.marked, mark_plane),
             (self.train.train, self._train),
             (self.train.finish, lambda w: w.runner.finish()),
             (self.train.stop, lambda w: w.runner.stop()),
@@ -159,6 +162,9 @@ class Panel(QWidget):
         names = tuple(w.volume.name for w in desk.workspaces)
         index = desk.workspaces.index(workspace) if workspace is not None else 0
         self.volume.show_volume(workspace.volume if workspace else None, names, index)
+        self._soon.start()
+
+    def _on_view(self, event: object = None) -> None:
         self._soon.start()
 
     def _on_theme(self, event: object = None) -> None:

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QSizePolicy
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.navigator import NavigatorModel, SliceNavigator
 from napari_diffseg.gui.orientation import slice_position
+from napari_diffseg.gui.plane_bar import PlaneBar
 from napari_diffseg.gui.section import Section
 from napari_diffseg.gui.theme import Palette, allow, row, text_label, tool
 from napari_diffseg.gui.workspace import Workspace
@@ -50,6 +51,8 @@ class SlicesSection(Section):
         line = self.add_buttons(tool, _BUTTONS)
         line.setStretch(2, 0)
         self.body.addLayout(line)
+        self.planes = PlaneBar()
+        self.body.addWidget(self.planes)
         for state, name in _STATES.items():
             self.buttons[name].setCheckable(True)
             self.buttons[name].clicked.connect(lambda _=False, s=state: self.state_set.emit(s))
@@ -59,6 +62,7 @@ class SlicesSection(Section):
     def show_state(self, workspace: Workspace | None, guide: Guide) -> None:
         """Show the navigator and the current slice's state."""
         model = navigator_model(workspace)
+        self.planes.show_state(workspace)
         self.navigator.show_model(model)
         count = len(model.states)
         state = SliceState(int(model.states[model.current])) if count else SliceState.UNPAINTED

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.io.labels import Label
 from napari_diffseg.network.segmenter import Segmenter
-from napari_diffseg.session.journal import SessionError
-from napari_diffseg.session.paint import Paint
+from napari_diffseg.session.paint import Paint, Snapshot
 from napari_diffseg.session.rounds import Round
-from napari_diffseg.session.validation import painted_ids
+from napari_diffseg.session.validation import taught_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +17,10 @@ class Lesson:
 
     Attributes
     ----------
-    painted
-        Copies of the painted slices.
+    taken
+        Copies of what is painted.
     labels
         The structures that the model will know.
-    revision
-        Of the paint.
     start, base
         The model that training goes on from, and its round; ``None`` is the backbone.
     note
@@ -33,9 +29,8 @@ class Lesson:
         How many patients and painted slices are behind the model then; 0 where nobody knows.
     """
 
-    painted: tuple[PaintedSlice, ...]
+    taken: Snapshot
     labels: tuple[Label, ...]
-    revision: int
     start: Segmenter | None
     base: Round | None
     note: str
@@ -51,16 +46,8 @@ class Lesson:
         SessionError
             If there is nothing to learn from.
         """
-        painted = paint.painted()
-        if not painted:
-            raise SessionError("Paint a structure on at least one slice, then Train.")
-        on = set().union(*(painted_ids(slice_) for slice_ in painted))
-        if not on:
-            raise SessionError("Only background is painted. Paint a structure, then Train.")
-        if not any(s.full or (s.mask == BACKGROUND).any() for s in painted):
-            raise SessionError(
-                "No background is painted. Scribble some, or mark a slice as painted in full."
-            )
+        taken = paint.snapshot()
+        on = taught_ids(taken.slices, taken.planes)
         missing = ", ".join(label.name for label in paint.labels if label.id not in on)
         note = f"No painted pixel yet: {missing}." if missing else ""
         wanted = tuple(label for label in paint.labels if label.id in on)
@@ -68,8 +55,8 @@ class Lesson:
             rename(start, paint)
             known = {label.id for label in start.labels}
             wanted = (*start.labels, *(label for label in wanted if label.id not in known))
-        cases, slices = _learnt(start, base, len(painted))
-        return cls(painted, wanted, paint.revision, start, base, note, cases, slices)
+        cases, slices = _learnt(start, base, len(taken.slices))
+        return cls(taken, wanted, start, base, note, cases, slices)
 
 
 def _learnt(start: Segmenter | None, base: Round | None, painted: int) -> tuple[int, int]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
+from napari_diffseg.engine.planes import PaintedPlane
 from napari_diffseg.io.labels import (
     MAX_LABEL,
     Label,
@@ -23,15 +23,16 @@ from napari_diffseg.io.labels import (
 )
 from napari_diffseg.session.journal import Record, SessionError
 from napari_diffseg.session.log import SessionLog
+from napari_diffseg.session.planes import Planes
+from napari_diffseg.session.states import SliceState as SliceState
 
 
-class SliceState(IntEnum):
-    """What is known of a slice."""
+class Snapshot(NamedTuple):
+    """Copies of what is painted, and the :attr:`Paint.revision` that they are."""
 
-    UNPAINTED = 0
-    SCRIBBLED = 1
-    PAINTED = 2
-    ACCEPTED = 3
+    slices: tuple[PaintedSlice, ...]
+    planes: tuple[PaintedPlane, ...]
+    revision: int
 
 
 class Paint:
@@ -56,8 +57,8 @@ class Paint:
         Sorted by id.
     retired
         Ids of removed labels that a trained model may still know; they are not given again.
-    revision
-        Grows with every change of a slice.
+    planes
+        Coronal and sagittal planes that are painted.
     """
 
     def __init__(self, shape: tuple[int, ...], labels: Iterable[Label], log: SessionLog) -> None:
@@ -65,8 +66,9 @@ class Paint:
         self.states: NDArray[np.uint8] = np.zeros(shape[0], np.uint8)
         self.labels: tuple[Label, ...] = ()
         self.retired: frozenset[int] = frozenset()
-        self.revision = 0
+        self._revision = 0
         self._log = log
+        self.planes = Planes(shape, log, self._introduce)
         for label in labels:
             self._put(label)
 
@@ -155,10 +157,17 @@ class Paint:
         """
         with self._relabelling():
             name, slices = self.label(label_id).name, self.slices_with(label_id)
+            planes = self.planes.with_label(label_id)
             if slices:
                 raise SessionError(
                     f"{name} is painted on {len(slices)} slices "
                     f"(the first is {slices[0]}); erase it there first"
+                )
+            if planes:
+                axis, index = planes[0]
+                raise SessionError(
+                    f"{name} is painted on {len(planes)} coronal or sagittal planes "
+                    f"(the first is {axis} {index}); erase it there first"
                 )
             self.labels = tuple(label for label in self.labels if label.id != label_id)
             if retire:
@@ -225,7 +234,18 @@ class Paint:
         marked = np.flatnonzero(self.states)
         return [int(z) for z in marked if (self.mask[z] == label_id).any()]
 
+    def _introduce(self, ids: Iterable[int]) -> None:
+        """Give labels to ids that have none."""
+        with self._relabelling() as known:
+            for stranger in set(ids) - {*known, 0, BACKGROUND}:
+                self._put(Label(stranger, unnamed(stranger), default_colour(stranger)))
+
     # Slices
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change of a slice or a plane."""
+        return self._revision + self.planes.revision
 
     def check(self, z: int) -> int:
         """Return ``z`` as an int.
@@ -284,12 +304,10 @@ class Paint:
                     state = SliceState.PAINTED
             if state == SliceState.UNPAINTED and painted:
                 raise SessionError(f"slice {z} holds paint, so it cannot be unpainted; clear it")
-            with self._relabelling() as known:
-                for stranger in set(ids) - {*known, 0, BACKGROUND}:
-                    self._put(Label(stranger, unnamed(stranger), default_colour(stranger)))
-                self.mask[z] = plane
-                self.states[z] = state
-                self.revision += 1
+            self._introduce(ids)
+            self.mask[z] = plane
+            self.states[z] = state
+            self._revision += 1
             self._log.append(self._slice_record(z))
 
     def set_state(self, z: int, state: SliceState) -> None:
@@ -314,6 +332,8 @@ class Paint:
 
         :meth:`Session.accept` does so with the session's own prediction.
         """
+        prediction = prediction.copy()
+        self.planes.lay_over(prediction[None], z)
         if (self.mask[z] % BACKGROUND != prediction)[self.known(z)].any():
             raise SessionError(
                 f"slice {z} holds paint that differs from the prediction; "
@@ -342,12 +362,18 @@ class Paint:
                 taken.append(PaintedSlice(int(z), plane, full))
         return tuple(taken)
 
+    def snapshot(self) -> Snapshot:
+        """Copies of all painted slices and planes, and the revision that they are."""
+        with self._log.lock:
+            return Snapshot(self.painted(), self.planes.painted(), self.revision)
+
     def over(self, prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Lay the paint over a prediction ``(z, y, x)``; returns a new array."""
         with self._log.lock:
             merged = prediction.copy()
-            for z in np.flatnonzero(self.states):
-                known = self.known(int(z))
+            self.planes.lay_over(merged)
+            for z in np.flatnonzero(self.states).tolist():
+                known = self.known(z)
                 merged[z][known] = self.mask[z][known] % BACKGROUND
         return merged
 
@@ -358,6 +384,7 @@ class Paint:
         yield self._labels_record()
         for z in np.flatnonzero(self.states):
             yield self._slice_record(int(z))
+        yield from self.planes.records()
 
     def _labels_record(self) -> Record:
         labels = [asdict(label) for label in self.labels]

@@ -84,6 +84,11 @@ def describe(paint: Paint, rounds: Rounds, trainer: Trainer) -> dict[str, Any]:
             for state in SliceState
             if state != SliceState.UNPAINTED
         },
+        "planes": list(made.planes),
+        "plane_states": {
+            f"{axis}:{index}": paint.planes.state(axis, index).name.lower()
+            for axis, index in paint.planes
+        },
         "round": made.number or None,
         "iterations": made.iterations,
         "loss_curve": [list(point) for point in made.losses],

@@ -41,7 +41,7 @@ from napari_diffseg.session.trainer import Trainer
 
 Access = Literal["alone", "read-only", "take over"]
 
-_FORMAT = 1
+_FORMAT = 2  # 2 has planes
 _REACH_MM = 25.0  # how far along z a painted slice is taken to help its neighbours
 _SUGGEST_PIXELS = 64  # per row of a slice: a few say as much, and it is asked after each stroke
 
@@ -331,6 +331,8 @@ class Session:
             case "slice" if record.mask is not None:
                 z = self.paint.check(int(header["z"]))
                 self.paint.set_slice(z, record.mask, SliceState(header["state"]))
+            case "plane" if record.mask is not None:
+                self.paint.planes.recover(record)
             case "round":
                 past.number = int(header["number"])
             case "restore":

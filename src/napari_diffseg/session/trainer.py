@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-from napari_diffseg.engine.annotations import PaintedSlice
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.progress import Progress, SlicePrediction
@@ -26,7 +25,7 @@ from napari_diffseg.session.housekeeping import make_room
 from napari_diffseg.session.journal import Record, SessionError, saving
 from napari_diffseg.session.lesson import Lesson, match_names, rename
 from napari_diffseg.session.log import SessionLog
-from napari_diffseg.session.paint import Paint, SliceState
+from napari_diffseg.session.paint import Paint, SliceState, Snapshot
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.rounds import LossHistory, Round, Rounds, StoredPrediction
 from napari_diffseg.session.stored_slices import store_slices
@@ -144,18 +143,19 @@ class Trainer:
 
     def _train(self, settings: TrainSettings, lesson: Lesson) -> Generator[Progress, None, None]:
         began = last = time.perf_counter()
-        parent = lesson.base.number if lesson.base is not None else None
+        taken = lesson.taken
         yield Progress("loading", 0, None, 0.0, None, note=lesson.note)
         losses, seconds, iterations = LossHistory(), dict[str, float](), 0
         engine = finetune(
             self._volume,
-            lesson.painted,
+            taken.slices,
             lesson.labels,
             lesson.start or self.backbone,
             settings,
             lambda: self.current,
             self._rounds.registration,
             self._finish.is_set,
+            planes=taken.planes,
         )
         with closable(engine) as steps:
             for progress in steps:
@@ -167,17 +167,17 @@ class Trainer:
                     losses.add(iterations, progress.loss)
                 if progress.segmenter is not None:
                     seconds["total"] = now - began
+                    known = self._validated == (taken.revision, settings)
                     made = Round(
                         number=self._rounds.next_number,
                         settings=settings,
-                        parent=parent,
-                        slices=tuple(slice_.z for slice_ in lesson.painted),
+                        parent=lesson.base.number if lesson.base is not None else None,
+                        slices=tuple(slice_.z for slice_ in taken.slices),
+                        planes=tuple(plane.where for plane in taken.planes),
                         iterations=iterations,
                         seconds={key: round(value, 3) for key, value in seconds.items()},
                         losses=tuple(losses.points),
-                        quality=(
-                            self.quality if self._validated == (lesson.revision, settings) else {}
-                        ),
+                        quality=self.quality if known else {},
                     )
                     progress.segmenter.card = replace(
                         progress.segmenter.card, cases=lesson.cases, slices=lesson.slices
@@ -222,7 +222,7 @@ class Trainer:
             If they cannot be written.
         """
         painted, made = self._paint.painted(), self.round
-        if self._log.folder is not None and any(map(painted_ids, painted)):
+        if self._log.folder is not None and any(painted_ids(slice_.mask) for slice_ in painted):
             own = made is not None and made.settings is not None  # else it knows this patient not
             sure = self._prediction.sure_slices(made.number) if made is not None and own else []
             with saving(_NOT_KEPT):
@@ -231,8 +231,6 @@ class Trainer:
     def _use(self, made: Round, segmenter: Segmenter) -> None:
         self.segmenter, self.round, self.quality = segmenter, made, dict(made.quality)
         self._log.append(self.records()[0])
-
-    # Prediction
 
     def predict(self, start: int | None = None) -> Generator[SlicePrediction, None, None]:
         """Predict all slices with the model in use, the current one first, then outwards.
@@ -248,18 +246,19 @@ class Trainer:
         """
         if self.segmenter is None or self.round is None:
             raise SessionError("there is no model yet; train, or load one")
-        with self._log.changing():
-            painted = self._paint.painted()
         first = self.current if start is None else self._paint.check(start)
-        return self._predict(self.segmenter, self.round, painted, first)
+        with self._log.changing():
+            return self._predict(self.segmenter, self.round, self._paint.snapshot(), first)
 
     def _predict(
-        self, segmenter: Segmenter, made: Round, painted: tuple[PaintedSlice, ...], start: int
+        self, segmenter: Segmenter, made: Round, taken: Snapshot, start: int
     ) -> Generator[SlicePrediction, None, None]:
         began, self.stray = time.perf_counter(), ()
         device = made.settings.device if made.settings is not None else "auto"
         registration = self._rounds.registration
-        engine = predict(segmenter, self._volume, painted, start, device, registration)
+        engine = predict(
+            segmenter, self._volume, taken.slices, start, device, registration, taken.planes
+        )
         done: list[int] = []
         try:
             with closable(engine) as slices:
@@ -287,8 +286,6 @@ class Trainer:
                 self._rounds.add_prediction(number, part)
         self._prediction.log_round(number, done)
 
-    # Validation
-
     def validate(self, settings: TrainSettings) -> Generator[Progress, None, None]:
         """Measure quality: leave each slice painted in full out in turn; sets ``quality``.
 
@@ -300,7 +297,7 @@ class Trainer:
             If fewer than two slices are painted in full, or no structure is on two slices.
         """
         with self._log.changing():
-            painted, revision = self._paint.painted(), self._paint.revision
+            painted, planes, revision = self._paint.snapshot()
             judged = [s.z for s in painted if self._paint.states[s.z] == SliceState.PAINTED]
             made, labels = self.round, self._paint.labels
         began = time.perf_counter()
@@ -312,6 +309,7 @@ class Trainer:
             self.backbone,
             settings,
             self._rounds.registration,
+            planes,
         )
         self.seconds["validating"] = round(time.perf_counter() - began, 3)
         with self._log.lock:

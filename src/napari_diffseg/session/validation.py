@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_diffseg.engine import metrics
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.planes import PaintedPlane, crossed
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.registration import Registration
@@ -33,9 +35,30 @@ def closable(steps: Iterator[T]) -> closing[Generator[T, None, None]]:
     return closing(cast("Generator[T, None, None]", steps))
 
 
-def painted_ids(slice_: PaintedSlice) -> set[int]:
-    """Label ids that are painted on a slice."""
-    return set(np.unique(slice_.mask).tolist()) - {0, BACKGROUND}
+def painted_ids(mask: NDArray[np.uint8]) -> set[int]:
+    """Label ids that are painted on a slice or a plane."""
+    return set(np.unique(mask).tolist()) - {0, BACKGROUND}
+
+
+def taught_ids(painted: Sequence[PaintedSlice], planes: Sequence[PaintedPlane]) -> set[int]:
+    """Label ids that can be learnt from this paint.
+
+    Raises
+    ------
+    SessionError
+        If there is none, or no background to tell them from.
+    """
+    if not painted and not planes:
+        raise SessionError("Paint a structure on at least one slice, then Train.")
+    together: list[PaintedSlice | PaintedPlane] = [*painted, *planes]
+    on = set().union(*(painted_ids(one.mask) for one in together))
+    if not on:
+        raise SessionError("Only background is painted. Paint a structure, then Train.")
+    if not any(one.full or (one.mask == BACKGROUND).any() for one in together):
+        raise SessionError(
+            "No background is painted. Scribble some, or mark a slice as painted in full."
+        )
+    return on
 
 
 def leave_one_out(
@@ -46,6 +69,7 @@ def leave_one_out(
     backbone: Backbone,
     settings: TrainSettings,
     registration: Registration | None = None,
+    planes: Sequence[PaintedPlane] = (),
 ) -> Generator[Progress, None, dict[int, float]]:
     """Train without each judged slice, predict it, and compare it with its paint.
 
@@ -58,6 +82,8 @@ def leave_one_out(
         As for :func:`finetune`. The seconds are shared by the folds; each takes all the iterations.
     judged
         Slices that are left out in turn; they are painted in full.
+    planes
+        Painted coronal and sagittal planes; their rows and columns in a judged slice do not count.
 
     Yields
     ------
@@ -74,19 +100,20 @@ def leave_one_out(
     SessionError
         If fewer than two slices are painted, or no label is on two of them.
     """
-    if len(painted) < 2 or not judged:
+    if len(painted) + len(planes) < 2 or not judged:
         raise SessionError(
             "validation leaves out one painted slice at a time, so it needs two slices "
             "painted in full; paint another one"
         )
-    on = {slice_.z: painted_ids(slice_) for slice_ in painted}
+    on = {slice_.z: painted_ids(slice_.mask) for slice_ in painted}
+    across = set().union(*(painted_ids(plane.mask) for plane in planes))
     ids = [
         label.id
         for label in labels
-        if sum(label.id in there for there in on.values()) > 1
+        if sum(label.id in there for there in (*on.values(), across)) > 1
         and any(label.id in on[z] for z in judged)
     ]
-    folds = [z for z in judged if set().union(*(there for w, there in on.items() if w != z))]
+    folds = [z for z in judged if across.union(*(there for w, there in on.items() if w != z))]
     if not ids or not folds:
         raise SessionError(
             "every structure is painted on one slice only, so none can be validated; "
@@ -99,9 +126,12 @@ def leave_one_out(
     references, predictions = [], []
     for done, z in enumerate(folds):
         rest = [slice_ for slice_ in painted if slice_.z != z]
-        known = [label for label in labels if any(label.id in on[s.z] for s in rest)]
+        taught = across.union(*(on[slice_.z] for slice_ in rest))
+        known = [label for label in labels if label.id in taught]
         own = replace(settings, seconds=share)
-        steps = finetune(volume, rest, known, backbone, own, registration=registration)
+        steps = finetune(
+            volume, rest, known, backbone, own, registration=registration, planes=planes
+        )
         segmenter = None
         with closable(steps) as fold:
             for progress in fold:
@@ -115,10 +145,12 @@ def leave_one_out(
                 note = f"without slice {z} ({done + 1} of {len(folds)})"
                 yield Progress("validating", done, len(folds), elapsed, remaining, None, note)
         assert segmenter is not None
-        engine = predict(segmenter, volume, rest, z, settings.device, registration)
+        engine = predict(segmenter, volume, rest, z, settings.device, registration, planes)
         with closable(engine) as found:
-            predictions.append(next(found).mask)
-        references.append(next(slice_.mask for slice_ in painted if slice_.z == z))
+            predicted = next(found).mask
+        unseen = crossed(planes, z, volume.hu.shape) == 0
+        predictions.append(predicted * unseen)
+        references.append(next(slice_.mask for slice_ in painted if slice_.z == z) * unseen)
     quality = metrics.dice(np.stack(predictions), np.stack(references), ids)
     yield Progress(
         "validated", len(folds), len(folds), time.perf_counter() - began, 0.0, note="validated"

@@ -1,0 +1,141 @@
+"""Painted coronal and sagittal planes in a session: states, journal, training, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from session_tools import LIVER, QUICK, SHAPE, SPLEEN, block, tiny_backbone, tiny_volume
+
+from napari_diffseg.engine.annotations import BACKGROUND
+from napari_diffseg.session import Session, SessionError, SliceState
+
+_VOLUME = tiny_volume()
+
+
+def _session(folder: Path | None = None) -> Session:
+    return Session(_VOLUME, [LIVER, SPLEEN], tiny_backbone(), folder or False)
+
+
+def _coronal(label: int = 1) -> np.ndarray:
+    mask = np.zeros((SHAPE[0], SHAPE[2]), np.uint8)
+    mask[:, 8:16] = label
+    return mask
+
+
+def test_a_plane_has_a_state_and_leaves_every_slice_alone():
+    paint = _session().paint
+    planes = paint.planes
+    before = paint.revision
+    planes.set_plane("coronal", 10, _coronal())
+    assert planes.state("coronal", 10) == SliceState.SCRIBBLED
+    planes.set_state("coronal", 10, SliceState.PAINTED)
+    assert planes.state("coronal", 10) == SliceState.PAINTED
+    assert planes.state("sagittal", 10) == SliceState.UNPAINTED
+    assert list(planes) == [("coronal", 10)]
+    assert not paint.states.any()
+    assert not paint.mask.any()
+    assert paint.revision > before
+    (plane,) = planes.painted()
+    assert plane.full
+    assert plane.where == "coronal:10"
+    np.testing.assert_array_equal(plane.mask, _coronal())
+    planes.set_plane("coronal", 10, np.zeros_like(_coronal()), SliceState.SCRIBBLED)
+    assert len(planes) == 0
+
+
+def test_an_empty_plane_may_be_painted_in_full_and_be_cleared():
+    planes = _session().paint.planes
+    planes.set_state("sagittal", 3, SliceState.PAINTED)
+    assert planes.state("sagittal", 3) == SliceState.PAINTED
+    planes.clear_plane("sagittal", 3)
+    assert list(planes) == []
+
+
+@pytest.mark.parametrize(
+    ("axis", "index", "shape", "said"),
+    [
+        ("oblique", 0, (6, 32), "use coronal or sagittal"),
+        ("coronal", 32, (6, 32), "0 to 31"),
+        ("sagittal", -1, (6, 32), "0 to 31"),
+        ("sagittal", 1, (32, 6), "is \\(6, 32\\) pixels"),
+    ],
+)
+def test_planes_that_do_not_fit_are_refused(axis, index, shape, said):
+    with pytest.raises(SessionError, match=said):
+        _session().paint.planes.set_plane(axis, index, np.ones(shape, np.uint8))
+
+
+def test_a_plane_is_never_accepted():
+    with pytest.raises(SessionError, match="never accepted"):
+        _session().paint.planes.set_state("coronal", 1, SliceState.ACCEPTED)
+
+
+def test_ids_on_planes_get_labels_that_cannot_be_removed():
+    session = _session()
+    session.paint.planes.set_plane("coronal", 10, _coronal(5))
+    assert 5 in {label.id for label in session.paint.labels}
+    with pytest.raises(SessionError, match="coronal 10"):
+        session.remove_label(5)
+
+
+def test_planes_are_recovered_from_journal_and_from_rewritten_one(tmp_path):
+    with _session(tmp_path) as session:
+        session.paint.planes.set_plane("coronal", 10, _coronal(), SliceState.PAINTED)
+        session.paint.planes.set_plane("sagittal", 3, np.full((6, 32), BACKGROUND, np.uint8))
+        session.paint.planes.set_plane("sagittal", 4, _coronal())
+        session.paint.planes.clear_plane("sagittal", 4)
+    for _ in range(2):
+        again = Session.recover(_VOLUME, tmp_path, tiny_backbone())
+        assert again is not None
+        planes = again.paint.planes
+        assert list(planes) == [("coronal", 10), ("sagittal", 3)]
+        np.testing.assert_array_equal(planes.mask("coronal", 10), _coronal())
+        assert planes.state("coronal", 10) == SliceState.PAINTED
+        assert planes.state("sagittal", 3) == SliceState.SCRIBBLED
+        again.save()
+        again.close()
+
+
+def test_planes_lie_over_the_prediction_and_under_painted_slices(tmp_path):
+    session = _session()
+    session.paint.planes.set_plane("coronal", 10, _coronal(), SliceState.PAINTED)
+    session.paint.set_slice(2, block(2), SliceState.PAINTED)
+    session.prediction.edit(4, np.full(SHAPE[1:], 2, np.uint8))
+    merged = session.merged()
+    np.testing.assert_array_equal(merged[4, 10], _coronal()[4])
+    assert (np.delete(merged[4], 10, axis=0) == 2).all()
+    np.testing.assert_array_equal(merged[2], block(2))
+    session.accept(4)
+    np.testing.assert_array_equal(session.paint.mask[4, 10], _coronal()[4])
+
+
+def test_training_on_planes_is_reported_and_kept_in_the_round(tmp_path):
+    session = _session(tmp_path)
+    session.paint.planes.set_plane("coronal", 10, _coronal(), SliceState.PAINTED)
+    list(session.trainer.train(QUICK))
+    list(session.trainer.predict())
+    assert session.prediction.there.all()
+    assert session.rounds.all[-1].planes == ("coronal:10",)
+    report = json.loads(json.dumps(session.report()))
+    assert report["planes"] == ["coronal:10"]
+    assert report["plane_states"] == {"coronal:10": "painted"}
+    session.close()
+    again = Session.recover(_VOLUME, tmp_path, tiny_backbone())
+    assert again is not None
+    assert again.rounds.all[-1].planes == ("coronal:10",)
+    again.close()
+
+
+def test_a_slice_left_out_is_judged_without_the_rows_of_planes():
+    """All that is painted on the slice is what the plane says, so nothing is left to judge by."""
+    session = _session()
+    only = np.zeros(SHAPE[1:], np.uint8)
+    only[10, 8:16] = 1
+    session.paint.set_slice(2, only, SliceState.PAINTED)
+    session.paint.planes.set_plane("coronal", 10, _coronal(), SliceState.PAINTED)
+    list(session.trainer.train(QUICK))
+    list(session.trainer.validate(QUICK))
+    assert session.trainer.quality.get(1, 0.0) == 0.0
