@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QLabel, QLineEdit
 
 from napari_diffseg.gui import shortcuts
+from napari_diffseg.gui.widget import DiffSegWidget
 from napari_diffseg.session import SliceState
 
 
@@ -94,6 +95,12 @@ def test_presets_and_background_have_keys(window):
     window.click(window.panel.slices.buttons["scribbles"])
     press(window, Qt.Key.Key_0, CTRL)
     assert window.workspace.layers.paint.selected_label == 255
+
+
+def test_opening_the_panel_warns_of_nothing(make_napari_viewer, qtbot, recwarn):
+    # napari shows warnings to the user, a window for each.
+    DiffSegWidget(make_napari_viewer(show=True))
+    assert [str(one.message) for one in recwarn if "shortcut" in str(one.message)] == []
 
 
 def test_no_key_is_one_of_naparis(window):

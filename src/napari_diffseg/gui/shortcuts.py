@@ -6,6 +6,7 @@ key that a button also has presses that button, so that both are greyed out for 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -83,8 +84,11 @@ def install(viewer: Any, act: Callable[[Key], None]) -> None:
         for key in KEYS:
             name = _action(key.name)
             action_manager.register_action(name, _command(key), key.text, ViewerModel, key.held)
-            for binding in chosen.get(name, [KeyBinding.from_int(key.key)]):
-                action_manager.bind_shortcut(name, binding)
+            with warnings.catch_warnings():
+                # napari takes F5 and PageUp, but warns that it cannot draw them.
+                warnings.filterwarnings("ignore", ".* valid shortcut Key")
+                for binding in chosen.get(name, [KeyBinding.from_int(key.key)]):
+                    action_manager.bind_shortcut(name, binding)
     _installed.append((getattr(viewer, "__wrapped__", viewer), act))
 
 

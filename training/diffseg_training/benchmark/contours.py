@@ -35,7 +35,7 @@ def contour_interpolation(volume: Volume, painted: PaintedSlices) -> Mask:
 
     Notes
     -----
-    Zukić et al., "ND morphological contour interpolation", Insight Journal 2016, in its authors'
+    Zukić et al., Insight Journal 2016 (contour interpolation in any dimension), in its authors'
     implementation. It looks at labels alone, not at the image. A painted slice without a label
     does not end that label there: an empty slice is an unpainted one to it.
     """
