@@ -57,6 +57,8 @@ class PlaneBar(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.full, self.clear = tool("Plane painted in full"), tool("Clear plane")
+        self.full.setToolTip(_FULL)
+        self.clear.setToolTip(_CLEAR)
         self.full.setCheckable(True)
         self.full.clicked.connect(lambda: self.marked.emit(True))
         self.clear.clicked.connect(lambda: self.marked.emit(False))
