@@ -41,6 +41,7 @@ no_network = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(no_network)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Share files among the processes of ``pytest -n``; one of them has the screen to itself.
 
