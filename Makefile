@@ -30,7 +30,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 # Two processes, for much of the suite waits; the tests of the window stay in one of them.
-TESTS := -m pytest -n $(or $(WORKERS),2) --dist loadgroup
+TESTS := -m pytest -n $(or $(WORKERS),2)
 SYSTEM_PYTHON = $(or $(PYTHON),python3)
 NEED_PACKAGES := $(addprefix tests/training/test_,benchmark_packages.py quality.py release.py)
 STAMP_NEEDS := pyproject.toml constraints.txt tools/setup.sh

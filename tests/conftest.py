@@ -8,7 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -41,23 +41,16 @@ no_network = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(no_network)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Share files among the processes of ``pytest -n``; one of them has the screen to itself.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share files among the processes of ``pytest -n``; one of them has the screen to itself."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    The tests of the window are half of the suite, so they begin first.
-    """
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    folder = Path(__file__).parent / "gui"
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "window" if nodeid.startswith("tests/gui/") else nodeid.partition("::")[0]
 
-    def shows_windows(item: pytest.Item) -> bool:
-        return folder in item.path.parents
-
-    for item in items:
-        group = "window" if shows_windows(item) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not shows_windows(item))
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)
