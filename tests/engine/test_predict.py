@@ -17,7 +17,7 @@ from napari_diffseg.engine.progress import Progress, SlicePrediction
 from napari_diffseg.engine.propagation import PropagatedLabels
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.engine.settings import TrainSettings
-from napari_diffseg.network.segmenter import Segmenter, SegmenterConfig
+from napari_diffseg.network.segmenter import Segmenter, SegmenterConfig, SegmenterError
 
 _VOLUME, _TRUTH = disc_volume()
 _BySlice = dict[int, SlicePrediction]
@@ -153,3 +153,12 @@ def test_prediction_may_be_left_at_any_slice(untrained: Segmenter) -> None:
 def test_one_slice_volume(untrained: Segmenter) -> None:
     single = replace(_VOLUME, hu=_VOLUME.hu[:1])
     assert [one.z for one in predict(untrained, single, device="cpu")] == [0]
+
+
+def test_weights_that_lead_to_no_numbers_are_refused_in_one_line(untrained: Segmenter) -> None:
+    # A flipped bit in an exponent leaves a weight finite, and overflows later.
+    with torch.no_grad():
+        next(untrained.unet.decoder.parameters()).fill_(3e38)
+    with pytest.raises(SegmenterError, match=r"computes no numbers.*train again") as caught:
+        list(predict(untrained, _VOLUME, device="cpu"))
+    assert "\n" not in str(caught.value)

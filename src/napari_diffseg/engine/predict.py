@@ -21,7 +21,7 @@ from napari_diffseg.engine.scribbles import class_prior, complete_scribbles
 from napari_diffseg.io.labels import Label
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.device import autocast, pick_device, upload, within_memory
-from napari_diffseg.network.segmenter import Segmenter
+from napari_diffseg.network.segmenter import Segmenter, SegmenterError
 
 _BATCH = 4
 _SINGLE_SLICE_WEIGHT = 0.5  # of a head that learnt from one painted slice
@@ -141,6 +141,11 @@ def predict_slices(
             continue
         finally:
             segmenter.train(training)
+        if not torch.isfinite(logits).all():
+            raise SegmenterError(
+                "the model computes no numbers, so its weights are damaged; train again, or load "
+                "another one"
+            )
         images: Sequence[Tensor | None] = [None] * len(batch)
         if segmenter.config.head == "levels":  # the papers' recipe leaves outlines alone
             images = list(upload(soft_tissue(grid, volume.hu[batch]), device))
@@ -187,6 +192,8 @@ def predict(
     ------
     DeviceError
         If the device is absent, or its memory is too small for a single slice.
+    SegmenterError
+        If the model's weights are so damaged that it computes no numbers.
 
     Examples
     --------
