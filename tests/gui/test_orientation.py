@@ -7,11 +7,9 @@ from qtpy.QtWidgets import QLineEdit
 from session_tools import tiny_volume
 
 from napari_diffseg.gui.orientation import (
-    PRESETS,
     Orientation,
     edge_letters,
     slice_position,
-    window_limits,
 )
 from napari_diffseg.io.geometry import Geometry
 
@@ -29,13 +27,6 @@ from napari_diffseg.io.geometry import Geometry
 def test_letters_of_a_view(displayed, flips, letters):
     shown = edge_letters(displayed, *flips)
     assert "".join(shown.get(edge, "") for edge in ("top", "bottom", "left", "right")) == letters
-
-
-def test_presets():
-    assert window_limits(*PRESETS["Soft tissue"]) == (-160, 240)
-    assert window_limits(*PRESETS["Lung"]) == (-1350, 150)
-    assert window_limits(*PRESETS["Bone"]) == (-500, 1300)
-    assert window_limits(*PRESETS["Liver"]) == (-15, 135)
 
 
 @pytest.mark.parametrize("k_up", [True, False])

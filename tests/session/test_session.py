@@ -127,7 +127,7 @@ def test_a_failing_training_keeps_the_model(
     trained(session)
     before = session.trainer.segmenter
 
-    def fails(*_: object) -> Iterator[Progress]:
+    def fails(*_: object, **__: object) -> Iterator[Progress]:
         yield Progress("training", 1, None, 0.1, None, 0.5)
         raise RuntimeError("out of memory")
 

@@ -184,13 +184,19 @@ def _train(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     trainer = Pretrainer(recipe, options.data, options.out)
     # On a signal, save after the step that is running, so that nothing is lost.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: trainer.stop())
-    if trainer.leads:
-        print(f"{recipe.name} on {trainer.device} from step {trainer.header.step}", flush=True)
-    for progress in trainer.run():
+    before = {
+        number: signal.signal(number, lambda *_: trainer.stop())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
         if trainer.leads:
-            print(describe(progress), flush=True)
+            print(f"{recipe.name} on {trainer.device} from step {trainer.header.step}", flush=True)
+        for progress in trainer.run():
+            if trainer.leads:
+                print(describe(progress), flush=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _split(options: argparse.Namespace) -> None:

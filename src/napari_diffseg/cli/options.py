@@ -9,8 +9,6 @@ import re
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from napari_diffseg.engine.planes import ARRAY_AXIS
-
 T = TypeVar("T")
 
 # An argument group takes options as a parser does; argparse gives both only this private base.
@@ -114,6 +112,8 @@ def slice_indices(text: str) -> tuple[int, ...]:
 
 def plane_indices(text: str) -> tuple[tuple[str, int], ...]:
     """Parse ``coronal:120,sagittal:96`` into sorted, distinct axes and indices."""
+    from napari_diffseg.engine.planes import ARRAY_AXIS  # with it comes torch
+
     found = set()
     for part in text.split(","):
         axis, _, index = part.strip().partition(":")

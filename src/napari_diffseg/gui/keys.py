@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from qtpy.QtCore import QEvent, QObject
@@ -41,7 +42,8 @@ class PanelKeys(QObject):
     def release(self) -> None:
         """Leave the keys to others."""
         shortcuts.release(self._viewer)
-        self._canvas.removeEventFilter(self)
+        with suppress(RuntimeError):  # Qt has deleted it with the window
+            self._canvas.removeEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
         """Show the cheat sheet on a question mark over the picture."""

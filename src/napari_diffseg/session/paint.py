@@ -304,10 +304,10 @@ class Paint:
                     state = SliceState.PAINTED
             if state == SliceState.UNPAINTED and painted:
                 raise SessionError(f"slice {z} holds paint, so it cannot be unpainted; clear it")
-            self._introduce(ids)
             self.mask[z] = plane
             self.states[z] = state
             self._revision += 1
+            self._introduce(ids)  # last, for it is journalled, which may fail
             self._log.append(self._slice_record(z))
 
     def set_state(self, z: int, state: SliceState) -> None:

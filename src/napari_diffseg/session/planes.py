@@ -116,7 +116,7 @@ class Planes:
         if given.dtype != np.uint8 and not np.array_equal(plane, given):
             raise SessionError(f"{axis} plane {index}: label ids must be whole numbers, 0 to 255")
         painted = bool(plane.any())
-        with self._log.lock:
+        with self._log.changing():
             state = self.state(*key) if state is None else SliceState(state)
             if state == SliceState.ACCEPTED:
                 raise SessionError("planes are painted in full or scribbled, and never accepted")
@@ -124,13 +124,14 @@ class Planes:
                 state = SliceState.SCRIBBLED
             if not painted and state == SliceState.SCRIBBLED:
                 state = SliceState.UNPAINTED
-            self._introduce(set(np.unique(plane).tolist()) - {0, BACKGROUND})
             self._known.pop(key, None)
             if state != SliceState.UNPAINTED:
                 plane = plane.copy()
                 plane.flags.writeable = False
                 self._known[key] = _Known(plane, state)
             self.revision += 1
+            # Last, for it is journalled, which may fail.
+            self._introduce(set(np.unique(plane).tolist()) - {0, BACKGROUND})
             self._log.append(self._record(key, plane, state))
 
     def set_state(self, axis: str, index: int, state: SliceState) -> None:
