@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"faults: no kind {', '.join(sorted(unknown))}; there are {', '.join(known)}")
         return 2
     trial = options.kills is not None or options.seed != 0
-    rows = [] if trial else _read(ROWS)
+    read = [] if trial else _read(ROWS)
+    rows = [row for row in read if row["version"] == VERSION]
+    older = [row for row in read if row["version"] != VERSION]
     end = time.monotonic() + options.seconds
     late, lost = False, 0
     for name in wanted:
@@ -78,7 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if total.note:
             print(f"    {total.note}")
     if not trial and rows:
-        PAGE.write_text(page(known, rows), encoding="utf-8")
+        again = {row["kind"] for row in rows}
+        left = [row for row in older if row["kind"] not in again]
+        PAGE.write_text(page(known, rows + left), encoding="utf-8")
     if late:
         print("faults: time is up; call it again to go on")
         return 3
@@ -105,12 +109,14 @@ def _call(kind: Kind, size: int, seed: int, number: int) -> dict[str, Any]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Rows of this version, the last one of each call."""
+    """Rows of each kind's newest version, the last one of each call."""
     if not path.exists():
         return []
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    last = {(row["kind"], row["call"]): row for row in rows if row["version"] == VERSION}
-    return list(last.values())
+    newest = {row["kind"]: row["version"] for row in rows}
+    newest |= {row["kind"]: VERSION for row in rows if row["version"] == VERSION}
+    own = [row for row in rows if row["version"] == newest[row["kind"]]]
+    return list({(row["kind"], row["call"]): row for row in own}.values())
 
 
 def figures(rows: Sequence[dict[str, Any]], name: str) -> Figures:
@@ -140,6 +146,8 @@ def page(known: dict[str, Kind], rows: Sequence[dict[str, Any]]) -> str:
         f = figures(rows, name)
         if f.tried:
             promise = f"{kind.promise[0].upper()}{kind.promise[1:]}. {f.note}".strip()
+            earlier = {row["version"] for row in rows if row["kind"] == name} - {VERSION}
+            promise += f" (with version {earlier.pop()})" if earlier else ""
             tried = f.tried if f.tried >= kind.count else f"{f.tried} of {kind.count}"
             lines.append(f"| `{name}` | {promise} | {tried} | {f.survived} | {f.lost} |")
     where = " and ".join(sorted({row["machine"] for row in rows}))

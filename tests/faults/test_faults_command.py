@@ -37,4 +37,12 @@ def test_what_is_done_is_not_done_again_and_the_page_has_the_figures(
     page = (tmp_path / "page.md").read_text()
     assert "| `kill` | All is there. a stroke is gone | 25 | 22 | 3 |" in page
     assert str(tmp_path) not in page
+    monkeypatch.setattr(faults, "VERSION", "next")
+    kinds["cut"] = Kind("cut", "all is there", run, 4, 4)
+    assert faults.main(["--only", "cut"]) == 1
+    page = (tmp_path / "page.md").read_text()
+    assert "| 25 | 22 | 3 |" in page
+    assert page.count("(with version ") == 1  # what the next version has not tried yet
+    assert faults.main(["--only", "kill"]) == 1
+    assert "(with version " not in (tmp_path / "page.md").read_text()
     assert faults.main(["--only", "storm"]) == 2
