@@ -142,7 +142,8 @@ def run(args: argparse.Namespace) -> int:
             line.say(
                 f"napari-diffseg: {args.output}: holds the patient's name and id, as DICOM-SEG must"
             )
-    across = f" and {len(args.planes)} planes across them" if args.planes else ""
+    count = len(args.planes)
+    across = f" and {count} plane{'s' * (count != 1)} across them" if count else ""
     print(
         f"{args.output}: {len(volume.hu)} slices from {len(slices)} painted ones{across}, "
         f"{session.rounds.all[-1].iterations} iterations, {clock.total:.1f} s"
