@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_diffseg.engine.grid import SliceGrid, body_box
+from napari_diffseg.engine.progress import result_of
 from napari_diffseg.engine.propagation import PropagatedLabels
 from napari_diffseg.engine.registration import SOFT_TISSUE, displacement, register, soft_tissue
 from napari_diffseg.io.volume import Volume
@@ -71,13 +72,7 @@ def between(volume: Volume, planes: Mapping[int, Plane]) -> dict[int, Plane]:
     for low, high in itertools.pairwise(known):
         if high - low < 2:
             continue
-        steps = register(replace(volume, hu=volume.hu[low : high + 1]), grid)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                registration = stop.value
-                break
+        registration = result_of(register(replace(volume, hu=volume.hu[low : high + 1]), grid))
         classes = np.searchsorted(ids, np.stack([planes[low], planes[high]])).astype(np.uint8)
         targets = grid.target(classes)
         propagated = PropagatedLabels(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
@@ -18,13 +17,12 @@ from napari_diffseg.engine.cohort_training import train_cohort
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.pieces import largest_pieces
 from napari_diffseg.engine.predict import predict
-from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.progress import Progress, result_of
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.labels import Label
 from napari_diffseg.network.backbone import Backbone, load_backbone
 from napari_diffseg.network.segmenter import Segmenter, Strategy
 
-T = TypeVar("T")
 Stages = dict[str, dict[str, float]]
 
 
@@ -117,8 +115,8 @@ def cohort(
     )
     loaded, began = load_backbone(backbone), time.perf_counter()
     cases = [partial(Case, one.volume, one.painted, task.labels) for one in task.train]
-    ready = _result(prepare_cohort(cases, loaded, settings))
-    segmenter = _result(train_cohort(ready, settings))
+    ready = result_of(prepare_cohort(cases, loaded, settings))
+    segmenter = result_of(train_cohort(ready, settings))
     seconds = time.perf_counter() - began
     masks = []
     for volume in task.test:
@@ -127,15 +125,6 @@ def cohort(
             mask[one.z] = one.mask
         masks.append(largest_pieces(mask, ready.single))
     return Outcome(tuple(masks), seconds, note=f"backbone {loaded.name}")
-
-
-def _result(steps: Generator[Progress, None, T]) -> T:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
 
 
 def _fit(
