@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffseg_training.augment import augmented
 from diffseg_training.data import Draws, Shard, intensity_table, model_image
 from diffseg_training.settings import PretrainSettings
 from napari_diffseg.network.backbone import Intensity
@@ -80,3 +81,53 @@ def test_the_table_is_the_intensity_map() -> None:
     hu = np.array([[-2000, -1024], [31, 3000]], np.int16)
     image = model_image(hu, intensity_table(intensity), 2)
     np.testing.assert_array_equal(image[0].numpy(), intensity.to_model(hu))
+
+
+AUGMENTED = replace(
+    SETTINGS, crop=(1.0, 1.0), flip=False, rotate=20.0, stretch=1.3, gamma=1.5, seed=3
+)
+
+
+def _blocks() -> list[np.ndarray]:
+    """A body with a bright organ to the right of its middle."""
+    plane = np.full((32, 32), -1000, np.int16)
+    plane[8:24, 6:26] = 0
+    plane[12:18, 18:23] = 400
+    return [plane]
+
+
+def test_augmentation_turns_stretches_and_tones_within_its_limits() -> None:
+    plain = Draws(_blocks(), INTENSITY, 32, replace(AUGMENTED, rotate=0.0, stretch=1.0, gamma=1.0))
+    draws = Draws(_blocks(), INTENSITY, 32, AUGMENTED)
+    body, tones = [], []
+    for n in range(60):
+        image = draws[n].image[0]
+        assert -1 <= image.min() < -0.99
+        assert image.max() <= 1
+        inside = (image > -0.6).nonzero().float()
+        spread = inside.std(dim=0)
+        body.append(float(spread[1] / spread[0]))
+        tones.append(float(image[13:17, 9:14].median()))
+        # Timesteps and noise are those of the draw without augmentation.
+        assert torch.equal(draws[n].noise, plain[n].noise)
+        assert torch.equal(draws[n].t, plain[n].t)
+    whole = (plain[0].image[0] > -0.6).nonzero().float().std(dim=0)
+    ratio = float(whole[1] / whole[0])
+    assert min(body) < 0.93 * ratio < 1.07 * ratio < max(body) < 1.4 * ratio
+    assert min(tones) < -0.1 < 0.1 < max(tones)
+    # 0.5 to the power 1.5 and to the power 2/3.
+    assert 2 * 0.5**1.5 - 1 - 0.02 < min(tones) < max(tones) < 2 * 0.5 ** (2 / 3) - 1 + 0.02
+
+
+def test_a_turn_is_a_turn() -> None:
+    """The organ goes round the middle by the angle that was drawn, as SciPy turns it."""
+    from scipy import ndimage
+
+    settings = replace(AUGMENTED, stretch=1.0, gamma=1.0, rotate=30.0)
+    image = Draws(_blocks(), INTENSITY, 32, replace(settings, rotate=0.0))[0].image
+    for share in (0.0, 0.25, 0.75):
+        got = augmented(image, torch.tensor([[share, 0.5, 0.5]]), settings)[0].numpy()
+        wanted = ndimage.rotate(
+            image[0].numpy(), 30 * (2 * share - 1), reshape=False, order=1, cval=-1.0
+        )
+        assert np.abs(got - wanted).mean() < 0.03

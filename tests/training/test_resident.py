@@ -89,6 +89,19 @@ def test_flips_crops_and_timesteps_cover_their_ranges() -> None:
     assert abs(float(draw.noise.std()) - 1) < 0.02
 
 
+def test_augmentation_changes_the_images_alone() -> None:
+    plain = replace(SETTINGS, crop=(1.0, 1.0))
+    settings = replace(plain, rotate=20.0, stretch=1.3, gamma=1.5)
+    slices = [np.pad(s[4:12, 4:12], 4, constant_values=-1000) for s in SLICES]
+    for part, other in zip(_draws(settings, slices).parts(2), _draws(plain, slices).parts(2),
+                           strict=True):  # fmt: skip
+        assert torch.equal(part.t, other.t)
+        assert torch.equal(part.noise, other.noise)
+        assert (part.image - other.image).abs().mean() > 0.05
+        assert part.image.min() >= -1
+        assert part.image.max() <= 1
+
+
 def _resident(recipe: Recipe, **changes: object) -> Recipe:
     return replace(recipe, train=replace(recipe.train, resident=True, **changes))
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from diffseg_training.augment import NUMBERS, augmented, augments
 from diffseg_training.diffusion import STEPS
 from diffseg_training.settings import PretrainSettings
 from napari_diffseg.network.backbone import Intensity
@@ -52,7 +53,7 @@ class Draws(Dataset[Draw]):
     size
         Side of the model grid N.
     settings
-        Crops, flips and seed.
+        Crops, flips, augmentation and seed.
     """
 
     def __init__(
@@ -76,6 +77,9 @@ class Draws(Dataset[Draw]):
             image = image.flip(-1)
         t = torch.tensor(_timestep(rng, self.settings.timestep_power))
         noise = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
+        if augments(self.settings):
+            uniform = torch.from_numpy(rng.random((1, NUMBERS), dtype=np.float32))
+            image = augmented(image, uniform, self.settings)
         return Draw(image, t, noise)
 
     def _cropped(self, plane: NDArray[np.int16], rng: np.random.Generator) -> NDArray[np.int16]:

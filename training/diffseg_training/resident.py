@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffseg_training.augment import NUMBERS, augmented, augments
 from diffseg_training.data import Draw, intensity_table, slice_order
 from diffseg_training.diffusion import STEPS
 from diffseg_training.settings import PretrainSettings
@@ -35,7 +36,7 @@ class ResidentDraws:
     size
         Side of the model grid N.
     settings
-        Batch, parts, crops, flips and seed.
+        Batch, parts, crops, flips, augmentation and seed.
     device
         Where they stay.
     """
@@ -80,6 +81,7 @@ class ResidentDraws:
         times = (STEPS * uniform() ** settings.timestep_power).long().clamp(max=STEPS - 1)
         shape = (settings.batch, 1, self.size, self.size)
         noise = torch.randn(shape, generator=generator, device=self.device)
+        numbers = torch.rand(settings.batch, NUMBERS, generator=generator, device=self.device)
         chosen = self._chosen(step)
         share = settings.batch // world
         for part in range(settings.accumulate):
@@ -90,6 +92,8 @@ class ResidentDraws:
                 self.size, max(0, math.ceil((high - 1) * grid / 2)) + 1,
             )  # fmt: skip
             images = torch.where(flipped[own, None, None], images.flip(-1), images)
+            if augments(settings):
+                images = augmented(images, numbers[own], settings)
             yield Draw(images[:, None], times[own], noise[own])
 
     def _chosen(self, step: int) -> Tensor:

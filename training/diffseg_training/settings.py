@@ -128,6 +128,13 @@ class PretrainSettings:
     crop
         Range of the side of a random square crop, as a share of the stored slice; above 1 pads
         with air. ``1 1`` takes the slice as it is.
+    rotate
+        Largest angle in degrees by which a slice is turned at random; 0 turns none.
+    stretch
+        Largest ratio by which a slice is made wider or higher at random; 1 stretches none.
+    gamma
+        Largest exponent, or one over it, that network values between 0 and 1 are raised to at
+        random: bodies look as after more or less contrast medium. 1 leaves them.
     clip
         Largest norm of the gradient; 0 leaves it alone.
     checkpointing
@@ -175,6 +182,9 @@ class PretrainSettings:
     value: tuple[float, ...] = (-1.0, 1.0)
     flip: bool = True
     crop: tuple[float, ...] = (1.0, 1.0)
+    rotate: float = 0.0
+    stretch: float = 1.0
+    gamma: float = 1.0
     clip: float = 0.0
     checkpointing: bool = False
     precision: Literal["auto", "float32"] = "auto"
