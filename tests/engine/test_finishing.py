@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
-from engine_tools import DISC, SPOT, disc_volume, paint, tiny_backbone
+from engine_tools import DISC, SPOT, dice, disc_volume, paint, tiny_backbone
 
 from napari_diffseg.engine.annotations import TrainError
 from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.progress import Progress
 from napari_diffseg.engine.settings import TrainSettings
 
@@ -69,3 +73,20 @@ def test_finishing_beats_the_budget() -> None:
     seen = _finished_at("learning", TrainSettings(seconds=600.0, device="cpu"))
     assert seen[-1].segmenter is not None
     assert sum(one.loss is not None for one in seen) == 2  # of 400 in 600 s
+
+
+def test_many_painted_slices_leave_time_to_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which looking at all painted slices and their copies takes twice the budget."""
+    volume, truth = disc_volume((96, 48, 40), drift=0.02)
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks) / 4)
+    monkeypatch.setattr("napari_diffseg.engine.progress.time", clock)
+    settings = TrainSettings("linear", seconds=60.0, device="cpu", grid=40)
+    seen = list(finetune(volume, paint(truth, *range(96)), _LABELS, tiny_backbone(), settings))
+    looked = [one for one in seen if one.stage == "extracting features"]
+    learning = [one for one in seen if one.loss is not None]
+    assert 24 / 4 <= len(looked) < 96 / 4 * 5
+    assert looked[-1].seconds - looked[0].seconds < 20
+    assert len(learning) >= 40
+    found = next(predict(seen[-1].segmenter, volume, start=50))
+    assert dice(found.mask, truth[50], DISC.id) > 0.6

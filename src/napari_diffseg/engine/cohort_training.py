@@ -19,11 +19,13 @@ from napari_diffseg.engine.pixel_head import PixelBank
 from napari_diffseg.engine.predict import posterior, predict_slices, propagate_labels
 from napari_diffseg.engine.progress import Budget, Progress
 from napari_diffseg.engine.recipe import (
+    COPIES,
     MIN_CONFIDENCE,
     complete_painted,
     extract_features,
     fit,
     painted_pixels,
+    pixel_counts,
     pseudo_labelled_pixels,
     register_slices,
 )
@@ -38,9 +40,7 @@ from napari_diffseg.network.segmenter import Segmenter
 MAX_FOLDS = 10
 """More patients than this are left out in groups."""
 
-_MAX_PIXELS = 400_000  # of all patients' painted slices and their copies: 0.9 GB of features
-_COPIES = 4  # augmented copies of every painted slice, at most
-_EXTRACTION_SHARE = 0.5  # of the time, after which no further copy is begun
+_EXTRACTION_SHARE = 0.5  # of the time, after which no further slice is looked at
 _STEPS = (1200, 400, 400)  # optimiser steps of the head on painted slices, and in each round
 _MAX_ALONE, _MIN_ALONE = 400, 8  # slices of patients without paint: of all of them, of one
 _PIXELS_ALONE = (60, 150)  # of each structure and of background, from one such slice
@@ -272,19 +272,19 @@ def _class_shares(trainings: Sequence[Training]) -> Tensor:
 def _sample(
     trainings: Sequence[Training], settings: TrainSettings, budget: Budget, patients: int
 ) -> Generator[Progress, None, PixelBank]:
-    """Sample the painted slices of some of the patients, with as many copies as time allows."""
+    """Sample the painted slices of some of the patients, and copies of them, as time allows."""
     until = math.inf
     if settings.seconds is not None and settings.iterations is None:
         until = _EXTRACTION_SHARE * settings.seconds * len(trainings) / patients
     bank = PixelBank()
     slices = sum(len(training.painted) for training in trainings) * patients / len(trainings)
-    a_slice = max(int(_MAX_PIXELS / (slices * (_COPIES + 1))), 40)
-    counts = (min(a_slice // 8, 250), min(a_slice // 3, 600))
-    for copy in range(_COPIES + 1):
+    counts = pixel_counts(round(slices))
+    for copy in range(COPIES + 1):
         if copy and budget.elapsed > until:
             break
-        for training in trainings:
-            more = yield from painted_pixels(training, [copy], counts, contrast_medium=True)
+        for n, training in enumerate(trainings):
+            own = budget.elapsed + max(until - budget.elapsed, 0.0) / (len(trainings) - n)
+            more = yield from painted_pixels(training, [copy], counts, True, own)
             bank = bank.extended(more)
     return bank
 

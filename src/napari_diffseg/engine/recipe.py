@@ -29,8 +29,12 @@ TIMESTEP = 100
 MIN_CONFIDENCE = 0.7
 """Pixels whose class is less likely get no pseudo-label."""
 
-_COPIES = 4  # augmented copies of every painted slice
-_PIXELS_PAINTED = (250, 600)  # of each structure and of background, from one painted slice
+COPIES = 4
+"""Augmented copies of every painted slice, at most."""
+
+_EXTRACTION_SHARE = 0.25  # of the time, after which no further painted slice is looked at
+_MAX_PIXELS = 400_000  # of painted slices and their copies: 0.9 GB of features
+_PIXELS_PAINTED = (250, 600)  # of each structure and of background, from one slice, at most
 _PIXELS_PSEUDO = (100, 300)  # the same, from one slice that is not painted
 _REACHES = (3, 6, 12, 24)  # slices from a painted one to which each round of self-training goes
 _STEPS = (400, 200, 200, 200, 200)  # optimiser steps on painted slices, and of each round
@@ -81,7 +85,9 @@ def _head_recipe(training: Training, iterations: int | None) -> Iterator[Progres
     targets = training.targets[: len(full)] if len(full) else training.targets
     full = full if len(full) else torch.zeros(len(targets), dtype=torch.bool)
     prior = class_prior(targets.cpu(), full, len(training.segmenter.labels) + 1)
-    painted = yield from painted_pixels(training)
+    until = training.budget.elapsed + _EXTRACTION_SHARE * training.budget.left
+    counts = pixel_counts(len(training.images))
+    painted = yield from painted_pixels(training, counts=counts, until=until)
     yield from fit(training, "learning", painted, prior, steps[0], steps[0] / sum(steps))
     for n, reach in enumerate(_REACHES[: rounds - 1], start=1):
         if steps[n] == 0 or training.budget.left <= 0:
@@ -156,11 +162,18 @@ def extract_features(training: Training, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.cat(pair) for pair in zip(*halves, strict=True))
 
 
+def pixel_counts(slices: int) -> tuple[int, int]:
+    """Pixels of each structure, and of background, to sample from one of so many painted slices."""
+    one = max(_MAX_PIXELS // (slices * (COPIES + 1)), 40)
+    return min(one // 8, _PIXELS_PAINTED[0]), min(one // 3, _PIXELS_PAINTED[1])
+
+
 def painted_pixels(
     training: Training,
-    copies: Sequence[int] = range(_COPIES + 1),
+    copies: Sequence[int] = range(COPIES + 1),
     counts: tuple[int, int] = _PIXELS_PAINTED,
     contrast_medium: bool = False,
+    until: float = math.inf,
 ) -> Generator[Progress, None, PixelBank]:
     """Sample the painted slices and augmented copies of them.
 
@@ -174,21 +187,27 @@ def painted_pixels(
         Pixels of each structure, and of background, from one slice.
     contrast_medium
         Whether the copies vary the contrast medium, too.
+    until
+        Elapsed seconds of the training after which it samples no more; what it has sampled by
+        then lies spread over the volume.
     """
     bank = PixelBank()
     training.segmenter.eval()
+    n, step = len(training.images), training.batch
+    # Steps of the golden ratio: the first few are spread over all, and so are the next.
+    spread = torch.argsort(torch.arange(n) * ((5**0.5 - 1) / 2) % 1)
     for copy in copies:
-        n, step = len(training.images), training.batch
-        for first in range(0, n, step):
-            images = training.images[first : first + step]
-            targets = training.targets[first : first + step]
+        for chosen in spread.split(step):
+            if bank.classes and training.budget.elapsed > until:
+                return bank
+            images, targets = training.images[chosen], training.targets[chosen]
             if copy and contrast_medium:
                 images = change_contrast_medium(images, targets, training.generator)
             if copy:
                 images, targets = augment(images, targets, training.generator)
             maps = extract_features(training, images)
             bank.add(maps, targets, training.generator, *counts, unknown=training.unknown)
-            yield training.report("extracting features", copy, _COPIES + 1, preview=True)
+            yield training.report("extracting features", copy, COPIES + 1, preview=True)
     return bank
 
 
