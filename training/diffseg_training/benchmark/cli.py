@@ -21,6 +21,7 @@ _MEASUREMENTS = {
     "variants": "what variants of a pre-training configuration are worth",
     "growth": "how pre-training's time and memory grow with the slices",
     "speed": "where the seconds and the memory of predicting a volume go",
+    "choice": "whether the slices that the app suggests are the ones to paint",
     "latency": "how long the window's event loop is held up by training",
 }
 """Commands with a module each, which has their options."""

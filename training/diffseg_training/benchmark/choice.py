@@ -1,0 +1,166 @@
+"""Whether the slices that the app suggests are the ones to paint.
+
+Painting is simulated: the first slice that the session suggests is painted in full as the
+reference has it, the app trains and predicts, the next suggestion is painted, and so on. The same
+numbers of slices are painted evenly spread over the volume, and at random. Each row is the mean
+Dice over the slices between the first and the last labelled one that are not painted; rows that
+are in the file already are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffseg_training.benchmark.datasets import find_names, find_scans, labels_of
+from diffseg_training.benchmark.tasks import Scan
+from napari_diffseg.engine.annotations import TrainError
+from napari_diffseg.engine.metrics import dice, mean_of
+from napari_diffseg.engine.settings import TrainSettings
+from napari_diffseg.io.labels import Label
+from napari_diffseg.session.paint import SliceState
+from napari_diffseg.session.session import Session
+
+WAYS = ("suggested", "even", "random")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to compare.
+
+    Attributes
+    ----------
+    rounds
+        Numbers of painted slices to report.
+    seeds
+        Of the random choice and, the first one, of the training.
+    iterations, grid
+        Of each training.
+    """
+
+    rounds: tuple[int, ...] = (2, 4, 6, 8)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    iterations: int = 300
+    grid: int = 128
+
+
+def even_slices(count: int, wanted: int) -> list[int]:
+    """Middles of equal parts of a volume of `count` slices.
+
+    Examples
+    --------
+    >>> even_slices(12, 3)
+    [2, 6, 10]
+    """
+    return [int((n + 0.5) * count / wanted) for n in range(wanted)]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--volumes", nargs="+", required=True, type=Path, metavar="PATH")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.jsonl")
+    parser.add_argument("--rounds", default="2,4,6,8", metavar="N,N")
+    parser.add_argument("--seeds", default="0,1,2", metavar="N,N")
+    parser.add_argument("--ways", default=",".join(WAYS), help="of suggested, even, random")
+    parser.add_argument("--iterations", type=int, default=Choice.iterations)
+    parser.add_argument("--grid", type=int, default=Choice.grid)
+    parser.set_defaults(run=_run)
+
+
+def rows(
+    name: str, scan: Scan, labels: Sequence[Label], way: str, choice: Choice, known: list[Any]
+) -> Iterator[dict[str, Any]]:
+    """Measure one way of choosing on one volume; rows of `known` are taken as they are."""
+    same = {"scan": name, "way": way, "iterations": choice.iterations, "grid": choice.grid}
+    seeds = choice.seeds if way == "random" else choice.seeds[:1]
+    for seed in seeds:
+        chosen: list[int] = []
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(scan.reference)).tolist()
+        counts = range(1, max(choice.rounds) + 1) if way == "suggested" else choice.rounds
+        for count in counts:
+            if way == "even":
+                chosen = even_slices(len(scan.reference), count)
+            elif way == "random":
+                chosen = order[:count]
+            key = {**same, "seed": seed, "slices": count}
+            row = next((r for r in known if r.items() >= key.items()), None)
+            if row is None:
+                row = {**key, **_measured(scan, labels, chosen, way, choice)}
+                yield row
+            chosen = [*row["painted"], row["next"]] if way == "suggested" else []
+
+
+def _measured(
+    scan: Scan, labels: Sequence[Label], chosen: list[int], way: str, choice: Choice
+) -> dict[str, Any]:
+    with Session(scan.volume, labels, folder=False) as session:
+        chosen = chosen or [session.suggest()[0].z]
+        ids = [label.id for label in labels]
+        for z in chosen:
+            mask = np.where(np.isin(scan.reference[z], ids), scan.reference[z], 0)
+            session.paint.set_slice(z, mask.astype(np.uint8), SliceState.PAINTED)
+        settings = TrainSettings(iterations=choice.iterations, grid=choice.grid)
+        try:
+            for _ in session.trainer.train(settings):
+                pass
+            for _ in session.trainer.predict():
+                pass
+        except TrainError:  # nothing of interest is on the slices
+            pass
+        holding = np.flatnonzero(np.isin(scan.reference, ids).any(axis=(1, 2)))
+        tested = [z for z in range(holding[0], holding[-1] + 1) if z not in chosen]
+        quality = dice(session.prediction.mask[tested], scan.reference[tested], ids)
+        row: dict[str, Any] = {"painted": chosen, "dice": round(mean_of(quality.values()), 4)}
+        if way == "suggested":
+            suggestion = session.suggest()[0]
+            row |= {"next": suggestion.z, "reason": suggestion.reason}
+        return row
+
+
+def table(found: Sequence[dict[str, Any]], rounds: Sequence[int]) -> str:
+    """Markdown table of mean Dice, seeds averaged, by volume and way."""
+    lines = ["| volume | slices | " + " | ".join(map(str, rounds)) + " |"]
+    lines.append("|---" * (2 + len(rounds)) + "|")
+    for scan in sorted({row["scan"] for row in found}):
+        for way in WAYS:
+            cells = []
+            for count in rounds:
+                values = [
+                    r["dice"]
+                    for r in found
+                    if (r["scan"], r["way"], r["slices"]) == (scan, way, count)
+                ]
+                cells.append(f"{np.mean(values):.3f}" if values else "")
+            lines.append(f"| {scan} | {way} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    rounds, seeds = (
+        tuple(int(n) for n in text.split(",")) for text in (arguments.rounds, arguments.seeds)
+    )
+    choice = Choice(rounds, seeds, arguments.iterations, arguments.grid)
+    output = arguments.output
+    lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
+    known = [json.loads(line) for line in lines]
+    files = find_scans(arguments.volumes)
+    names = find_names(arguments.volumes)
+    for one in files:
+        scan = one.read()
+        labels = [label for label in labels_of([scan], names) if (scan.reference == label.id).any()]
+        for way in arguments.ways.split(","):
+            for row in rows(one.name, scan, labels, way, choice, known):
+                known.append(row)
+                with output.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps(row) + "\n")
+                print(json.dumps(row), file=sys.stderr, flush=True)
+    print(table(known, rounds))
+    return 0
