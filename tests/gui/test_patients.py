@@ -1,5 +1,7 @@
 """From one patient to the next: earlier sessions, the queue, what is predicted meanwhile."""
 
+import threading
+
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
@@ -198,6 +200,42 @@ def test_a_volume_that_is_gone_is_said_and_nothing_is_lost(cts, window):
     window.until(lambda: "bert.nii.gz" in window.sentence)
     assert window.workspace.volume.name == "anna"
     assert window.workspace.session is not None
+
+
+def test_a_training_begun_while_the_next_patient_is_read_goes_on(cts, window, monkeypatch):
+    """Reading may take long: whoever presses Train meanwhile keeps the training and the patient."""
+    patients = window.panel.patients
+    window.click(patients.next_button)
+    ready(window, "anna")
+    window.session.paint.add_label("liver")
+    window.workspace.recolour()
+    window.paint_block(1, 1)
+    window.train()
+    window.idle()
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slowly(path):
+        reading.set()
+        assert go_on.wait(60)
+        return read_volume(path)
+
+    monkeypatch.setattr("napari_diffseg.gui.patients.read_volume", slowly)
+    window.click(patients.next_button)
+    window.until(reading.is_set)
+    window.panel.more.form.widgets["iterations"].value = 100_000
+    window.click(window.panel.train.train)
+    window.until(lambda: window.workspace.runner.running == "training")
+    go_on.set()
+    window.until(lambda: "bert was not opened" in window.workspace.error)
+    assert window.workspace.volume.name == "anna"
+    assert window.workspace.runner.running == "training"
+    assert not Queue().cases[0].finished
+    window.workspace.runner.stop()
+    window.idle()
+    monkeypatch.undo()
+    window.click(patients.next_button)
+    ready(window, "bert")
+    assert Queue().cases[0].finished
 
 
 def test_closing_while_the_next_patient_is_predicted_keeps_what_is_done(cts, window, monkeypatch):

@@ -80,3 +80,22 @@ def test_the_session_unused_for_longest_goes_first(
     assert _models(first)
     assert not _models(second)
     third.close()
+
+
+def test_slices_for_later_patients_count_and_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _session(tmp_path, 0)
+    first.close()
+    assert first.folder is not None
+    size = sum(path.stat().st_size for path in first.folder.iterdir())
+    second = _session(tmp_path, 1)
+    monkeypatch.setattr("napari_diffseg.session.housekeeping.MAX_BYTES", 3 * size)
+    kept = first.folder / "slices.npz"
+    assert kept.exists()
+    with kept.open("ab") as file:  # as a large CT would leave it
+        file.truncate(4 * size)
+    list(second.trainer.train(QUICK))
+    assert not _models(first)
+    assert kept.exists()
+    second.close()

@@ -186,12 +186,21 @@ class Patients(QObject):
             if session is not None:
                 session.trainer.keep_slices()
                 queue.take_model(session)
-            volume = read_volume(case.path)
-            if finish and left is not None and trained:
-                queue.finish(left.path)
-            return volume
+            return read_volume(case.path)
 
-        self._call(work, lambda volume: self._show(workspace, case, volume), self._not_opened)
+        def show(volume: Volume) -> None:
+            if busy := self._busy():
+                self._not_opened(SessionError(f"{case.name} was not opened. {busy}"))
+                return
+            try:
+                if finish and left is not None and trained:
+                    queue.finish(left.path)
+            except SessionError as error:
+                self._not_opened(error)
+            else:
+                self._show(workspace, case, volume)
+
+        self._call(work, show, self._not_opened)
         self.changed.emit()
 
     def _not_opened(self, error: Exception) -> None:

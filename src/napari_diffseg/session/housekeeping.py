@@ -14,6 +14,8 @@ MAX_BYTES = 20 * 2**30
 # A training makes all of these again from the paint, which is in the journal and stays.
 _MADE_AGAIN = ("round-*.safetensors", "round-*.npz", "motion.npz", ".*.part/*")
 
+_COUNTED = "slices.npz"  # what later patients learn from; it needs the CT to be made again
+
 
 def make_room(root: Path, own: Path) -> None:
     """Delete what can be made again from sessions that nobody uses, the oldest first.
@@ -28,7 +30,7 @@ def make_room(root: Path, own: Path) -> None:
     own
         The session that asks; it is left alone, but what it holds counts.
     """
-    found = []
+    found, total = [], 0
     for journal in root.glob("*/*/journal"):
         with suppress(OSError):
             if any(place.is_symlink() for place in (journal.parent, journal.parents[1])):
@@ -37,7 +39,7 @@ def make_room(root: Path, own: Path) -> None:
             bulk = [path for path in there if not path.parent.is_symlink()]
             size = sum(path.stat().st_size for path in bulk)
             found.append((journal.stat().st_mtime, journal.parent, bulk, size))
-    total = sum(size for *_, size in found)
+            total += size + sum(path.stat().st_size for path in journal.parent.glob(_COUNTED))
     for _, place, bulk, size in sorted(found):
         if total <= MAX_BYTES:
             return
