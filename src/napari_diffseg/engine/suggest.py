@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_MIN_ERROR = 0.2  # expected of a slice that looks perfect
+MIN_ERROR = 0.2
+"""Expected of a slice that looks perfect."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def suggest(
     doubt = np.zeros(count) if confidence is None else 1 - confidence / 100
     jump = np.zeros(count) if change is None else change
     predicted = confidence is not None or change is not None
-    error = _MIN_ERROR + doubt + jump / 2 if predicted else np.ones(count)
+    error = MIN_ERROR + doubt + jump / 2 if predicted else np.ones(count)
     helps = np.exp(-np.abs(z[:, None] - z) / reach)
     taken = painted.copy()
     cover = helps[:, painted].max(axis=1, initial=0)

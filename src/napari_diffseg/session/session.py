@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from napari_diffseg.engine.measure_report import write_measurements
 from napari_diffseg.engine.suggest import Suggestion, slice_change, slice_confidence, suggest
+from napari_diffseg.engine.suggest_plane import PlaneSuggestion, expected_error, suggest_plane
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.labels import Label, LabelMap
@@ -209,6 +210,22 @@ class Session:
                 change = slice_change(mask)
             reach = max(2.0, _REACH_MM / float(self.volume.geometry.spacing[0]))
             return suggest(self.paint.states > 0, confidence, change, n, reach)
+
+    def suggest_plane(self) -> PlaneSuggestion | None:
+        """Name the coronal or sagittal plane that is most worth painting next.
+
+        Returns
+        -------
+        ``None`` where a slice is worth more, and before every slice is predicted.
+        """
+        with self._log.lock:
+            if not self.prediction.round_of.all():
+                return None
+            step = max(1, max(self.prediction.mask.shape[1:]) // _SUGGEST_PIXELS)
+            thin = np.s_[:, step // 2 :: step, step // 2 :: step]
+            error = expected_error(self.prediction.mask[thin], self.prediction.confidence[thin])
+            painted, planes = self.paint.states > 0, list(self.paint.planes)
+        return suggest_plane(error, painted, planes, self.volume.geometry.spacing, _REACH_MM, step)
 
     # Export
 

@@ -2,9 +2,10 @@
 
 Painting is simulated: the first slice that the session suggests is painted in full as the
 reference has it, the app trains and predicts, the next suggestion is painted, and so on. The same
-numbers of slices are painted evenly spread over the volume, and at random. Each row is the mean
-Dice over the slices between the first and the last labelled one that are not painted; rows that
-are in the file already are not run again.
+numbers of slices are painted evenly spread over the volume, and at random; and with suggestions of
+coronal and sagittal planes, where the session has one. Each row is the mean Dice over the slices
+between the first and the last labelled one, without the painted slices; rows that are in the file
+already are not run again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from napari_diffseg.io.labels import Label
 from napari_diffseg.session.paint import SliceState
 from napari_diffseg.session.session import Session
 
-WAYS = ("suggested", "even", "random")
+WAYS = ("suggested", "planes", "even", "random")
+
+_ASKING = ("suggested", "planes")  # after each round
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.jsonl")
     parser.add_argument("--rounds", default="2,4,6,8", metavar="N,N")
     parser.add_argument("--seeds", default="0,1,2", metavar="N,N")
-    parser.add_argument("--ways", default=",".join(WAYS), help="of suggested, even, random")
+    parser.add_argument("--ways", default=",".join(WAYS), help="of suggested, planes, even, random")
     parser.add_argument("--iterations", type=int, default=Choice.iterations)
     parser.add_argument("--grid", type=int, default=Choice.grid)
     parser.set_defaults(run=_run)
@@ -81,32 +84,37 @@ def rows(
     same = {"scan": name, "way": way, "iterations": choice.iterations, "grid": choice.grid}
     seeds = choice.seeds if way == "random" else choice.seeds[:1]
     for seed in seeds:
-        chosen: list[int] = []
+        chosen: list[int | str] = []
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(scan.reference)).tolist()
-        counts = range(1, max(choice.rounds) + 1) if way == "suggested" else choice.rounds
+        counts = range(1, max(choice.rounds) + 1) if way in _ASKING else choice.rounds
         for count in counts:
             if way == "even":
-                chosen = even_slices(len(scan.reference), count)
+                chosen = [*even_slices(len(scan.reference), count)]
             elif way == "random":
-                chosen = order[:count]
+                chosen = [*order[:count]]
             key = {**same, "seed": seed, "slices": count}
             row = next((r for r in known if r.items() >= key.items()), None)
             if row is None:
                 row = {**key, **_measured(scan, labels, chosen, way, choice)}
                 yield row
-            chosen = [*row["painted"], row["next"]] if way == "suggested" else []
+            chosen = [*row["painted"], row["next"]] if way in _ASKING else []
 
 
 def _measured(
-    scan: Scan, labels: Sequence[Label], chosen: list[int], way: str, choice: Choice
+    scan: Scan, labels: Sequence[Label], chosen: list[int | str], way: str, choice: Choice
 ) -> dict[str, Any]:
     with Session(scan.volume, labels, folder=False) as session:
         chosen = chosen or [session.suggest()[0].z]
         ids = [label.id for label in labels]
-        for z in chosen:
-            mask = np.where(np.isin(scan.reference[z], ids), scan.reference[z], 0)
-            session.paint.set_slice(z, mask.astype(np.uint8), SliceState.PAINTED)
+        truth = np.where(np.isin(scan.reference, ids), scan.reference, 0).astype(np.uint8)
+        for place in chosen:
+            if isinstance(place, int):
+                session.paint.set_slice(place, truth[place], SliceState.PAINTED)
+            else:
+                axis, at = place.split(":")
+                mask = truth[:, int(at)] if axis == "coronal" else truth[:, :, int(at)]
+                session.paint.planes.set_plane(axis, int(at), mask, SliceState.PAINTED)
         settings = TrainSettings(iterations=choice.iterations, grid=choice.grid)
         try:
             for _ in session.trainer.train(settings):
@@ -119,9 +127,12 @@ def _measured(
         tested = [z for z in range(holding[0], holding[-1] + 1) if z not in chosen]
         quality = dice(session.prediction.mask[tested], scan.reference[tested], ids)
         row: dict[str, Any] = {"painted": chosen, "dice": round(mean_of(quality.values()), 4)}
-        if way == "suggested":
+        if way in _ASKING:
             suggestion = session.suggest()[0]
             row |= {"next": suggestion.z, "reason": suggestion.reason}
+            plane = session.suggest_plane() if way == "planes" else None
+            if plane is not None:
+                row |= {"next": f"{plane.axis}:{plane.index}", "reason": plane.reason}
         return row
 
 
