@@ -17,12 +17,14 @@ LABELS = (Label(4, "liver", (221, 130, 101)), Label(9, "Ösophagus 食道", (0, 
 ROWS, COLUMNS = 9, 11
 
 
-@pytest.fixture(params=["plain", "tilted", "uneven", "sagittal"])
+@pytest.fixture(params=["plain", "tilted", "uneven", "missing", "sagittal"])
 def volume(request, tmp_path):
     positions, orientation = line(5), (1, 0, 0, 0, 1, 0)
     if request.param == "tilted":
         orientation = (1, 0, 0, 0, np.cos(0.2), np.sin(0.2))
     if request.param == "uneven":
+        positions[3] = positions[3] + [0, 0, 0.8]
+    if request.param == "missing":
         del positions[3]
     if request.param == "sagittal":
         positions, orientation = line(5, (2.5, 0, 0)), (0, 1, 0, 0, 0, -1)

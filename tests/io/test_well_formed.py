@@ -20,7 +20,7 @@ from pydicom.uid import (
 )
 from synthetic import affine_of, distinct, line, save_nifti, save_series
 
-from napari_diffseg.io import VolumeError, read_labels, read_volume, write_mask
+from napari_diffseg.io import Label, VolumeError, read_labels, read_volume, write_mask
 
 
 def hu_of(pixels):
@@ -139,17 +139,79 @@ def test_positions_twice_are_refused_and_overlapping_slices_read(tmp_path):
         read_volume(tmp_path / "twice")
 
 
-def test_a_missing_slice_is_named_with_what_it_moves(tmp_path):
-    save_series(tmp_path, [p for n, p in enumerate(line(9)) if n != 4])
-    volume = read_volume(tmp_path)
+@pytest.mark.parametrize("turned", ["transverse", "prone", "sagittal"])
+def test_a_missing_slice_leaves_the_others_where_they_are(tmp_path, turned):
+    """A place for it is filled in from its neighbours."""
+    turn, step, gaps = {
+        "transverse": ((1, 0, 0, 0, 1, 0), (0, 0, 2.5), "4, 7, 8"),
+        "prone": ((-1, 0, 0, 0, -1, 0), (0, 0, -2.5), "2, 3, 6"),
+        "sagittal": ((0, 1, 0, 0, 0, -1), (-2.5, 0, 0), "2, 3, 6"),
+    }[turned]
+    kept = [0, 1, 2, 3, 5, 6, 9, 10]
+    whole = line(11, step)
+    pixels = save_series(tmp_path / "ct", [whole[k] for k in kept], orientation=turn)
+    volume = read_volume(tmp_path / "ct")
     assert volume.geometry.notes == (
-        "uneven slice spacing 2.5 to 5 mm, slices lie up to 1.1 mm off",
+        f"slices {gaps} are missing in the series and filled in from the neighbours",
     )
-    mask = np.zeros(volume.hu.shape, np.uint8)
-    mask[4] = 1
-    write_mask(tmp_path / "m.dcm", mask, volume.geometry, ())  # at each slice's own position
-    (frame,) = pydicom.dcmread(tmp_path / "m.dcm").PerFrameFunctionalGroupsSequence
-    assert frame.PlanePositionSequence[0].ImagePositionPatient[2] == line(9)[5][2]
+    assert sorted(np.round(volume.geometry.spacing, 9)) == [0.7, 0.9, 2.5]
+    along_row, along_column = np.reshape(turn, (2, 3))
+    for plane, k in zip(pixels, kept, strict=True):
+        for r, c in np.ndindex(plane.shape):
+            point = whole[k] + along_row * 0.9 * c + along_column * 0.7 * r
+            assert placed(volume, point[None] * [-1, -1, 1]) == int(plane[r, c]) - 1024
+    point = whole[7][None] * [-1, -1, 1]  # a third of the way from 6 to 9
+    mean = (2 * int(pixels[5, 0, 0]) + int(pixels[6, 0, 0])) / 3 - 1024
+    assert placed(volume, point) == np.rint(mean)
+
+    geometry = volume.geometry
+    mask = np.ones(volume.hu.shape, np.uint8)
+    for ending in (".nii.gz", ".mha", ".seg.nrrd", ".dcm", ".rtstruct.dcm"):
+        write_mask(tmp_path / f"m{ending}", mask, geometry, [Label(1, "liver", (1, 2, 3))])
+        assert (read_labels(tmp_path / f"m{ending}", geometry).mask == 1).all()
+    # Each frame lies in its place, and those of the series' own slices refer to them.
+    files = {
+        tuple(map(float, pydicom.dcmread(file).ImagePositionPatient)): file
+        for file in (tmp_path / "ct").iterdir()
+    }
+    frames = pydicom.dcmread(tmp_path / "m.dcm").PerFrameFunctionalGroupsSequence
+    seen = []
+    for frame in frames:
+        place = tuple(map(float, frame.PlanePositionSequence[0].ImagePositionPatient))
+        seen.append(place)
+        source = frame.get("DerivationImageSequence")
+        assert bool(source) == (place in files)
+        if source:
+            uid = source[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+            assert uid == pydicom.dcmread(files[place]).SOPInstanceUID
+    assert sorted(seen) == sorted(map(tuple, whole))
+
+
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 0.9999, 0.0141), (1, 0, 0, 0, 1, 0)])
+def test_masks_of_directions_that_are_rounded_open_in_itk(tmp_path, orientation):
+    """Without a qform ITK opens no NIfTI that is sheared ever so little."""
+    save_series(tmp_path / "ct", line(9, (0.002, -0.004, 2.5)), orientation=orientation)
+    volume = read_volume(tmp_path / "ct")
+    assert not [note for note in volume.geometry.notes if "ITK" in note]
+    write_mask(tmp_path / "m.nii.gz", (volume.hu % 2).astype(np.uint8), volume.geometry, ())
+    again = sitk.ReadImage(str(tmp_path / "m.nii.gz"))
+    corner = again.TransformIndexToPhysicalPoint([n - 1 for n in again.GetSize()])
+    expected = volume.geometry.affine @ [*(n - 1 for n in volume.geometry.shape), 1]
+    assert np.abs(np.multiply(corner, [-1, -1, 1]) - expected[:3]).max() < 0.5
+
+
+@pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd", ".seg.nrrd"])
+def test_masks_of_a_tilted_gantry_open_in_itk_in_other_formats(tmp_path, ending):
+    angle = np.radians(12)
+    tilted = (1, 0, 0, 0, np.cos(angle), np.sin(angle))
+    save_series(tmp_path / "ct", line(9), orientation=tilted)
+    volume = read_volume(tmp_path / "ct")
+    assert "choose .seg.nrrd or .mha for ITK-SNAP" in volume.geometry.notes[1]
+    write_mask(tmp_path / f"m{ending}", np.ones(volume.hu.shape, np.uint8), volume.geometry, ())
+    again = sitk.ReadImage(str(tmp_path / f"m{ending}"))
+    corner = again.TransformIndexToPhysicalPoint([n - 1 for n in again.GetSize()])
+    expected = volume.geometry.affine @ [*(n - 1 for n in volume.geometry.shape), 1]
+    np.testing.assert_allclose(np.multiply(corner, [-1, -1, 1]), expected[:3], atol=1e-4)
 
 
 def test_a_rescale_for_each_slice_is_applied(tmp_path):
@@ -228,8 +290,6 @@ def test_names_in_any_language(tmp_path, folder):
 
 
 def test_names_of_a_nifti_mask_lie_beside_it_for_itk_snap(tmp_path):
-    from napari_diffseg.io import Label
-
     save_nifti(tmp_path / "ct.nii", distinct((4, 5, 6)), affine_of((0, 1, 2), (1, 1, 1)))
     volume = read_volume(tmp_path / "ct.nii")
     mask = np.ones(volume.hu.shape, np.uint8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from napari_diffseg.io import dicom_scan
+from napari_diffseg.io import dicom_scan, slice_places
 from napari_diffseg.io.dicom_file import check_pixels, read_dicom
 from napari_diffseg.io.dicom_scan import Group, Slice
-from napari_diffseg.io.formats import LPS, reading, scaled, to_hu
+from napari_diffseg.io.formats import LPS, is_sheared, reading, scaled, to_hu
 from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.multiframe import frame_pixels
 from napari_diffseg.io.voxels import check_memory
@@ -27,6 +27,8 @@ from napari_diffseg.io.voxels import check_memory
 # A tilt below this, in degrees, and gaps that differ by less than this share are rounding.
 _TILT = 0.1
 _GAP = 0.02
+_LISTED = 6
+"""Of missing slices, so many are named."""
 
 
 @dataclass(frozen=True)
@@ -86,23 +88,31 @@ def read_series(source: Path, series: str | None = None) -> tuple[NDArray[Any], 
     name, group = ordered(source, series)
     slices = group.slices
     first = slices[0].header
-    affine, notes = _affine(source, slices)
+    at = places_of(slices)
+    affine, notes = _affine(source, slices, at)
     rows, columns = slices[0].grid[:2]
+    own = dict(zip(at, slices, strict=True))
+    every = range(at[-1] + 1)
     reference = {
         "dicom": {
             "series": name,
             "frame_of_reference": str(first.get("FrameOfReferenceUID", "")),
-            "slices": tuple(item.uid for item in slices),
-            "positions": tuple(tuple(item.position.tolist()) for item in slices),
+            # None for a slice that is missing; its position is between its neighbours.
+            "slices": tuple(own[k].uid if k in own else None for k in every),
+            "positions": _positions(slices, at),
         }
     }
-    shape = (columns, rows, len(slices))
+    shape = (columns, rows, len(every))
     for item in slices:
         with reading(item.path):
             check_pixels(item.path, item.header)
     check_memory(source, 2 * math.prod(shape))
     geometry = Geometry.from_affine(affine, shape, group.notes + notes, reference, source)
-    hu = to_hu(_planes(slices), geometry)
+    more = _gaps(geometry, slice_places.missing(at))
+    if is_sheared(geometry):
+        more += ("choose .seg.nrrd or .mha for ITK-SNAP and others that open no sheared NIfTI",)
+    geometry = replace(geometry, notes=geometry.notes + more)
+    hu = to_hu(slice_places.filled(_planes(slices), at), geometry)
     return hu, geometry, f"CT series {first.get('SeriesNumber') or ''}".strip()
 
 
@@ -131,12 +141,46 @@ def ordered(source: Path, series: str | None) -> tuple[str, Group]:
     return chosen[0], group
 
 
-def _affine(source: Path, slices: list[Slice]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+def places_of(slices: list[Slice]) -> list[int]:
+    """Place of each slice on the volume's grid, which may have places that no slice lies at."""
+    normal = dicom_scan.normal_of(slices)
+    heights = np.array([item.position @ normal for item in slices])
+    return [int(k) for k in slice_places.places(heights)]
+
+
+def _positions(slices: list[Slice], at: list[int]) -> tuple[tuple[float, ...], ...]:
+    """(L, P, S) mm of the first pixel at every place of the grid."""
+    known = np.array([item.position for item in slices])
+    every = np.arange(at[-1] + 1)
+    found = np.column_stack([np.interp(every, at, along) for along in known.T])
+    found[at] = known  # to the last digit, as they are compared with the files' own
+    return tuple(tuple(row) for row in found.tolist())
+
+
+def _gaps(geometry: Geometry, missing: tuple[int, ...]) -> tuple[str, ...]:
+    """Note on slices that are filled in, in the volume's own numbering."""
+    if not missing:
+        return ()
+    axis = geometry.axes.index(2)
+    last = geometry.shape[2] - 1
+    names = sorted(last - k if geometry.flips[axis] else k for k in missing)
+    many = len(names) > 1
+    listed = ", ".join(map(str, names[:_LISTED])) + (", ..." if len(names) > _LISTED else "")
+    return (
+        f"slice{'s' if many else ''} {listed} {'are' if many else 'is'} missing in the series and "
+        "filled in from the neighbours",
+    )
+
+
+def _affine(
+    source: Path, slices: list[Slice], at: list[int]
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Place the series in RAS+ mm, and name what is not a plain box.
 
     The step from slice to slice is taken from the positions, so a tilted gantry gives a sheared
-    affine, which is where the voxels really are. With uneven gaps it is the mean step, unless
-    that would put a slice in another one's place, which finding the series has ruled out.
+    affine, which is where the voxels really are. With distances that have no common step it is the
+    mean step, unless that would put a slice in another one's place, which finding the series has
+    ruled out. ``at`` is the place of each slice.
     """
     normal = dicom_scan.normal_of(slices)
     positions = np.array([item.position for item in slices])
@@ -151,15 +195,16 @@ def _affine(source: Path, slices: list[Slice]) -> tuple[NDArray[np.float64], tup
         step = normal * thickness
         notes.append(f"one slice only; its thickness {thickness:g} mm is taken as spacing")
     else:
-        step = (positions[-1] - positions[0]) / (len(slices) - 1)
+        step = (positions[-1] - positions[0]) / at[-1]
         heights = positions @ normal
-        gaps, middle = np.diff(heights), float(np.median(np.diff(heights)))
+        gaps = np.diff(heights) / np.diff(at)
+        middle = float(np.median(gaps))
         tilt = np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1)))
         if tilt > _TILT:
             notes.append(f"gantry tilt {tilt:.1f}°")
         if np.ptp(gaps) > _GAP * middle:
             uneven = f"uneven slice spacing {gaps.min():.3g} to {gaps.max():.3g} mm"
-            error = dicom_scan.unevenness(heights)
+            error = slice_places.unevenness(heights)
             notes.append(f"{uneven}, slices lie up to {error:.2g} mm off")
         line = positions[0] + np.outer(positions @ normal - positions[0] @ normal, step) / (
             step @ normal

@@ -16,6 +16,7 @@ from napari_diffseg.io import multiframe
 from napari_diffseg.io.dicom_file import read_dicom
 from napari_diffseg.io.formats import colour, reading
 from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.io.slice_places import unevenness
 
 _NUMBERS = {
     "ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2,
@@ -324,8 +325,3 @@ def normal_of(slices: Iterable[Slice]) -> NDArray[np.float64]:
     normal = np.cross(*next(iter(slices)).orientation)
     length = np.linalg.norm(normal)
     return normal / length if length > 0.5 else np.full(3, np.nan)
-
-
-def unevenness(heights: NDArray[np.float64]) -> float:
-    """How far slices at some heights, in order, lie from an even spacing at most, in mm."""
-    return float(np.abs(heights - np.linspace(heights[0], heights[-1], len(heights))).max())

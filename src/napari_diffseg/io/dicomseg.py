@@ -86,6 +86,10 @@ def write_dicomseg(
         image.SeriesInstanceUID = images[0].SeriesInstanceUID
     if not labels:
         raise VolumeError(f"{path}: a DICOM-SEG needs at least one label; paint or add one")
+    extra = _extra(array, order)
+    places: Any = geometry.reference["dicom"]["positions"]
+    every = sorted([*order, *extra]) if extra else order
+    positions = [hd.PlanePositionSequence("PATIENT", places[k]) for k in every] if extra else None
     release = version("napari-diffseg")
     algorithm = hd.AlgorithmIdentificationSequence(
         name="napari-diffseg", version=release, family=codes.DCM.ArtificialIntelligence
@@ -94,7 +98,8 @@ def write_dicomseg(
         warnings.simplefilter("ignore")  # about empty or unusual values in the source's own header
         segmentation = hd.seg.Segmentation(
             source_images=images,
-            pixel_array=class_indices(labels)[array.T[order]],
+            pixel_array=class_indices(labels)[array.T[every]],
+            plane_positions=positions,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[_describe(n, x, algorithm) for n, x in enumerate(labels, 1)],
             series_instance_uid=generate_uid(),
@@ -108,10 +113,48 @@ def write_dicomseg(
             content_label="SEGMENTATION",
             series_description="napari-diffseg segmentation",
         )
+        if extra:
+            _name_sources(segmentation, images, order, places)
         _refer(segmentation, series)
         _forget(segmentation)
         segmentation.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, for names in any language
         segmentation.save_as(path)
+
+
+def _extra(array: NDArray[Any], order: list[int]) -> list[int]:
+    """Slices that the series lacks and that a mask (i, j, k) holds something on."""
+    return [k for k in np.flatnonzero(array.any(axis=(0, 1))).tolist() if k not in set(order)]
+
+
+def _name_sources(
+    segmentation: pydicom.Dataset, images: list[pydicom.Dataset], order: list[int], places: Any
+) -> None:
+    """Have every frame that lies on a slice of the series refer to it.
+
+    highdicom does so for all frames or, where one lies on none, for none of them. ``order`` is the
+    slice that each image, or each frame of the one image, lies on; ``places`` where slices lie.
+
+    Source: DICOM PS3.3, C.7.6.16.2.6 "Derivation Image Macro".
+    """
+    for frame in segmentation.PerFrameFunctionalGroupsSequence:
+        own = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
+        off = np.linalg.norm(np.array([places[k] for k in order]) - own, axis=1)
+        if off.min() > 1e-3:
+            continue
+        n = int(off.argmin())
+        image = images[n] if len(images) == len(order) else images[0]
+        source, derivation = pydicom.Dataset(), pydicom.Dataset()
+        source.ReferencedSOPClassUID = image.SOPClassUID
+        source.ReferencedSOPInstanceUID = image.SOPInstanceUID
+        if len(images) < len(order):
+            source.ReferencedFrameNumber = n + 1
+        purpose = codes.cid7202.SourceImageForImageProcessingOperation
+        source.PurposeOfReferenceCodeSequence = [hd.sr.CodedConcept.from_code(purpose)]
+        source.SpatialLocationsPreserved = "YES"
+        kind = codes.cid7203.SegmentationImageDerivation
+        derivation.DerivationCodeSequence = [hd.sr.CodedConcept.from_code(kind)]
+        derivation.SourceImageSequence = [source]
+        frame.DerivationImageSequence = [derivation]
 
 
 def _refer(segmentation: pydicom.Dataset, series: Mapping[str, str]) -> None:
@@ -229,6 +272,7 @@ def source_images(
             "choose .nii.gz or .seg.nrrd"
         )
     slices = ordered(geometry.source, reference["series"])[1].slices
+    at = [k for k, uid in enumerate(reference["slices"]) if uid is not None]
     order = sorted(range(len(slices)), key=lambda k: slices[k].frame or 0)
     multi = slices[0].frame is not None
     if multi and (
@@ -244,11 +288,8 @@ def source_images(
             f"{path}: slices of the DICOM series share identifiers, so no {what} can refer to "
             "them; choose .nii.gz or .seg.nrrd"
         )
-    places = tuple(tuple(item.position.tolist()) for item in slices)
-    if (tuple(item.uid for item in slices), places) != (
-        reference["slices"],
-        reference["positions"],
-    ):
+    now = [(item.uid, tuple(item.position.tolist())) for item in slices]
+    if now != [(reference["slices"][k], reference["positions"][k]) for k in at]:
         raise VolumeError(f"{path}: the DICOM series has changed on disk; open it again")
     images = []
     for item in slices[:1] if multi else slices:
@@ -261,7 +302,7 @@ def source_images(
             )
         _clean(image, item, slices[0].orientation, geometry)
         images.append(image)
-    return images, order
+    return images, [at[k] for k in order]
 
 
 def _clean(

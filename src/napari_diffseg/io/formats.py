@@ -229,8 +229,9 @@ def write_nifti(
     if not fields:
         header.set_sform(geometry.affine, code=1)
         header.set_qform(geometry.affine, code=1)
-        # A qform holds no shear (gantry tilt); a wrong one must not stand beside the sform.
-        if not np.allclose(header.get_qform(), geometry.affine, atol=1e-3):
+        # A qform holds no shear (gantry tilt); a wrong one must not stand beside the sform. One
+        # that is off by rounding may: without it ITK opens no file that is sheared ever so little.
+        if is_sheared(geometry, header.get_qform()):
             header.set_qform(None, code=0)
             header["pixdim"][1:4] = np.linalg.norm(geometry.affine[:3, :3], axis=0)
     # Without an affine nibabel leaves the header's fields as they are, bit for bit.
@@ -242,6 +243,23 @@ def write_nifti(
         # No name and no time in the gzip header: the same mask gives the same bytes.
         with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as stream:
             image.to_stream(stream)
+
+
+def is_sheared(geometry: Geometry, qform: NDArray[np.float64] | None = None) -> bool:
+    """Whether a NIfTI file needs a shear to hold a grid, which programs built on ITK do not open.
+
+    Parameters
+    ----------
+    geometry
+        The grid.
+    qform
+        (4, 4), the nearest grid without a shear; default: found here.
+    """
+    if qform is None:
+        header = nib.Nifti1Header()
+        header.set_qform(geometry.affine, code=1)
+        qform = header.get_qform()
+    return _apart(qform, geometry.affine, geometry.shape) > _SAME_PLACE
 
 
 def description_path(path: Path) -> Path | None:

@@ -308,9 +308,11 @@ def _contours(
             columns_rows = np.asarray(line)[:-1] - 1  # closed: the last point is the first again
             points = np.asarray(positions[k]) + columns_rows[:, ::-1] @ across.T
             number += 1
+            # An outline on a slice that the series lacks refers to none; its place says all.
+            image = {"ContourImageSequence": [references[k]]} if k in references else {}
             yield _item(
                 ContourNumber=number,
-                ContourImageSequence=[references[k]],
+                **image,
                 ContourGeometricType="CLOSED_PLANAR",
                 NumberOfContourPoints=len(points),
                 ContourData=[f"{value:.4f}" for value in points.ravel()],
