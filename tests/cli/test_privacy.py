@@ -2,91 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
-import re
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from cli_tools import Case, process
+from privacy_tools import FOLDER, OTHER, REQUIRED, contents, name_the_patient, secrets_in
 from synthetic import line, save_series
 
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io import read_volume, write_mask, write_volume
 from napari_diffseg.session import Session
 
-REQUIRED = {
-    "PatientName": "SECRETNAME^JANE",
-    "PatientID": "SECRETID4711",
-    "PatientBirthDate": "19121223",
-    "StudyDate": "20131231",
-    "StudyTime": "235958",
-    "StudyID": "SECRETSTUDY",
-    "AccessionNumber": "SECRETACCESS",
-    "ReferringPhysicianName": "SECRETREFERRER^DR",
-}
-"""What the modules Patient and General Study demand of every object of a study."""
-OTHER = {
-    "OtherPatientIDs": "SECRETOTHER",
-    "PatientAddress": "SECRETSTREET 5",
-    "PatientTelephoneNumbers": "SECRETPHONE",
-    "PatientComments": "SECRETCOMMENT",
-    "InstitutionName": "SECRETHOSPITAL",
-    "InstitutionAddress": "SECRETCITY",
-    "OperatorsName": "SECRETOPERATOR",
-    "PerformingPhysicianName": "SECRETPERFORMER",
-    "StudyDescription": "SECRETDESCRIPTION",
-    "SeriesDescription": "SECRETSERIES",
-    "ProtocolName": "SECRETPROTOCOL",
-    "StationName": "SECRETSTATION",
-    "DeviceSerialNumber": "SECRETDEVICE",
-    "RequestingPhysician": "SECRETREQUEST",
-    "PhysiciansOfRecord": "SECRETRECORD",
-    "NameOfPhysiciansReadingStudy": "SECRETREADER",
-    "AdmittingDiagnosesDescription": "SECRETDIAGNOSIS",
-    "AdditionalPatientHistory": "SECRETHISTORY",
-    "AdmissionID": "SECRETADMISSION",
-    "EthnicGroup": "SECRETGROUP",
-    "Occupation": "SECRETJOB",
-    "PatientMotherBirthName": "SECRETMOTHER",
-    "ClinicalTrialSubjectID": "SECRETSUBJECT",
-    "ResponsiblePerson": "SECRETPERSON",
-}
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
-FOLDER = "SECRETFOLDER_JANE"
-
-
-def name_the_patient(n, data):
-    for keyword, value in (REQUIRED | OTHER).items():
-        setattr(data, keyword, value)
-    block = data.private_block(0x0011, "SECRETCREATOR", create=True)
-    block.add_new(0x01, "LO", "SECRETPRIVATE")
-
-
-def contents(path: Path) -> bytes:
-    """All bytes of a file, packed and unpacked."""
-    data = path.read_bytes()
-    parts = [data]
-    if data[:2] == b"\x1f\x8b":
-        parts.append(gzip.decompress(data))
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            parts += [archive.read(name) for name in archive.namelist()]
-    for found in re.finditer(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]", data):
-        try:
-            parts.append(zlib.decompressobj(47).decompress(data[found.start() :]))
-        except zlib.error:
-            continue
-    return b"\n".join(parts)
-
-
-def secrets_in(data: bytes, tags: dict[str, str] = REQUIRED | OTHER) -> set[str]:
-    words = {name.split("^")[0] for name in tags.values()}
-    words |= {"SECRETPRIVATE", "SECRETCREATOR", FOLDER}
-    return {word for word in words if word.encode() in data or word.encode("utf-16-le") in data}
 
 
 @pytest.fixture
@@ -174,3 +103,50 @@ def test_a_dicom_seg_says_that_it_names_the_patient(case: Case, series: Path, tm
     )  # fmt: skip
     assert code == 0, err
     assert "seg.dcm: holds the patient's name and id, as DICOM-SEG must" in err
+
+
+def test_no_table_page_or_trained_model_names_the_patient(
+    case: Case, series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    volume = read_volume(series)
+    mask = np.zeros(volume.hu.shape, np.uint8)
+    mask[1:3, 8:20, 8:20] = 1
+    write_mask(out / "labels.nii.gz", mask, volume.geometry, ())
+    labels = out / "labels.nii.gz"
+    write_volume(out / "ct.nii.gz", volume)
+    table = f"volume,labels\n{series},{labels}\n{out / 'ct.nii.gz'},{labels}\n"
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    said = ""
+    for words in (
+        ("measure", str(series), "labels.nii.gz", "-o", "table.csv"),
+        ("measure", str(series), "labels.nii.gz", "-o", "page.html"),
+        ("compare", "labels.nii.gz", "labels.nii.gz", "-o", "a.csv", "--slices", "b.csv"),
+        ("evaluate", "labels.nii.gz", "labels.nii.gz", "--csv", "c.csv"),
+        (
+            "train", str(tmp_path / "cases.csv"), "-o", "m.safetensors", "--report", "r.json",
+            "--backbone", case.tiny, "--iterations", "2", "--device", "cpu",
+        ),
+    ):  # fmt: skip
+        code, text, err = process(*words)
+        assert code == 0, err
+        said += text + err
+    assert secrets_in(said.replace(FOLDER, "").encode()) == set()
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {
+        "table.csv", "page.html", "a.csv", "b.csv", "c.csv", "m.safetensors", "r.json",
+    }  # fmt: skip
+    for path in files:
+        assert secrets_in(contents(path)) == set(), path.name
+
+
+def test_an_rtstruct_names_the_patient_as_the_standard_demands_and_no_more(
+    series: Path, tmp_path: Path
+):
+    volume = read_volume(series)
+    mask = np.zeros(volume.hu.shape, np.uint8)
+    mask[1:3, 8:20, 8:20] = 1
+    write_mask(tmp_path / "m.rtstruct.dcm", mask, volume.geometry, ())
+    assert secrets_in(contents(tmp_path / "m.rtstruct.dcm"), OTHER) == set()

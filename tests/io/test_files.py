@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from napari_diffseg.io import atomic_write
+from napari_diffseg.io import VolumeError, atomic_write, check_outputs, files
 from napari_diffseg.io.files import content_sha256
 
 
@@ -208,3 +208,12 @@ def test_fingerprint_covers_all_files_that_are_read(tmp_path, header):
         (tmp_path / "ct.raw").rename(tmp_path / "other.raw")
         found.append(content_sha256(tmp_path / header))
     assert len(set(found)) == len(found)
+
+
+def test_names_that_differ_in_case_only_are_one_file_where_the_disk_says_so(tmp_path, monkeypatch):
+    pair = [tmp_path / "mask.nii.gz", tmp_path / "MASK.nii.gz"]
+    if not files._ignores_case(tmp_path):
+        check_outputs(pair)
+    monkeypatch.setattr(files, "_ignores_case", lambda folder: True)
+    with pytest.raises(VolumeError, match=r"MASK\.nii\.gz: would be written twice"):
+        check_outputs(pair)

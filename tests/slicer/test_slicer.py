@@ -20,6 +20,9 @@ PYTHON = Path(__file__).parents[2] / ".venv-slicer" / "bin" / "python"
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="run make test-slicer")
 
 OBLIQUE = affine_of((0, 1, 2), (-1, 1, 1), (1.9, 2.1, 5), (30, -40, 7), (4, -3, 8))
+TILTED = affine_of((0, 1, 2), (-1, -1, 1), (1.9, 2.1, 5), (30, -40, 7))
+TILTED[1, 2] = 5 * np.tan(np.radians(15))  # a tilted gantry: the grid is sheared
+GRIDS = {"oblique": OBLIQUE, "tilted": TILTED}
 
 
 def slicer(*words):
@@ -36,10 +39,10 @@ def read_by_slicer(path, tmp_path):
         return dict(arrays)
 
 
-@pytest.fixture
-def session():
+@pytest.fixture(params=GRIDS)
+def session(request):
     ct = tiny_volume()
-    geometry = Geometry.from_affine(OBLIQUE, ct.geometry.shape)
+    geometry = Geometry.from_affine(GRIDS[request.param], ct.geometry.shape)
     labels = [LIVER, replace(SPLEEN, id=7, name="Milz – 脾")]
     session = Session(replace(ct, geometry=geometry), labels, tiny_backbone(), folder=False)
     session.paint.set_slice(1, block())
@@ -82,8 +85,11 @@ def test_images_lie_in_their_place(tmp_path, session, name):
     assert (array == volume.geometry.from_canonical(expected)).all()
 
 
-def test_a_segmentation_that_slicer_wrote_is_read(tmp_path):
+@pytest.mark.parametrize("grid", ["plain", *GRIDS])
+def test_a_segmentation_that_slicer_wrote_is_read(tmp_path, grid):
     ct = tiny_volume()
+    if grid in GRIDS:
+        ct = replace(ct, geometry=Geometry.from_affine(GRIDS[grid], ct.geometry.shape))
     write_volume(tmp_path / "ct.nrrd", ct)
     slicer("write", tmp_path / "ct.nrrd", tmp_path / "m.seg.nrrd")
     expected = {}

@@ -252,8 +252,15 @@ def _identity(path: Path) -> tuple[int, int] | Path:
     try:
         found = path.stat()
     except (OSError, ValueError):
-        return _real(path)
+        real = _real(path)
+        return Path(str(real).casefold()) if _ignores_case(real.parent) else real
     return found.st_dev, found.st_ino
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Whether ``A`` and ``a`` are one file there, as on most disks of Windows and macOS."""
+    other = Path(str(folder).swapcase())
+    return other != folder and other.exists() and other.samefile(folder)
 
 
 def _real(path: Path) -> Path:
