@@ -148,6 +148,32 @@ def json_text(data: bytes, rng: random.Random) -> bytes:
     return json.dumps(_spoil(json.loads(data), rng)).encode(errors="surrogatepass")
 
 
+def dicom_text(data: bytes, rng: random.Random) -> bytes:
+    """Put others in the place of numbers that DICOM holds as text, of the same length."""
+    found = list(re.finditer(rb"-?\d+\.\d{2,}", data))
+    out = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        one = rng.choice(found)
+        word = rng.choice((*_NUMBERS, b"1e38", b"9e99", b"-9e99", b"\\\\", b"5"))
+        length = one.end() - one.start()
+        out[one.start() : one.end()] = word[:length].ljust(length)
+    return bytes(out)
+
+
+def table(data: bytes, rng: random.Random) -> bytes:
+    """Spoil a cell of a text table, or drop, repeat or lengthen a line."""
+    lines = data.split(b"\n")
+    n = rng.randrange(len(lines))
+    action = rng.random()
+    if action < 0.2:
+        lines[n : n + 1] = rng.choice(([], [lines[n]] * 2, [lines[n] + b",x" * 5000]))
+    else:
+        cells = lines[n].split(b",")
+        cells[rng.randrange(len(cells))] = rng.choice((*_WORDS, *_NUMBERS, b'"', b'"' * 3))
+        lines[n] = b",".join(cells)
+    return b"\n".join(lines)
+
+
 def safetensors_header(data: bytes, rng: random.Random) -> bytes:
     """Spoil the header of safetensors, or the JSON texts in its metadata; or claim a huge one."""
     (size,) = struct.unpack("<Q", data[:8])

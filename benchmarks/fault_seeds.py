@@ -26,6 +26,7 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
+from synthetic import enhanced
 
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io import (
@@ -50,7 +51,7 @@ from napari_diffseg.network.backbone import (
 )
 from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.network.unet import UNet, UNetConfig
-from napari_diffseg.session import Session
+from napari_diffseg.session import Queue, Session, read_cases
 
 SHAPE = (6, 32, 40)
 
@@ -161,7 +162,11 @@ def make(folder: Path) -> None:
     _series(folder / "series-rle", RLELossless)
     _series(folder / "series-j2k", JPEG2000Lossless)
     _series(folder / "series-deflated", DeflatedExplicitVRLittleEndian)
-    write_mask(folder / "seg.dcm", mask, read_volume(folder / "series").geometry, labels)
+    series = read_volume(folder / "series").geometry
+    write_mask(folder / "seg.dcm", mask, series, labels)
+    write_mask(folder / "mask.rtstruct.dcm", mask, series, labels)
+    enhanced(folder / "series", folder / "enhanced.dcm")
+    _lists(folder)
     backbone = _networks(folder)
     (folder / "names.json").write_text(json.dumps({"liver": 1, "spleen": 7}))
     (folder / "recipe.toml").write_text(
@@ -178,12 +183,39 @@ def make(folder: Path) -> None:
         session.trainer.save_model(folder / "model.safetensors")
 
 
+def _lists(folder: Path) -> None:
+    """Lists of cases, nnU-Net's layout and a queue, each in a folder with what it names."""
+    for name in ("list", "table", "nnunet/imagesTr", "nnunet/labelsTr", "queue"):
+        (folder / name).mkdir(parents=True)
+    for place in ("list", "table", "queue"):
+        for name in ("ct.nii.gz", "mask.nii.gz"):
+            shutil.copy(folder / name, folder / place)
+    shutil.copy(folder / "ct.nii.gz", folder / "nnunet" / "imagesTr" / "a_0000.nii.gz")
+    shutil.copy(folder / "mask.nii.gz", folder / "nnunet" / "labelsTr" / "a.nii.gz")
+    case = {"volume": "ct.nii.gz", "labels": "mask.nii.gz", "slices": "1,2"}
+    (folder / "list" / "cases.json").write_text(json.dumps([case]))
+    rows = [",".join(case), 'ct.nii.gz,mask.nii.gz,"1,2"']
+    (folder / "table" / "cases.csv").write_text("\n".join(rows))
+    about = {
+        "labels": {"background": 0, "liver": 1, "spleen": 7},
+        "file_ending": ".nii.gz",
+        "channel_names": {"0": "CT"},
+        "numTraining": 1,
+    }
+    (folder / "nnunet" / "dataset.json").write_text(json.dumps(about))
+    Queue(folder / "queue").add([folder / "queue" / "ct.nii.gz"])
+
+
 def _labels(path: Path) -> None:
     read_labels(path)
 
 
 def _on_grid(path: Path) -> None:
     read_labels(path, volume().geometry, part=True)
+
+
+def _resampled(path: Path) -> None:
+    read_labels(path, volume().geometry, resample=True)
 
 
 def _beside(path: Path) -> None:
@@ -205,6 +237,18 @@ def _recover(folder: Path) -> None:
                 assert found.mask.shape == SHAPE[1:]
         session.paint.set_slice(0, painted()[0])
         session.export_mask(folder / "out.nii.gz")
+
+
+def _cases(path: Path) -> None:
+    for case in read_cases(path):
+        case()
+
+
+def _queue(folder: Path) -> None:
+    queue = Queue(folder)
+    queue.rows()
+    queue.next()
+    queue.add([folder / "ct.nii.gz"])
 
 
 def _recipe(path: Path) -> None:
@@ -240,6 +284,12 @@ FORMATS = (
     Format("dicom-j2k", "series-j2k", (read_volume,), (), ("*.dcm",)),
     Format("dicom-deflated", "series-deflated", (read_volume,), (), ("*.dcm",)),
     Format("dicom-seg", "seg.dcm", (_labels, _on_grid)),
+    Format("dicom-enhanced", "enhanced.dcm", (read_volume,)),
+    Format("rtstruct", "mask.rtstruct.dcm", (_on_grid, _resampled), (mutators.dicom_text,) * 12),
+    Format("cases", "list/cases.json", (_cases,), (mutators.json_text,) * 8, ("cases.json",)),
+    Format("cases-csv", "table/cases.csv", (_cases,), (mutators.table,) * 12, ("cases.csv",)),
+    Format("nnunet", "nnunet", (_cases,), (mutators.json_text,) * 8, ("dataset.json",)),
+    Format("queue", "queue", (_queue,), (mutators.json_text,) * 8, ("queue.json",)),
     Format("model", "model.safetensors", (Segmenter.load,), (mutators.safetensors_header,) * 8),
     Format("backbone", "tiny.safetensors", (load_backbone,), (mutators.safetensors_header,) * 8),
     Format("registry", "backbones", (_import,), (_TEXT,) * 8, ("registry.toml",)),

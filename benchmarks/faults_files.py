@@ -29,8 +29,9 @@ BYTES = 2 << 30
 _SECRET = b"outside-this-folder!" * 400
 _FORMATS = (
     "nifti", "nifti-gz", "nifti-pair", "nrrd", "nhdr", "seg-nrrd", "mha", "mhd", "dicom",
-    "dicom-rle", "dicom-j2k", "dicom-deflated", "dicom-seg", "model", "backbone", "registry",
-    "session-journal", "session-files", "session-rounds", "names", "configuration",
+    "dicom-rle", "dicom-j2k", "dicom-deflated", "dicom-seg", "dicom-enhanced", "rtstruct", "model",
+    "backbone", "registry", "session-journal", "session-files", "session-rounds", "names",
+    "configuration", "cases", "cases-csv", "nnunet", "queue",
 )  # fmt: skip
 
 
@@ -163,16 +164,8 @@ def serve(good: Path) -> None:
 
     import fault_seeds
 
-    from diffseg_training.settings import PretrainError
-    from napari_diffseg.engine.annotations import TrainError
-    from napari_diffseg.io import VolumeError
-    from napari_diffseg.network.backbone import BackboneError
-    from napari_diffseg.network.segmenter import SegmenterError
-    from napari_diffseg.session.journal import SessionError
+    from napari_diffseg.io.errors import UserError
 
-    refusals = (
-        VolumeError, SessionError, SegmenterError, BackboneError, PretrainError, TrainError,
-    )  # fmt: skip
     formats = {kind.name: kind for kind in fault_seeds.FORMATS}
     signal.signal(signal.SIGALRM, _alarm)
     for kind in formats.values():  # imports and caches are not the files' doing
@@ -186,11 +179,11 @@ def serve(good: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for line in sys.stdin:
         task = json.loads(line)
-        print(json.dumps(_tried(formats[task["format"]], task["path"], refusals)), file=answers)
+        print(json.dumps(_tried(formats[task["format"]], task["path"], UserError)), file=answers)
         answers.flush()
 
 
-def _tried(kind: Any, path: str, refusals: tuple[type[Exception], ...]) -> dict[str, Any]:
+def _tried(kind: Any, path: str, refusal: type[Exception]) -> dict[str, Any]:
     read, seconds, peak = 0, 0.0, 0
     for door in kind.doors:
         Path("/proc/self/clear_refs").write_text("5")  # begin the peak anew
@@ -199,7 +192,7 @@ def _tried(kind: Any, path: str, refusals: tuple[type[Exception], ...]) -> dict[
         try:
             door(Path(path))
             read = max(read, int(door.__name__ != "_beside"))  # that one reads no voxels
-        except refusals as error:
+        except refusal as error:
             text = str(error)
             if "\n" in text or not text or not text.isprintable():
                 lost = f"the refusal is no plain line: {text!r}"

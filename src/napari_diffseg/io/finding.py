@@ -9,6 +9,7 @@ from pathlib import Path
 from napari_diffseg.io.dicom_scan import read_header
 from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.volume import IMAGE_ENDINGS, stem
+from napari_diffseg.io.voxels import read_text
 
 _FIRST_CHANNEL = "_0000"
 """Ends the names of images in nnU-Net's layout; a CT has no other channel."""
@@ -136,7 +137,7 @@ def _told_apart(volumes: list[FoundVolume]) -> list[FoundVolume]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin with a mark
+        text = read_text(path)
     except OSError as error:
         raise VolumeError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:

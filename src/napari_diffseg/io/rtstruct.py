@@ -30,6 +30,10 @@ from napari_diffseg.io.segframes import indexer
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _OFF_PLANE = 0.1
 """An outline may lie this far from the slice that it was drawn on, in slices."""
+_FARTHEST = 1e6
+"""A point may lie so far from the first voxel, in voxels."""
+_MOST_CROSSINGS = 1 << 22
+"""So many crossings of outlines and lines of pixels are computed at a time."""
 _STUDY = "1.2.840.10008.3.1.2.3.1"  # what RTSTRUCT calls a study by; retired, and still demanded
 
 _Outline = tuple[float, NDArray[np.float64]]  # slice k, and points (i, j)
@@ -99,6 +103,8 @@ def _structures(
                 continue
             points = np.array(contour.ContourData, float).reshape(-1, 3)
             index = to_index(points * LPS.diagonal()[:3])
+            if not (np.abs(index) < _FARTHEST).all():  # not a number, or in another world
+                raise VolumeError(f"{path}: has points at no place that a CT has; export it again")
             if np.ptp(index[:, 2]) > 2 * _OFF_PLANE:
                 raise VolumeError(
                     f"{path}: its outlines are not drawn on this CT's slices; open their own CT"
@@ -121,8 +127,9 @@ def _by_slice(
 ) -> dict[int, list[NDArray[np.float64]]]:
     """Outlines (i, j) of one structure by the slice k that they count for."""
     planes: dict[float, list[NDArray[np.float64]]] = {}
-    for k, points in outlines:
-        near = next((plane for plane in planes if abs(plane - k) < _OFF_PLANE), k)
+    near = -np.inf
+    for k, points in sorted(outlines, key=lambda one: one[0]):
+        near = near if k - near < _OFF_PLANE else k
         planes.setdefault(near, []).append(points)
     heights = np.array(sorted(planes))
     if not resample:
@@ -160,8 +167,7 @@ def _filled(outlines: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> 
     Along each line of pixels, every crossing of an outline turns inside to outside.
     """
     turns = np.zeros((shape[0], shape[1] + 1), np.int32)
-    for points in outlines:
-        a, b = points, np.roll(points, -1, axis=0)
+    for a, b in _edges(outlines, max(1, _MOST_CROSSINGS // shape[0])):
         low, high = np.minimum(a[:, 0], b[:, 0]), np.maximum(a[:, 0], b[:, 0])
         # A vertex on a line of pixels belongs to the edge above it alone.
         first = np.clip(np.ceil(low), 0, shape[0]).astype(int)
@@ -174,6 +180,16 @@ def _filled(outlines: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> 
         columns = np.clip(np.ceil(crossing), 0, shape[1]).astype(int)
         np.add.at(turns, (lines, columns), 1)
     return np.asarray(turns.cumsum(axis=1)[:, :-1] % 2 == 1)
+
+
+def _edges(
+    outlines: Sequence[NDArray[np.float64]], most: int
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Beginnings and ends (n, 2) of the edges of outlines, at most so many at a time."""
+    for points in outlines:
+        ends = np.roll(points, -1, axis=0)
+        for n in range(0, len(points), most):
+            yield points[n : n + most], ends[n : n + most]
 
 
 def write_rtstruct(

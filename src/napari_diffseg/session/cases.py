@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.cohort import Case
-from napari_diffseg.io.labels import ids_in, labels_for
+from napari_diffseg.io.errors import UserError
+from napari_diffseg.io.labels import MAX_LABEL, has_control, ids_in, labels_for
 from napari_diffseg.io.volume import read_labels, read_volume, stem
+from napari_diffseg.io.voxels import read_text
 from napari_diffseg.session.earlier import earlier_sessions, is_session
 from napari_diffseg.session.session import Session
 from napari_diffseg.session.stored_slices import read_slices
@@ -29,7 +31,7 @@ _END = 0.5  # of a structure's largest area; a structure that ends has less on i
 _COLUMNS = ("volume", "labels", "slices")
 
 
-class CasesError(ValueError):
+class CasesError(UserError):
     """A list of cases cannot be used."""
 
 
@@ -181,12 +183,19 @@ def read_cases(path: str | Path, names: Mapping[int, str] | None = None) -> tupl
     seen: set[Path] = set()
     for case in cases:
         for file in (case.volume, case.labels):
-            if file is not None and not file.exists():
+            if file is not None and not _exists(file):
                 raise CasesError(f"{path}: {file} does not exist; check the path")
         if case.volume.resolve() in seen:
             raise CasesError(f"{path}: {case.volume} is listed twice; keep one")
         seen.add(case.volume.resolve())
     return cases
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _sessions(folder: Path) -> list[CaseFiles]:
@@ -202,7 +211,7 @@ def _sessions(folder: Path) -> list[CaseFiles]:
 
 def _listed(path: Path, names: Mapping[int, str]) -> Iterator[CaseFiles]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise CasesError(f"{path}: cannot be read ({reason})") from error
@@ -210,15 +219,18 @@ def _listed(path: Path, names: Mapping[int, str]) -> Iterator[CaseFiles]:
     if path.suffix.lower() == ".json":
         try:
             rows = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CasesError(f"{path}: is not JSON ({error})") from error
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise CasesError(f'{path}: is no list of objects such as {{"volume": "a.nii.gz"}}')
     else:
         separator = ";" if ";" in text.partition("\n")[0] else ","
-        lines = csv.reader(text.splitlines(), delimiter=separator)
-        head = [name.strip() for name in next(lines, [])]
-        rows = [dict(zip_longest(head, line, fillvalue="")) for line in lines if line]
+        try:
+            lines = list(csv.reader(text.splitlines(), delimiter=separator))
+        except csv.Error as error:
+            raise CasesError(f"{path}: is no table ({error}); check its quotes") from error
+        head = [name.strip() for name in lines[0]] if lines else []
+        rows = [dict(zip_longest(head, line, fillvalue="")) for line in lines[1:] if line]
     for number, row in enumerate(rows, start=1):
         where = f"{path}: case {number}"
         unknown = [str(key) for key in row if key not in _COLUMNS]
@@ -241,7 +253,7 @@ def _slices(value: Any, where: str) -> Slices:
         return "all"
     parts = value if isinstance(value, list) else re.split(r"[,;\s]+", str(value).strip())
     try:
-        chosen = tuple(sorted({int(part) for part in parts}))
+        chosen = tuple(sorted({int(str(part)) for part in parts}))
     except ValueError:
         chosen = (-1,)
     if chosen[0] < 0:
@@ -252,16 +264,22 @@ def _slices(value: Any, where: str) -> Slices:
 def _nnunet(folder: Path) -> Iterator[CaseFiles]:
     about = folder / "dataset.json"
     try:
-        content = json.loads(about.read_text(encoding="utf-8"))
+        content = json.loads(read_text(about))
         listed, ending = content["labels"], content["file_ending"]
         ids = {name: value for name, value in listed.items() if isinstance(value, int)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not re.fullmatch(r"(\.\w+)+", ending):  # it becomes a part of a pattern
+            raise ValueError(ending)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CasesError(
             f"{folder}: is no folder in nnU-Net's layout (dataset.json with labels and "
             f"file_ending is missing or damaged)"
         ) from error
     if len(ids) < len(listed):
         raise CasesError(f"{about}: labels made of several ids are not supported")
+    if len({*ids.values()}) < len(ids) or not all(0 <= n <= MAX_LABEL for n in ids.values()):
+        raise CasesError(f"{about}: its labels are not distinct numbers from 0 to {MAX_LABEL}")
+    if any(not name.strip() or has_control(name) for name in ids):
+        raise CasesError(f"{about}: a label has no name that can be shown; rename it")
     ignore = ids.pop("ignore", None)
     names = {value: name for name, value in ids.items() if value}
     for labels in sorted((folder / "labelsTr").glob(f"*{ending}")):

@@ -14,6 +14,7 @@ import torch
 
 from napari_diffseg.engine.pieces import largest_pieces
 from napari_diffseg.engine.predict import predict
+from napari_diffseg.io.errors import UserError
 from napari_diffseg.io.files import content_sha256
 from napari_diffseg.io.volume import Volume, read_volume, write_mask
 from napari_diffseg.network.segmenter import Segmenter
@@ -23,7 +24,7 @@ _model: dict[str, Segmenter] = {}
 """The model of this process by its SHA-256: one at most."""
 
 
-class CohortError(ValueError):
+class CohortError(UserError):
     """A cohort cannot be predicted."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from napari_diffseg.engine.intervals import LEVEL, Interval, bootstrap
 from napari_diffseg.engine.metrics import Absent, Evaluation, Scores, evaluate
+from napari_diffseg.io.errors import UserError
 from napari_diffseg.io.files import atomic_write
 from napari_diffseg.io.finding import case_name, files_in
 from napari_diffseg.io.geometry import Geometry, VolumeError
@@ -27,7 +28,7 @@ _COLUMNS = {
 }
 
 
-class EvaluateError(ValueError):
+class EvaluateError(UserError):
     """Masks cannot be compared."""
 
 

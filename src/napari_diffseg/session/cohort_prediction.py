@@ -18,6 +18,7 @@ import filelock
 from napari_diffseg.io.files import check_outputs, content_sha256, make_folder
 from napari_diffseg.io.finding import FoundVolume, case_name
 from napari_diffseg.io.volume import MASK_ENDINGS
+from napari_diffseg.io.voxels import read_text
 from napari_diffseg.network.device import pick_device
 from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session.cohort_case import CohortError, Job
@@ -25,6 +26,7 @@ from napari_diffseg.session.cohort_table import TABLE, CaseResult, read_table, w
 from napari_diffseg.session.cohort_workers import Dask, Pool, Processes, ThisProcess
 
 _STATE = ".predictions"
+_JOURNAL_BYTES = 1 << 27  # one line for each case
 """Folder beside the masks that is there during a run, or after one that was killed."""
 _DONE = ("predicted", "present")
 _PART = re.compile(r"\.\w{8}\.part")  # folders that atomic_write leaves when it is killed
@@ -247,7 +249,7 @@ class _Run:
     def _replay(self) -> None:
         """Read what a run that was killed had done."""
         journal = self._state / "journal"
-        for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
+        for line in read_text(journal, _JOURNAL_BYTES).splitlines() if journal.exists() else []:
             try:
                 values = json.loads(line)
                 if "begun" in values:
@@ -256,7 +258,7 @@ class _Run:
                     row = CaseResult.from_json(values)
                     self.records[row.mask] = row
                     self._begun.discard(row.mask)
-            except (ValueError, LookupError, TypeError):
+            except (ValueError, LookupError, TypeError, RecursionError):
                 continue  # the line that was being written then
 
     def wrote(self, mask: Path) -> bool:

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, Literal
 
 from napari_diffseg.io.files import atomic_write
+from napari_diffseg.io.voxels import read_text
 from napari_diffseg.network.card import package_version
 
 TABLE = "predictions"
@@ -240,11 +241,11 @@ def read_table(folder: Path) -> tuple[CaseResult, ...]:
             raise ValueError(f"{folder / TABLE}.csv: is of another program; choose another folder")
         return ()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         if content["format"] != _FORMAT:
             raise ValueError(content["format"])
         return tuple(CaseResult.from_json(values) for values in content["cases"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: is of another program or damaged; move it away or choose another folder"
         ) from error

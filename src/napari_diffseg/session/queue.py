@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from napari_diffseg.io.files import atomic_write, check_outputs, content_sha256,
 from napari_diffseg.io.finding import find_volumes
 from napari_diffseg.io.typed import from_json
 from napari_diffseg.io.volume import read_volume
+from napari_diffseg.io.voxels import read_text
 from napari_diffseg.network.backbone import home
 from napari_diffseg.session.earlier import EarlierSession, latest_session
 from napari_diffseg.session.journal import SessionError, saving
@@ -57,6 +59,10 @@ class QueuedCase:
     volume: str = ""
     finished: bool = False
     model: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]*", self.volume):  # it becomes the name of a folder
+            raise ValueError("its volume is no hash")
 
 
 @dataclass(frozen=True)
@@ -275,7 +281,7 @@ class Queue:
 
     def _read(self) -> tuple[QueuedCase, ...]:
         try:
-            values = json.loads(self._file.read_text(encoding="utf-8"))
+            values = json.loads(read_text(self._file))
             version = values["format"]
             if isinstance(version, int) and version > _FORMAT:
                 raise SessionError(f"{self._file}: was saved by a newer napari-diffseg; update it")
