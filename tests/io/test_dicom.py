@@ -94,7 +94,7 @@ def test_gantry_tilt_is_named_and_kept_in_the_affine(tmp_path):
     geometry = read_volume(tmp_path).geometry
     assert geometry.notes == (
         "gantry tilt 12.0°",
-        "choose .seg.nrrd or .mha for ITK-SNAP and others that open no sheared NIfTI",
+        "choose .seg.nrrd or .mha for 3D Slicer and ITK-SNAP, which open no sheared NIfTI",
     )
     np.testing.assert_allclose(geometry.affine[:3, 2], [0, 0, 2.5], atol=1e-6)
     write_mask(tmp_path / "m.nii.gz", np.ones((5, 4, 5), np.uint8), geometry, ())

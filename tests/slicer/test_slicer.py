@@ -14,6 +14,7 @@ from session_tools import LIVER, SPLEEN, block, tiny_backbone, tiny_volume
 from synthetic import affine_of
 
 from napari_diffseg.io import Geometry, read_labels, write_volume
+from napari_diffseg.io.formats import is_sheared
 from napari_diffseg.session import Session
 
 PYTHON = Path(__file__).parents[2] / ".venv-slicer" / "bin" / "python"
@@ -78,6 +79,11 @@ def test_images_lie_in_their_place(tmp_path, session, name):
     else:
         write_volume(path, volume)
         expected = volume.hu
+    if is_sheared(volume.geometry) and name.endswith(".nii.gz"):
+        # Slicer reads NIfTI with ITK, which opens no sheared one: why a note advises .seg.nrrd.
+        with pytest.raises(AssertionError, match="FileFormatError"):
+            read_by_slicer(path, tmp_path)
+        return
     seen = read_by_slicer(path, tmp_path)
     # Slicer turns the axes to its own order, with a matrix that fits.
     array = volume.geometry.placed(seen["array"].T, seen["to_ras"])
@@ -92,13 +98,15 @@ def test_a_segmentation_that_slicer_wrote_is_read(tmp_path, grid):
         ct = replace(ct, geometry=Geometry.from_affine(GRIDS[grid], ct.geometry.shape))
     write_volume(tmp_path / "ct.nrrd", ct)
     slicer("write", tmp_path / "ct.nrrd", tmp_path / "m.seg.nrrd")
-    expected = {}
+    seen = read_by_slicer(tmp_path / "ct.nrrd", tmp_path)
     for overlap in ("last", "first"):
-        expected[overlap] = np.zeros(ct.geometry.shape, np.uint8)
+        drawn = np.zeros(seen["array"].T.shape, np.uint8)  # in Slicer's own order of axes
         for n in (0, 1) if overlap == "last" else (1, 0):
-            expected[overlap][5:20, 4 + 8 * n : 16 + 8 * n, 1:3] = 1 + n
+            drawn[5:20, 4 + 8 * n : 16 + 8 * n, 1:3] = 1 + n
+        expected = ct.geometry.placed(drawn, seen["to_ras"])
+        assert expected is not None
         found = read_labels(tmp_path / "m.seg.nrrd", ct.geometry, overlap=overlap)
-        assert (ct.geometry.from_canonical(found.mask) == expected[overlap]).all()
+        assert (ct.geometry.from_canonical(found.mask) == expected).all()
         assert [label.name for label in found.labels] == ["Leber – 肝", "spleen"]
         assert found.labels[0].colour == (255, 0, 128)
         (note,) = found.notes

@@ -29,6 +29,7 @@ _TILT = 0.1
 _GAP = 0.02
 _LISTED = 6
 """Of missing slices, so many are named."""
+_SHEARED = "choose .seg.nrrd or .mha for 3D Slicer and ITK-SNAP, which open no sheared NIfTI"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def read_series(source: Path, series: str | None = None) -> tuple[NDArray[Any], 
     geometry = Geometry.from_affine(affine, shape, group.notes + notes, reference, source)
     more = _gaps(geometry, slice_places.missing(at))
     if is_sheared(geometry):
-        more += ("choose .seg.nrrd or .mha for ITK-SNAP and others that open no sheared NIfTI",)
+        more += (
+            "choose .seg.nrrd or .mha for 3D Slicer and ITK-SNAP, which open no sheared NIfTI",
+        )
     geometry = replace(geometry, notes=geometry.notes + more)
     hu = to_hu(slice_places.filled(_planes(slices), at), geometry)
     return hu, geometry, f"CT series {first.get('SeriesNumber') or ''}".strip()
