@@ -194,7 +194,7 @@ def _lists(folder: Path) -> None:
     shutil.copy(folder / "mask.nii.gz", folder / "nnunet" / "labelsTr" / "a.nii.gz")
     case = {"volume": "ct.nii.gz", "labels": "mask.nii.gz", "slices": "1,2"}
     (folder / "list" / "cases.json").write_text(json.dumps([case]))
-    rows = [",".join(case), 'ct.nii.gz,mask.nii.gz,"1,2"']
+    rows = [",".join(case), "ct.nii.gz,mask.nii.gz,1 2"]
     (folder / "table" / "cases.csv").write_text("\n".join(rows))
     about = {
         "labels": {"background": 0, "liver": 1, "spleen": 7},
