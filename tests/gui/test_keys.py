@@ -72,7 +72,7 @@ def test_the_loop_without_the_mouse(window):
     assert layers.confidence.visible
     press(window, Qt.Key.Key_C, SHIFT)
     assert layers.prediction.contour == 2
-    window.until(lambda: bool(window.workspace.suggested))
+    window.until(lambda: window.workspace.suggestions.best is not None)
     press(window, Qt.Key.Key_N)
     z = window.workspace.current
     assert window.session.paint.states[z] == SliceState.UNPAINTED

@@ -1,8 +1,10 @@
 """Painting coronal planes in the window."""
 
 import numpy as np
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 
+from napari_diffseg.engine.suggest_plane import PlaneSuggestion
+from napari_diffseg.gui.plane_bar import plane_in_view
 from napari_diffseg.session import SliceState
 
 
@@ -64,3 +66,54 @@ def test_strokes_beside_a_plane_leave_it_alone(window):
     paint.paint((3, 25, 16), label)
     window.workspace.paint_sync.flush()
     np.testing.assert_array_equal(session.paint.planes.mask("coronal", 10), before)
+
+
+def test_the_navigator_counts_the_planes_in_view(window):
+    window.open()
+    label = window.add_label("liver")
+    session, navigator = window.session, window.panel.slices.navigator
+    volume = session.volume.hu.shape
+    mask = np.zeros((volume[0], volume[2]), np.uint8)
+    mask[2, 12:20] = label
+    session.paint.planes.set_plane("coronal", 10, mask, SliceState.PAINTED)
+    window.panel.refresh()
+    assert len(navigator.model.states) == volume[0]
+    assert window.panel.slices.low.text() == "inferior"
+    _coronal(window, 14)
+    assert len(navigator.model.states) == volume[1]
+    assert navigator.model.states[10] == SliceState.PAINTED
+    assert navigator.model.current == 14
+    assert navigator.describe(10) == "Coronal 10 · painted in full: liver"
+    slices = window.panel.slices
+    assert (slices.low.text(), slices.high.text()) == ("anterior", "posterior")
+    assert slices.where.text().startswith(f"coronal 14 of 0–{volume[1] - 1}")
+    window.qtbot.keyClick(navigator, Qt.Key.Key_Right)
+    window.panel.refresh()
+    assert navigator.model.current == 15
+    window.qtbot.mouseClick(
+        navigator, Qt.MouseButton.LeftButton, pos=QPoint(round(navigator.centre_of(3)), 15)
+    )
+    window.panel.refresh()
+    assert plane_in_view(window.workspace) == ("coronal", 3)
+
+
+def test_a_suggested_plane_is_shown_and_the_next_one_is_a_slice(window, monkeypatch):
+    window.open()
+    window.add_label("liver")
+    window.paint_block(1, 1)
+    plane = PlaneSuggestion("sagittal", 9, "Sagittal 9 crosses gaps of up to 30 slices")
+    monkeypatch.setattr(type(window.session), "suggest_plane", lambda self: plane)
+    window.train()
+    window.idle()
+    window.until(lambda: window.workspace.suggestions.best is not None)
+    window.click(window.panel.result.buttons["next"])
+    window.panel.refresh()
+    assert plane_in_view(window.workspace) == ("sagittal", 9)
+    assert window.viewer.dims.displayed[0] == 0  # superior on top
+    assert window.sentence.startswith(plane.reason)
+    assert window.panel.slices.navigator.model.suggested == {9: plane.reason}
+    window.click(window.panel.result.buttons["next"])
+    window.panel.refresh()
+    assert plane_in_view(window.workspace) is None
+    assert window.workspace.in_view in window.panel.slices.navigator.model.suggested
+    assert window.sentence.startswith(f"Slice {window.workspace.in_view}")

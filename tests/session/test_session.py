@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from engine_tools import volume_of
 from session_tools import (
     LIVER,
     QUICK,
@@ -284,6 +285,26 @@ def test_suggestions_come_from_the_session(session: Session) -> None:
     assert len({s.z for s in found}) == 3
     assert 0 not in {s.z for s in found}
     assert all(s.reason.startswith(f"Slice {s.z}: ") for s in found)
+
+
+def test_a_plane_is_suggested_across_wide_gaps_alone(tmp_path: Path) -> None:
+    hu = np.repeat(tiny_volume().hu, 8, axis=0)
+    volume = volume_of(hu)  # slices of 5 mm
+    with Session(volume, [LIVER], tiny_backbone(), folder=tmp_path) as session:
+        session.paint.set_slice(0, block())
+        assert session.suggest_plane() is None  # nothing is predicted yet
+        trained(session)
+        # A structure in a few rows of every slice, and nobody knows it well.
+        session.prediction.mask[:] = 0
+        session.prediction.mask[:, 14:17] = 1
+        session.prediction.confidence[:] = np.where(session.prediction.mask > 0, 60, 100)
+        found = session.suggest_plane()
+        assert found is not None
+        assert found.axis == "coronal"
+        assert 14 <= found.index < 17
+        for z in range(0, len(hu), 4):
+            session.paint.set_slice(z, block(), SliceState.PAINTED)
+        assert session.suggest_plane() is None
 
 
 def test_no_export_replaces_the_volume_itself(tmp_path: Path) -> None:

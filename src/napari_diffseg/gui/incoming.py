@@ -132,7 +132,7 @@ def take_labels(
     if workspace.current not in taken:
         workspace.go(taken[len(taken) // 2])
     workspace.error, workspace.said = "", said + "."
-    workspace.suggest()
+    workspace.suggestions.ask(workspace.session)
 
 
 def foreign_layers(workspace: Workspace) -> list[Labels]:

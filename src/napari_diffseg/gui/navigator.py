@@ -1,6 +1,7 @@
 """The slice navigator: the whole volume at a glance, painted by hand.
 
-From left (inferior) to right (superior) every slice has its cell. Shade *and* pattern distinguish
+From left (inferior) to right (superior) every slice has its cell; in a coronal or sagittal view
+every plane of that axis has one. Shade *and* pattern distinguish
 the states, so that neither colour vision nor a printout matters: solid is painted in full, dashed
 is scribbled, a hollow frame is accepted. Narrow cells of painted slices are widened to three
 pixels, so that they do not vanish in a volume of many slices.
@@ -38,6 +39,8 @@ class NavigatorModel:
     current: int = 0
     suggested: dict[int, str] = field(default_factory=dict)  # why to paint it next, by slice
     present: dict[int, str] = field(default_factory=dict)  # names of the labels on it, by slice
+    what: str = "Slice"  # or the axis of the planes that are counted
+    ends: tuple[str, str] = ("inferior", "superior")
 
 
 class SliceNavigator(PaintedWidget):
@@ -78,7 +81,7 @@ class SliceNavigator(PaintedWidget):
             parts.append("predicted")
         if z in m.suggested:
             parts.append(f"suggested: {m.suggested[z]}")
-        return f"Slice {z} · " + " · ".join(parts)
+        return f"{self.model.what} {z} · " + " · ".join(parts)
 
     # -- painting ---------------------------------------------------------------------------
 

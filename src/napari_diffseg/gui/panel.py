@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBox
 from napari_diffseg.gui import elsewhere, files, incoming
 from napari_diffseg.gui.banner import Banner, Choice
 from napari_diffseg.gui.desk import Desk
+from napari_diffseg.gui.going import go_in_view, go_to_suggestion
 from napari_diffseg.gui.guide import Guide, Situation, guide
 from napari_diffseg.gui.keys import PanelKeys
 from napari_diffseg.gui.labels_section import LabelsSection
@@ -116,7 +117,7 @@ class Panel(QWidget):
             (self.banner.fresh, Workspace.start_fresh),
             (self.volume.window, self._set_window),
             (self.volume.card, self._show_card),
-            (self.slices.went, Workspace.go),
+            (self.slices.went, go_in_view),
             (self.slices.state_set, lambda w, state: w.paint_sync.set_state(state)),
             (self.slices.cleared, lambda w: w.paint_sync.clear_slice()),
             (self.slices.planes.marked, mark_plane),
@@ -124,7 +125,7 @@ class Panel(QWidget):
             (self.train.finish, lambda w: w.runner.finish()),
             (self.train.stop, lambda w: w.runner.stop()),
             (self.result.accept, Workspace.accept),
-            (self.result.next, Workspace.go_to_suggestion),
+            (self.result.next, go_to_suggestion),
             (self.result.predict, lambda w: w.runner.predict()),
             (self.result.check, self._check),
             (self.result.confidence, lambda w, shown: w.layers.show_confidence(shown)),

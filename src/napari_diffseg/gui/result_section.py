@@ -14,7 +14,10 @@ _NEXT = {
         "Accept slice",
         "Take this slice's prediction as truth; the next training learns from it",
     ),
-    "next": ("Next suggestion", "Go to the slice whose paint should help most"),
+    "next": (
+        "Next suggestion",
+        "Go to the slice, or the plane across the slices, whose paint should help most",
+    ),
 }
 _VIEWS = {
     "confidence": ("Confidence", "Orange where the model is unsure"),

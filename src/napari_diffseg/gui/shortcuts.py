@@ -54,7 +54,7 @@ _CTRL, _SHIFT = KeyMod.CtrlCmd, KeyMod.Shift
 KEYS = (
     Key("higher", "Next slice up (superior)", KeyCode.PageUp, button=False, held=True),
     Key("lower", "Next slice down (inferior)", KeyCode.PageDown, button=False, held=True),
-    Key("next", "Go to the next suggested slice", KeyCode.KeyN),
+    Key("next", "Go to the next suggested slice or plane", KeyCode.KeyN),
     Key("accept", "Accept the prediction of this slice", KeyCode.KeyK),
     Key("train", "Train", _SHIFT | KeyCode.KeyT),
     Key("continue", "Continue training", _SHIFT | KeyCode.KeyG),

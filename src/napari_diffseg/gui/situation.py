@@ -30,7 +30,7 @@ def situation_of(workspace: Workspace) -> Situation:
         corrected=len(s.prediction.edited),
         model=s.trainer.segmenter is not None,
         predicted=int(workspace.predicted.sum()),
-        suggested=bool(workspace.suggested),
+        suggested=workspace.suggestions.best is not None,
         slices=len(workspace.volume.hu),
         current=z,
         current_predicted=bool(s.prediction.there[z]),

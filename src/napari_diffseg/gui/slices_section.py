@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QSizePolicy
 
 from napari_diffseg.gui.guide import Guide
-from napari_diffseg.gui.navigator import NavigatorModel, SliceNavigator
+from napari_diffseg.gui.navigator import SliceNavigator
+from napari_diffseg.gui.navigator_model import navigator_model
 from napari_diffseg.gui.orientation import slice_position
 from napari_diffseg.gui.plane_bar import PlaneBar
 from napari_diffseg.gui.section import Section
@@ -41,8 +41,8 @@ class SlicesSection(Section):
         self.navigator = SliceNavigator(palette)
         self.navigator.went.connect(self.went)
         self.body.addWidget(self.navigator)
-        ends = text_label("inferior"), text_label(), text_label("superior")
-        self.where = ends[1]
+        ends = text_label(), text_label(), text_label()
+        self.low, self.where, self.high = ends
         for label, side in zip(ends, ("Left", "HCenter", "Right"), strict=True):
             label.setAlignment(getattr(Qt.AlignmentFlag, f"Align{side}"))
         line = row(*ends)
@@ -64,14 +64,19 @@ class SlicesSection(Section):
         model = navigator_model(workspace)
         self.planes.show_state(workspace)
         self.navigator.show_model(model)
+        self.low.setText(model.ends[0])
+        self.high.setText(model.ends[1])
         count = len(model.states)
         state = SliceState(int(model.states[model.current])) if count else SliceState.UNPAINTED
         unpainted = state == SliceState.UNPAINTED
         notes = {SliceState.ACCEPTED: " · accepted", SliceState.UNPAINTED: " · unpainted"}
-        where = f"slice {model.current} of 0–{count - 1}{notes.get(state, '')}"
+        where = f"{model.what.lower()} {model.current} of 0–{count - 1}{notes.get(state, '')}"
         self.where.setText(where if count else "")
+        transverse = workspace is not None and model.what == "Slice"
         self.position.setText(
-            slice_position(workspace.volume.geometry, model.current) if workspace else ""
+            slice_position(workspace.volume.geometry, model.current)
+            if workspace is not None and transverse
+            else ""
         )
         what = "Strokes on this slice will count as" if unpainted else "This slice is"
         self._help["full"] = f"{what} painted in full: whatever is not painted is background"
@@ -89,20 +94,3 @@ class SlicesSection(Section):
             meant = workspace.paint_sync.fresh_state
         for one, name in _STATES.items():
             self.buttons[name].setChecked(one == meant and not guide.why_not(name))
-
-
-def navigator_model(workspace: Workspace | None) -> NavigatorModel:
-    """Describe the slices of a volume."""
-    if workspace is None:
-        return NavigatorModel()
-    session = workspace.session
-    if session is None:
-        blank = np.zeros(len(workspace.volume.hu), np.uint8)
-        return NavigatorModel(blank, blank.astype(bool), workspace.current)
-    return NavigatorModel(
-        session.paint.states.copy(),
-        workspace.predicted,
-        workspace.current,
-        dict(workspace.suggested),
-        workspace.paint_sync.present_names(),
-    )

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
 from napari_diffseg.engine.settings import TrainSettings
-from napari_diffseg.engine.suggest import Suggestion
 from napari_diffseg.gui.io import VOLUME
 from napari_diffseg.gui.layers import VolumeLayers
 from napari_diffseg.gui.paint_sync import PaintSync
 from napari_diffseg.gui.runner import STOP_SECONDS, Runner
+from napari_diffseg.gui.suggestions import Suggestions
 from napari_diffseg.gui.worker import BackgroundCall
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone
@@ -42,14 +42,13 @@ class Workspace(QObject):
         self.earlier: Session | None = None  # waits for the user's choice
         self.elsewhere = ""  # the process that has the session open; waits for the user's choice
         self.hidden: set[int] = set()  # labels that are not drawn
-        self.suggested: dict[int, str] = {}
+        self.suggestions = Suggestions(self.call, self.changed.emit)
         self.error = self.said = ""
         self.loading = False
         self.backbone_name = self.backbone_error = ""
         self.backbone_card: dict[str, Any] = {}
         self._paint_sync: PaintSync | None = None
         self._runner: Runner | None = None
-        self._suggestions: list[Suggestion] = []
         self._calls: list[BackgroundCall] = []
         self._closed = False
         self._viewer = viewer
@@ -114,7 +113,8 @@ class Workspace(QObject):
     def begin(self, session: Session, note: str) -> None:
         """Work on a session, in the place of the one before if there is one."""
         self._put_away()
-        self.earlier, self.elsewhere, self._suggestions = None, "", []
+        self.earlier, self.elsewhere = None, ""
+        self.suggestions.clear()
         session.trainer.current = self.current
         self.unsay()
         self.session, self.said = session, note
@@ -132,7 +132,7 @@ class Workspace(QObject):
         self._paint_sync, self._runner = sync, runner
         self.put_layers_back()
         self.recolour()
-        self.suggest()
+        self.suggestions.ask(self.session)
         self.call(lambda: session.trainer.backbone, self._know_backbone, self._lack_backbone)
         self.layers.let_edit(not session.refusal)
         self.ready.emit()
@@ -201,8 +201,11 @@ class Workspace(QObject):
         dims = self._viewer.dims
         return self.current if dims.displayed == (dims.ndim - 2, dims.ndim - 1) else None
 
-    def go(self, z: int) -> None:
-        """Bring a slice into view."""
+    def go(self, z: int, transverse: bool = False) -> None:
+        """Bring a slice into view, ``transverse``: whatever plane is in view."""
+        if transverse and self.in_view is None:
+            self._viewer.dims.ndisplay = 2
+            self._viewer.dims.order = tuple(range(self._viewer.dims.ndim))
         world = self.layers.ct.data_to_world((z, 0, 0))[0]
         self._viewer.dims.set_point(self._viewer.dims.ndim - 3, world)
 
@@ -223,39 +226,15 @@ class Workspace(QObject):
         self.changed.emit()
 
     def _on_stroke(self, z: int) -> None:
-        self._suggestions = [s for s in self._suggestions if s.z != z]
+        self.suggestions.drop(z)
         self.unsay()
-        self._mark_suggestion()
+        self.changed.emit()
 
     def accept(self) -> None:
         """Take the prediction of the slice in view as truth, and mark where to go next."""
         self.paint_sync.accept()
-        self.suggest()
+        self.suggestions.ask(self.session)
         self.said = f"Slice {self.current} accepted."
-
-    def suggest(self) -> None:
-        """Mark the slice whose paint should help most; comparing all slices takes a while."""
-        s = self.session
-        if s is not None and s.prediction.round_of.any():
-            self.call(lambda: s.suggest(3), self._on_suggested)
-        self.changed.emit()
-
-    def _on_suggested(self, suggestions: list[Suggestion]) -> None:
-        self._suggestions = suggestions
-        self._mark_suggestion()
-
-    def _mark_suggestion(self) -> None:
-        self.suggested = {s.z: s.reason for s in self._suggestions[:1]}
-        self.changed.emit()
-
-    def go_to_suggestion(self) -> None:
-        """Show the suggested slice and say why; from there, the next best one."""
-        if self.current in self.suggested:
-            self._suggestions = self._suggestions[1:] + self._suggestions[:1]
-            self._mark_suggestion()
-        for z, reason in self.suggested.items():
-            self.go(z)
-            self.said = f"{reason}."
 
     # -- labels and layers ------------------------------------------------------------------
 
@@ -291,7 +270,7 @@ class Workspace(QObject):
         s = self.begun
         self.layers.show_paint(s.paint.mask)
         self.layers.show_prediction(s.prediction.mask, s.prediction.confidence)
-        self.suggest()
+        self.suggestions.ask(self.session)
 
     def show_difference(self, shown: bool) -> None:
         """Show where the prediction differs from the one before, or stop showing it."""
@@ -378,7 +357,7 @@ class Workspace(QObject):
         if stray:  # as a step that Ctrl+Z takes back
             self.paint_sync.change("prediction", lambda: stray)
             self.said = f"{sentence} Pieces astray were removed; Ctrl+Z brings them back.".strip()
-        self.suggest()
+        self.suggestions.ask(self.session)
 
     def fail(self, error: Exception) -> None:
         """Show an error as the sentence; one that is our own fault also in napari's manner."""

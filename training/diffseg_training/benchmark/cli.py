@@ -96,6 +96,23 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _sweep_options(one)
     one.set_defaults(run=_in_volume)
 
+    several = commands.add_parser(
+        "patients",
+        help="what each further labelled patient is worth on the next",
+        argument_default=argparse.SUPPRESS,
+    )
+    several.add_argument("--volumes", nargs="+", required=True, type=Path, metavar="PATH")
+    several.add_argument("--patients", type=numbers(int), help="1,2,3,5,10 by default")
+    several.add_argument("--slices", type=numbers(int), help="of each; 4,8,0 by default, 0 is all")
+    several.add_argument("--methods", type=numbers(str), help="names; see the command methods")
+    several.add_argument("--budget", type=float, metavar="S", help="nominal seconds; 60 by default")
+    several.add_argument("--iterations", type=int, help="optimiser steps instead, to try it")
+    several.add_argument("--seeds", type=numbers(int))
+    several.add_argument("--side", type=int, help="pixels along the model grid")
+    several.add_argument("--full", action="store_true", help="networks of their authors' size")
+    _sweep_options(several)
+    several.set_defaults(run=_patients)
+
     table = commands.add_parser(
         "table", help="the papers' tables on labelled scans", argument_default=argparse.SUPPRESS
     )
@@ -187,6 +204,12 @@ def _in_volume(arguments: argparse.Namespace) -> int:
     from diffseg_training.benchmark.in_volume import InVolumeSweep
 
     return _reported(settings_from(arguments, InVolumeSweep(())).specs(), arguments)
+
+
+def _patients(arguments: argparse.Namespace) -> int:
+    from diffseg_training.benchmark.patients import PatientSweep
+
+    return _reported(settings_from(arguments, PatientSweep(())).specs(), arguments)
 
 
 def _table(arguments: argparse.Namespace) -> int:

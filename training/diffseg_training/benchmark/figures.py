@@ -52,7 +52,11 @@ def curve(
         axes.set_xscale("log")
     axes.set_xticks(at, [f"{value:g}" for value in at])
     axes.minorticks_off()
-    names = {"slices": "painted slices", "budget": "nominal seconds of learning"}
+    names = {
+        "slices": "painted slices",
+        "budget": "nominal seconds of learning",
+        "patients": "labelled patients",
+    }
     axes.set(xlabel=names.get(x, x), ylabel=figure)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="x-small", ncols=2)

@@ -95,6 +95,7 @@ class Method:
         needs = {
             "in-volume": self.within,
             "cross-patient": self.across,
+            "patients": self.across,
             "scribbles": self.scribbles,
             "cross-volume": self.continues,
         }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffseg_training.benchmark import figures, profiles, tables
+from diffseg_training.benchmark import figures, patients, profiles, tables
 from diffseg_training.benchmark.datasets import find_names, find_scans, labels_of
 from diffseg_training.benchmark.in_volume import report, title_of
 from diffseg_training.benchmark.sweeps import read_rows
@@ -30,7 +30,7 @@ def write_reports(folder: Path) -> Iterator[Path]:
     if not rows:
         raise ReportError(f"{folder}: holds no rows.jsonl with rows; run a sweep first")
     yield write_text(folder / "rows.csv", tables.to_csv(rows))
-    within = [row for row in rows if row["protocol"] != "cross-patient"]
+    within = [row for row in rows if row["protocol"] not in ("cross-patient", "patients")]
     if within:
         yield write_text(folder / "in-volume.md", report(within))
     inside = [row for row in rows if row["protocol"] == "in-volume"]
@@ -38,6 +38,14 @@ def write_reports(folder: Path) -> Iterator[Path]:
     if across:
         papers = all(map(profiles.as_in_the_papers, across))
         yield write_text(folder / "papers.md", profiles.report(across, published=papers))
+    further = [row for row in rows if row["protocol"] == "patients"]
+    if further:
+        titles = {row["method"]: title_of(row["method"]) for row in further}
+        yield write_text(folder / "patients.md", patients.report(further, titles))
+        for slices, own in patients.by_patients(further).items():
+            path = folder / f"dice-patients-{slices}.png"
+            figures.curve(own, "patients", path, title_of)
+            yield path
     for (test, count), own in tables.by_test(tables.finished(inside), "slices").items():
         if any(row["budget"] is not None for row in own):
             path = folder / f"dice-seconds-{test}-{count}.png"

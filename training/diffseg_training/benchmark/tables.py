@@ -263,6 +263,9 @@ def _word(cell: Cell) -> str:
     return "-" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell)
 
 
-def _amount_order(amount: str) -> tuple[bool, float]:
-    number, unit = amount.split(" ")
-    return unit == "%", float(number)
+def _amount_order(amount: str) -> tuple[bool, float, float]:
+    """Slices before shares; patients × slices of each by their slices, all of them last."""
+    number, *rest = amount.split(" ")
+    if rest[0] == "×":
+        return False, math.inf if rest[1] == "all" else float(rest[1]), float(number)
+    return rest[0] == "%", float(number), 0.0
