@@ -64,10 +64,21 @@ _TOOLS = (
 )
 _STATES = ("full", "scribbles", "clear")
 _RUNS = ("train", "continue", "check")
-_LOOKS = ("next", "confidence", "contour", "difference", "mask", "numbers", "report", "model")
+_LOOKS = (
+    "linked",
+    "next",
+    "confidence",
+    "contour",
+    "difference",
+    "mask",
+    "numbers",
+    "report",
+    "model",
+)
 BUTTONS = (
     *(*_LABELS, *_TOOLS, *_STATES, *_RUNS, "predict", "accept", "next"),
     *("confidence", "contour", "difference", "mask", "numbers", "report", "model", "load"),
+    "linked",
 )
 
 

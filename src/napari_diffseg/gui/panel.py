@@ -15,6 +15,7 @@ from napari_diffseg.gui.going import go_in_view, go_to_suggestion
 from napari_diffseg.gui.guide import Guide, Situation, guide
 from napari_diffseg.gui.keys import PanelKeys
 from napari_diffseg.gui.labels_section import LabelsSection
+from napari_diffseg.gui.linked_views import LinkedViews
 from napari_diffseg.gui.more_section import MoreSection
 from napari_diffseg.gui.orientation import PRESETS, Orientation
 from napari_diffseg.gui.patients import Patients
@@ -66,6 +67,8 @@ class Panel(QWidget):
         self._orientation = Orientation(self.viewer)
         self._views = Views(self.viewer, self.desk)
         self.keys = PanelKeys(self, self.desk, self.sections, self.refresh)
+        self.linked = LinkedViews(self.viewer, self.desk, self.keys.press)
+        self.slices.linked.connect(self.linked.show)
         # Many signals, one refresh a turn of the event loop.
         self._soon = QTimer(self, singleShot=True, interval=0)
         self._soon.timeout.connect(self.refresh)
@@ -154,12 +157,14 @@ class Panel(QWidget):
             choice = "elsewhere" if situation.elsewhere else "read-only"
         self.banner.show_guide(self.guide, choice)
         self._orientation.show(workspace is not None)
+        self.linked.show_state()
         for section in self.sections:
             section.show_state(workspace, self.guide)
 
     def _on_switched(self) -> None:
         desk = self.desk
         workspace = desk.active
+        self.linked.follow()
         names = tuple(w.volume.name for w in desk.workspaces)
         index = desk.workspaces.index(workspace) if workspace is not None else 0
         self.volume.show_volume(workspace.volume if workspace else None, names, index)
@@ -250,6 +255,7 @@ class Panel(QWidget):
             self._window = None
         self.patients.close()
         self.desk.close(remove_layers)
+        self.linked.close()
         self.keys.release()
         self._views.close()
         self._orientation.close()
