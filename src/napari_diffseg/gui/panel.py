@@ -21,6 +21,7 @@ from napari_diffseg.gui.orientation import PRESETS, Orientation
 from napari_diffseg.gui.patients import Patients
 from napari_diffseg.gui.plane_bar import mark_plane
 from napari_diffseg.gui.result_section import ExportSection, ResultSection
+from napari_diffseg.gui.review_dialog import show_review
 from napari_diffseg.gui.situation import situation_of
 from napari_diffseg.gui.slices_section import SlicesSection
 from napari_diffseg.gui.tab_order import set_tab_order
@@ -131,6 +132,7 @@ class Panel(QWidget):
             (self.result.next, go_to_suggestion),
             (self.result.predict, lambda w: w.runner.predict()),
             (self.result.check, self._check),
+            (self.result.review, lambda w: show_review(self, w, self.result.check)),
             (self.result.confidence, lambda w, shown: w.layers.show_confidence(shown)),
             (self.result.contour, lambda w, shown: w.layers.show_contour(shown)),
             (self.result.difference, Workspace.show_difference),
