@@ -16,7 +16,7 @@ from napari_diffseg.session.readers import (
     agreement_csv,
     read_as,
     reader_folder,
-    readers,
+    readers_of,
     reading,
 )
 
@@ -35,8 +35,8 @@ def test_readers_see_nothing_of_each_other_and_are_compared() -> None:
         assert [label.name for label in other.paint.labels] == ["liver"]
         assert not other.paint.mask.any()
         other.paint.set_slice(2, np.roll(block(), 2, axis=0))
-    assert readers(volume) == (FIRST, "B. Miller")
-    assert readers(tiny_volume(1)) == ()
+    assert readers_of(volume) == (FIRST, "B. Miller")
+    assert readers_of(tiny_volume(1)) == ()
     with read_as(volume, "B. Miller") as again:  # goes on
         np.testing.assert_array_equal(again.paint.mask[2], np.roll(block(), 2, axis=0))
     earlier = Session.recover(volume)

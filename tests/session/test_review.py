@@ -11,7 +11,7 @@ from napari_diffseg.session import Session, SessionError
 from napari_diffseg.session.review import (
     Change,
     fighting_labels,
-    review,
+    review_round,
     worth_of_a_slice,
     worth_text,
 )
@@ -21,15 +21,15 @@ def test_changed_slices_are_those_that_the_round_before_labelled_otherwise(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(SessionError, match="train and predict first"):
-        review(session)
+        review_round(session)
     monkeypatch.setattr(module, "predict", predicting(block()))
     trained(session)
-    assert review(session).changed == ()
+    assert review_round(session).changed == ()
     monkeypatch.setattr(module, "predict", predicting(np.roll(block(), 1, axis=0)))
     list(session.trainer.train(QUICK))
     list(session.trainer.predict())
     session.prediction.edit(3, np.zeros_like(block()))
-    found = review(session)
+    found = review_round(session)
     assert found.number == 2
     assert found.changed[0] == Change(3, 64 * 4.0)  # a correction is a change, too
     assert set(found.changed[1:]) == {Change(z, 16 * 4.0) for z in (0, 1, 2, 4, 5)}
@@ -67,6 +67,6 @@ def test_a_measured_round_says_what_another_slice_is_worth(
     fake = predicting(np.roll(block(1), 2, axis=0))
     monkeypatch.setattr("napari_diffseg.session.validation.predict", fake)
     list(session.trainer.validate(QUICK))
-    found = review(session)
+    found = review_round(session)
     assert found.quality == {1: pytest.approx(0.75)}
     assert found.worth == pytest.approx(worth_of_a_slice([0.75], 2))

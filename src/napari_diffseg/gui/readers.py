@@ -11,8 +11,7 @@ from napari_diffseg.gui import comparison
 from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.session.journal import SessionError, saving
-from napari_diffseg.session.readers import agreement_csv, read_as, reading
-from napari_diffseg.session.readers import readers as readers_of
+from napari_diffseg.session.readers import agreement_csv, read_as, readers_of, reading
 from napari_diffseg.session.session import Session
 
 

@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QDialog, QListWidget, QListWidgetItem, QVBoxLayout, Q
 
 from napari_diffseg.gui.theme import text_label, tool
 from napari_diffseg.gui.workspace import Workspace
-from napari_diffseg.session.review import RoundReview, review, worth_text
+from napari_diffseg.session.review import RoundReview, review_round, worth_text
 
 _MOST = 40  # slices that are listed
 
@@ -100,4 +100,4 @@ def show_review(parent: QWidget, workspace: Workspace, check: Signal) -> None:
         dialog.show()
 
     workspace.paint_sync.flush()
-    workspace.call(lambda: review(workspace.begun), show)
+    workspace.call(lambda: review_round(workspace.begun), show)

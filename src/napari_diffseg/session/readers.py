@@ -46,7 +46,7 @@ def reader_folder(name: str) -> Path:
     return home() / "readers" / name
 
 
-def readers(volume: Volume) -> tuple[str, ...]:
+def readers_of(volume: Volume) -> tuple[str, ...]:
     """Names of all who have a session of this volume, the first reader first."""
     place, found = home() / "readers", []
     if (home() / "sessions" / volume_id(volume)).is_dir():
@@ -95,7 +95,7 @@ def agreement_csv(volume: Volume) -> str:
     SessionError
         If fewer than two have a session of this volume.
     """
-    names = readers(volume)
+    names = readers_of(volume)
     if len(names) < 2:
         raise SessionError("only one reader has a session of this CT; read it as another one first")
     maps = {name: reading(volume, name) for name in names}

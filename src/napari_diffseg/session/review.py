@@ -52,7 +52,7 @@ class Fight:
 
 @dataclass(frozen=True)
 class RoundReview:
-    """What :func:`review` found.
+    """What :func:`review_round` found.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class RoundReview:
     worth: float | None
 
 
-def review(session: Session) -> RoundReview:
+def review_round(session: Session) -> RoundReview:
     """Compare the newest round with the one before, and look for what it is unsure of.
 
     Takes a while on a large volume, and may run in a worker thread.
