@@ -19,7 +19,7 @@ from napari_diffseg.gui.review_dialog import ReviewDialog
 PAINTED = (14, 24, 34, 44)
 SHOWN = 29
 ORGANS = ("liver", "right kidney", "spleen", "aorta", "stomach", "left kidney")
-WIDTH = 1000  # pixels of a picture
+WIDTH = 860  # pixels of a picture
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         height = round(whole.height * WIDTH / whole.width)
         path = options.o / f"tutorial-{name}.png"
         small = whole.resize((WIDTH, height), Image.Resampling.LANCZOS)
-        small.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+        small.save(path, optimize=True)
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB", flush=True)
 
     window = SampleWindow(1280, 800)

@@ -188,6 +188,6 @@ def test_the_planes_go_with_their_volume(linked):
 def test_the_key_shows_and_hides_them(window):
     window.open()
     window.canvas().setFocus()
-    window.qtbot.keyClick(window.canvas(), Qt.Key.Key_P, Qt.KeyboardModifier.ShiftModifier)
+    window.qtbot.keyClick(window.canvas(), Qt.Key.Key_O, Qt.KeyboardModifier.ShiftModifier)
     window.until(lambda: window.panel.linked.on)
     assert all(_canvas(plane).isVisible() for plane in _planes(window))
