@@ -149,9 +149,9 @@ class Corrections:
 
         Notes
         -----
-        A mistake about a structure is where it was missed, or seen where it is not; on a neighbour,
-        those of its pixels that had the same wrong label there, without what is only a thin rim,
-        for edges move from slice to slice. It is repeated where at least half of it is left.
+        The mistake on a neighbour are the pixels that had the wrong label of the corrected slice
+        there, too, without what is only a thin rim, for edges move from slice to slice. It is
+        repeated where at least half of it is left.
         """
         if self._truth is None or self._was is None:
             return ()
@@ -159,21 +159,19 @@ class Corrections:
         thin, mm2 = round(_EDGE_MM / min(pixel)), pixel[0] * pixel[1]
         for corrected, truth in self._truth.items():
             before = self._was[corrected]
-            structure = np.where(before == truth, 0, np.where(truth == 0, before, truth))
             for z in range(corrected - _NEIGHBOURS, corrected + _NEIGHBOURS + 1):
                 if z == corrected or z not in self._was or left_alone[z]:
                     continue
-                for about in set(np.unique(structure).tolist()) - {0}:
-                    same = (structure == about) & (self._was[z] == before)
-                    if thin:
-                        same = ndimage.binary_opening(same, iterations=thin)
-                    still = same & (prediction[z] == before)
-                    area = float(np.count_nonzero(still) * mm2)
-                    if area < max(_MIN_MM2, _SHARE * np.count_nonzero(same) * mm2):
-                        continue
-                    if z not in found or area > found[z].mm2:
-                        label, right = _most(before[still]), _most(truth[still])
-                        found[z] = Repeated(z, corrected, label, right, area)
+                same = (before != truth) & (self._was[z] == before)
+                if thin:
+                    same = ndimage.binary_opening(same, iterations=thin)
+                still = same & (prediction[z] == before)
+                area = float(np.count_nonzero(still) * mm2)
+                if area < max(_MIN_MM2, _SHARE * np.count_nonzero(same) * mm2):
+                    continue
+                if z not in found or area > found[z].mm2:
+                    label, right = _most(before[still]), _most(truth[still])
+                    found[z] = Repeated(z, corrected, label, right, area)
         return tuple(sorted(found.values(), key=lambda one: -one.mm2))
 
 
