@@ -89,15 +89,7 @@ class Window:
         return label.id
 
     def canvas(self):
-        from qtpy.QtWidgets import QWidget
-
-        found = [
-            w
-            for w in self.viewer.window._qt_window.findChildren(QWidget)
-            if type(w).__name__ == "CanvasBackendDesktop"
-        ]
-        assert len(found) == 1
-        return found[0]
+        return self.viewer.window._qt_viewer.canvas.native
 
     def at(self, row, column):
         """Canvas pixel over a voxel of the slice in view."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffseg_training.benchmark.speed import enlarged
 from napari_diffseg.io.labels import load_names
 from napari_diffseg.io.sample import sample_labels_path, sample_names_path, sample_volume_path
 from napari_diffseg.io.volume import read_labels, read_volume
@@ -37,6 +38,8 @@ class SampleWindow:
     ----------
     width, height
         Size of the window in pixels.
+    size
+        Slices, and pixels of their sides, that the sample is brought to; as it is by default.
 
     Raises
     ------
@@ -51,7 +54,7 @@ class SampleWindow:
         Labels of every voxel of the CT.
     """
 
-    def __init__(self, width: int, height: int) -> None:
+    def __init__(self, width: int, height: int, size: tuple[int, int] | None = None) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="napari-diffseg-window-")
         os.environ["NAPARI_DIFFSEG_HOME"] = self._home.name
 
@@ -67,6 +70,8 @@ class SampleWindow:
 
         volume = read_volume(sample_volume_path())
         self.truth = read_labels(sample_labels_path(), volume.geometry).mask
+        if size is not None:
+            volume, self.truth = enlarged(volume, self.truth, size[1], size[0])
         self.viewer: Any = napari.Viewer(show=True)
         self.viewer.window.resize(width, height)
         self.panel: Panel = Panel(self.viewer)
@@ -116,7 +121,7 @@ class SampleWindow:
         assert session is not None
         assert paint is not None
         painted = np.zeros(256, np.uint8)
-        for label_id, name in load_names(sample_names_path()).items():
+        for label_id, name in self.names().items():
             if names is None or name in names:
                 painted[label_id] = session.paint.add_label(name).id
         for z in slices:
@@ -127,6 +132,11 @@ class SampleWindow:
             self.workspace.go(z)
             self.workspace.paint_sync.set_state(SliceState.PAINTED)
         self.workspace.recolour()
+
+    @staticmethod
+    def names() -> dict[int, str]:
+        """Names of the labels in :attr:`truth` by id."""
+        return load_names(sample_names_path())
 
     def close(self) -> None:
         """Close the viewer and remove the temporary folder."""

@@ -32,11 +32,14 @@ class PaintedSlice:
         Label ids ``(y, x)``, uint8; :data:`BACKGROUND` is painted background.
     full
         Whether unpainted pixels are background (painted in full) or unknown (scribbles).
+    weight
+        How often as much as another slice its pixels count in the app's recipe.
     """
 
     z: int
     mask: NDArray[np.uint8]
     full: bool = True
+    weight: float = 1.0
 
 
 def class_maps(painted: Sequence[PaintedSlice], labels: Sequence[Label]) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -38,13 +38,14 @@ class PixelBank:
         generator: torch.Generator,
         structure: int,
         background: int,
-        weight: float = 1.0,
+        weight: float | Sequence[float] = 1.0,
         unknown: Tensor | None = None,
     ) -> None:
         """Sample pixels of ``maps`` (each ``(B, C, h, w)``) labelled ``targets`` ``(B, H, W)``.
 
         At most ``structure`` pixels of each class and ``background`` of class 0 are taken from
-        each slice. ``unknown`` ``(K,)`` are classes that nobody looked for there.
+        each slice. ``weight`` is how much each pixel counts, of all slices or of each.
+        ``unknown`` ``(K,)`` are classes that nobody looked for there.
         """
         rows, columns = targets.shape[1:]
         for index, target in enumerate(targets.cpu()):
@@ -63,7 +64,8 @@ class PixelBank:
             ]
             self.features.append(torch.cat(found, dim=1).to(torch.bfloat16))
             self.classes.append(target.flatten()[chosen])
-            self.weights.append(torch.full((len(chosen),), weight))
+            counts = weight if isinstance(weight, int | float) else weight[index]
+            self.weights.append(torch.full((len(chosen),), float(counts)))
             if unknown is not None:
                 self.unknown.append(unknown.expand(len(chosen), -1))
 

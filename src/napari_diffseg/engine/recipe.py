@@ -196,6 +196,8 @@ def painted_pixels(
     n, step = len(training.images), training.batch
     # Steps of the golden ratio: the first few are spread over all, and so are the next.
     spread = torch.argsort(torch.arange(n) * ((5**0.5 - 1) / 2) % 1)
+    weights = [slice_.weight for slice_ in training.painted]
+    weights += [1.0] * (len(training.images) - len(weights))  # slices that planes cross
     for copy in copies:
         for chosen in spread.split(step):
             if bank.classes and training.budget.elapsed > until:
@@ -206,7 +208,14 @@ def painted_pixels(
             if copy:
                 images, targets = augment(images, targets, training.generator)
             maps = extract_features(training, images)
-            bank.add(maps, targets, training.generator, *counts, unknown=training.unknown)
+            bank.add(
+                maps,
+                targets,
+                training.generator,
+                *counts,
+                weight=[weights[n] for n in chosen.tolist()],
+                unknown=training.unknown,
+            )
             yield training.report("extracting features", copy, COPIES + 1, preview=True)
     return bank
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,11 @@ from qtpy.QtWidgets import (
 from napari_diffseg.engine.agreement import Agreement, compare, matched
 from napari_diffseg.gui.incoming import LABEL_FILES, labels_of
 from napari_diffseg.gui.io import read_for
-from napari_diffseg.gui.theme import text_label
+from napari_diffseg.gui.theme import text_label, tool
 from napari_diffseg.gui.workspace import Workspace
+from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.labels import LabelMap
+from napari_diffseg.session.journal import saving
 
 _HEADS = ("Label", "Dice", "HD95 mm", "Surface Dice", "Kappa")
 
@@ -77,22 +80,37 @@ class ComparisonDialog(QDialog):
         self.slices.currentItemChanged.connect(self._go)
         count = len(found.slices)
         said = f"{count} slices differ; those that differ most first" if count else "They are equal"
+        self.save = tool("Save…")
+        self.save.setToolTip("Save the table of labels as CSV")
+        self.save.clicked.connect(lambda: self._save(found))
         column = QVBoxLayout(self)
-        for widget in (self.labels, text_label(said), self.slices):
+        for widget in (self.labels, self.save, text_label(said), self.slices):
             column.addWidget(widget)
         self.resize(460, 480)
         self.finished.connect(lambda _: workspace.show_difference(False))
+
+    def _save(self, found: Agreement) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save", "agreement.csv", "CSV (*.csv)")
+        if path:
+            self._workspace.save(Path(path), partial(_write, self._workspace, found), "Agreement")
 
     def _go(self, item: QListWidgetItem | None) -> None:
         if item is not None:
             self._workspace.go(int(item.data(Qt.ItemDataRole.UserRole)))
 
 
+def _write(workspace: Workspace, found: Agreement, path: Path) -> None:
+    check_outputs([path], [workspace.volume.geometry.source])
+    failed = f"{path}: cannot be written ({{reason}}); choose another place"
+    with saving(failed), atomic_write(path) as part:
+        part.write_text(found.labels_csv(), encoding="utf-8")
+
+
 def with_file(parent: QWidget, workspace: Workspace) -> None:
     """Ask for a mask, and compare the result with it."""
     path, _ = QFileDialog.getOpenFileName(parent, "Compare with a mask", "", LABEL_FILES)
     if path:
-        _compare(
+        with_labels(
             parent,
             workspace,
             Path(path).name,
@@ -103,12 +121,13 @@ def with_file(parent: QWidget, workspace: Workspace) -> None:
 def with_layer(parent: QWidget, workspace: Workspace, layer: Labels) -> None:
     """Compare the result with a labels layer that somebody else has added."""
     other = labels_of(layer, workspace)
-    _compare(parent, workspace, layer.name, lambda: other)
+    with_labels(parent, workspace, layer.name, lambda: other)
 
 
-def _compare(
+def with_labels(
     parent: QWidget, workspace: Workspace, name: str, other: Callable[[], LabelMap]
 ) -> None:
+    """Compare the result with labels that ``other`` finds, in a thread."""
     session = workspace.begun
     workspace.paint_sync.flush()
     own = LabelMap(session.merged(), session.paint.labels)

@@ -64,10 +64,14 @@ _TOOLS = (
 )
 _STATES = ("full", "scribbles", "clear")
 _RUNS = ("train", "continue", "check")
-_LOOKS = ("next", "confidence", "contour", "difference", "mask", "numbers", "report", "model")
+_LOOKS = (
+    *("linked", "review", "next", "confidence", "contour", "difference"),
+    *("mask", "numbers", "report", "model"),
+)
 BUTTONS = (
     *(*_LABELS, *_TOOLS, *_STATES, *_RUNS, "predict", "accept", "next"),
     *("confidence", "contour", "difference", "mask", "numbers", "report", "model", "load"),
+    *("linked", "review"),
 )
 
 
@@ -186,6 +190,8 @@ def _blocked(s: Situation) -> dict[str, str]:
         reason["accept"] = "This slice is not predicted yet."
     elif s.predicted and s.current_truth:
         reason["accept"] = "This slice is painted or accepted: correct it in the paint layer."
+    if not s.predicted or not s.rounds:
+        reason["review"] = "Train first: there is no round yet."
     if s.labels and not s.corrected:
         reason["model's"] = "No prediction is corrected."
     if not s.comparable:
@@ -203,7 +209,7 @@ def _blocked(s: Situation) -> dict[str, str]:
         reason |= dict.fromkeys((*_RUNS, "predict", "load"), why)
         if s.task == "predicting":
             why = "Wait until every slice is predicted, or Stop."
-            reason |= dict.fromkeys(("mask", "numbers"), why)
+            reason |= dict.fromkeys(("mask", "numbers", "review"), why)
     if s.read_only:
         only = "Read-only: take over or begin a new session first."
         reason |= dict.fromkeys((b for b in BUTTONS if b not in _LOOKS), only)

@@ -34,7 +34,7 @@ class PanelKeys(QObject):
         self._panel, self._viewer = panel, desk.viewer
         self._sections, self._refresh = sections, refresh
         self._act = desk.acting(self._do)
-        shortcuts.install(self._viewer, self._on_key)
+        shortcuts.install(self._viewer, self.press)
         # napari's actions know no "?", which lies elsewhere on each keyboard.
         self._canvas: QObject = self._viewer.window._qt_viewer.canvas.native
         self._canvas.installEventFilter(self)
@@ -56,7 +56,8 @@ class PanelKeys(QObject):
         """Show the cheat sheet."""
         CheatSheet(self._panel).show()
 
-    def _on_key(self, key: Key) -> None:
+    def press(self, key: Key) -> None:
+        """Do what a key stands for."""
         if key.name == "keys":
             self.show_all()
         else:

@@ -9,7 +9,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QFileDialog, QMenu
 
 from napari_diffseg.engine.annotations import BACKGROUND
-from napari_diffseg.gui import comparison, incoming
+from napari_diffseg.gui import comparison, incoming, readers
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.labels_table import LabelRow, LabelsTable
@@ -122,6 +122,7 @@ class LabelsSection(Section):
                 f"Compare with the layer “{layer.name}”",
                 self._act(lambda w, *_, compare=with_layer: compare(w), workspace),
             )
+        readers.offer(menu, self, workspace)
         menu.popup(button.mapToGlobal(button.rect().bottomLeft()))
 
 

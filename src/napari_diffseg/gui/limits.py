@@ -7,6 +7,7 @@ so that undo and redo know only what stayed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from napari_diffseg.gui.layers import VolumeLayers
 class StrokeLimits:
     """Trims the strokes of one volume's paint and prediction layers.
 
-    ``view()`` gives the transverse slice in view, ``None`` where another plane is shown.
+    ``view()`` gives the transverse slice in view, ``None`` where another plane is shown, and
+    ``across()`` is a context in which changes are taken for strokes in such a plane.
 
     Attributes
     ----------
@@ -30,10 +32,15 @@ class StrokeLimits:
         Label that strokes must stay inside of, or ``None``. They may change their own label, too.
     """
 
-    def __init__(self, layers: VolumeLayers, view: Callable[[], int | None]) -> None:
+    def __init__(
+        self,
+        layers: VolumeLayers,
+        view: Callable[[], int | None],
+        across: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self.hu: tuple[float, float] | None = None
         self.inside: int | None = None
-        self._layers, self._view = layers, view
+        self._layers, self._view, self._across = layers, view, across
         self._watched: list[Labels] = []
         self._trimming = False
 
@@ -54,7 +61,11 @@ class StrokeLimits:
         if not self._trimming and (self.hu is not None or self.inside is not None):
             layer, view = event.source, self._view()
             # napari is in the middle of recording the stroke.
-            QTimer.singleShot(0, lambda: self._trim(layer, view))
+            QTimer.singleShot(0, lambda: self._trim_in(layer, view))
+
+    def _trim_in(self, layer: Labels, view: int | None) -> None:
+        with nullcontext() if view is not None else self._across():
+            self._trim(layer, view)
 
     def _trim(self, layer: Labels, view: int | None) -> None:
         flat = view is not None and layer.n_edit_dimensions < 3

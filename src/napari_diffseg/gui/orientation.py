@@ -56,8 +56,8 @@ def slice_position(geometry: Geometry, z: int) -> str:
     return f"{'I' if height < 0 else 'S'} {abs(height):.1f} mm"
 
 
-# Order of the axes of the three planes, by the axis that the slider runs along.
-_PLANES = {0: (0, 1, 2), 1: (1, 0, 2), 2: (2, 0, 1)}
+PLANES = {0: (0, 1, 2), 1: (1, 0, 2), 2: (2, 0, 1)}
+"""Order of the axes of the three planes, by the axis that the slider runs along."""
 
 
 class Orientation:
@@ -107,7 +107,7 @@ class Orientation:
         if self._shown and dims.ndim == 3:
             if len(before) == 3 and self._order == before[-1:] + before[:-1]:
                 # A roll, which would lay the patient down in one plane of the three.
-                upright = _PLANES[(before[0] - 1) % 3]
+                upright = PLANES[(before[0] - 1) % 3]
                 if self._order != upright:
                     dims.order = upright
                     return  # for this was called again

@@ -7,7 +7,8 @@ here, too.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from napari.layers import Labels
@@ -46,9 +47,10 @@ class PaintSync(QObject):
     ) -> None:
         super().__init__()
         self.session, self.layers = session, layers
-        self._current, self._view = current, view
+        self._current, self._across = current, False
+        self._view = lambda: None if self._across else view()
         self.locked: set[int] = set()
-        self.limits = StrokeLimits(layers, view)
+        self.limits = StrokeLimits(layers, self._view, self.across)
         self.planes = PlaneStrokes(session)
         self.fresh_state = SliceState.PAINTED
         self.since_round: set[int] = set()
@@ -77,6 +79,27 @@ class PaintSync(QObject):
         for watcher in self._watchers.values():
             watcher.flush()
         self.planes.flush()
+
+    def end_view(self) -> None:
+        """Finish with strokes on the slice in view: those that come are made elsewhere."""
+        for watcher in self._watchers.values():
+            watcher.end_view()
+
+    @contextmanager
+    def across(self) -> Iterator[None]:
+        """Take what changes meanwhile for strokes in another plane than the main view's."""
+        self.end_view()
+        before, self._across = self._across, True
+        try:
+            yield
+        finally:
+            self._across = before
+
+    def stroke_across(self, layer: Labels, slices: Collection[int]) -> None:
+        """Bring a stroke that another view has made on these slices into the session."""
+        for watcher in self._watchers.values():
+            if watcher.layer is layer:
+                watcher.compare(slices)
 
     def close(self) -> None:
         """Bring every stroke into the session and look no more."""

@@ -15,11 +15,13 @@ from napari_diffseg.gui.going import go_in_view, go_to_suggestion
 from napari_diffseg.gui.guide import Guide, Situation, guide
 from napari_diffseg.gui.keys import PanelKeys
 from napari_diffseg.gui.labels_section import LabelsSection
+from napari_diffseg.gui.linked_views import LinkedViews
 from napari_diffseg.gui.more_section import MoreSection
 from napari_diffseg.gui.orientation import PRESETS, Orientation
 from napari_diffseg.gui.patients import Patients
 from napari_diffseg.gui.plane_bar import mark_plane
 from napari_diffseg.gui.result_section import ExportSection, ResultSection
+from napari_diffseg.gui.review_dialog import show_review
 from napari_diffseg.gui.situation import situation_of
 from napari_diffseg.gui.slices_section import SlicesSection
 from napari_diffseg.gui.tab_order import set_tab_order
@@ -66,6 +68,8 @@ class Panel(QWidget):
         self._orientation = Orientation(self.viewer)
         self._views = Views(self.viewer, self.desk)
         self.keys = PanelKeys(self, self.desk, self.sections, self.refresh)
+        self.linked = LinkedViews(self.viewer, self.desk, self.keys.press)
+        self.slices.linked.connect(self.linked.show)
         # Many signals, one refresh a turn of the event loop.
         self._soon = QTimer(self, singleShot=True, interval=0)
         self._soon.timeout.connect(self.refresh)
@@ -128,6 +132,7 @@ class Panel(QWidget):
             (self.result.next, go_to_suggestion),
             (self.result.predict, lambda w: w.runner.predict()),
             (self.result.check, self._check),
+            (self.result.review, lambda w: show_review(self, w, self.result.check)),
             (self.result.confidence, lambda w, shown: w.layers.show_confidence(shown)),
             (self.result.contour, lambda w, shown: w.layers.show_contour(shown)),
             (self.result.difference, Workspace.show_difference),
@@ -154,12 +159,14 @@ class Panel(QWidget):
             choice = "elsewhere" if situation.elsewhere else "read-only"
         self.banner.show_guide(self.guide, choice)
         self._orientation.show(workspace is not None)
+        self.linked.show_state()
         for section in self.sections:
             section.show_state(workspace, self.guide)
 
     def _on_switched(self) -> None:
         desk = self.desk
         workspace = desk.active
+        self.linked.follow()
         names = tuple(w.volume.name for w in desk.workspaces)
         index = desk.workspaces.index(workspace) if workspace is not None else 0
         self.volume.show_volume(workspace.volume if workspace else None, names, index)
@@ -250,6 +257,7 @@ class Panel(QWidget):
             self._window = None
         self.patients.close()
         self.desk.close(remove_layers)
+        self.linked.close()
         self.keys.release()
         self._views.close()
         self._orientation.close()

@@ -12,7 +12,7 @@ from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.session.paint import SliceState
 from napari_diffseg.session.planes import Key
 
-_FULL = (
+FULL = (
     "The plane in view is painted in full: whatever is not painted on it is background. "
     "No slice becomes painted in full by it."
 )
@@ -32,9 +32,9 @@ def plane_in_view(workspace: Workspace) -> Key | None:
     return None
 
 
-def mark_plane(workspace: Workspace, full: bool) -> None:
-    """Take the paint on the plane in view as painted in full, or take the plane back."""
-    key = plane_in_view(workspace)
+def mark_plane(workspace: Workspace, full: bool, key: Key | None = None) -> None:
+    """Take the paint on a plane, the one in view by default, as painted in full, or clear it."""
+    key = key or plane_in_view(workspace)
     if key is None:
         return
     workspace.paint_sync.flush()
@@ -57,7 +57,7 @@ class PlaneBar(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.full, self.clear = tool("Plane painted in full"), tool("Clear plane")
-        self.full.setToolTip(_FULL)
+        self.full.setToolTip(FULL)
         self.clear.setToolTip(_CLEAR)
         self.full.setCheckable(True)
         self.full.clicked.connect(lambda: self.marked.emit(True))
@@ -85,7 +85,7 @@ class PlaneBar(QWidget):
             state = planes.state(*here)
             self.full.setText(f"{here[0].capitalize()} {here[1]} painted in full")
             self.full.setChecked(state == SliceState.PAINTED)
-            allow(self.full, _FULL, "")
+            allow(self.full, FULL, "")
             marked = state != SliceState.UNPAINTED
             allow(self.clear, _CLEAR, "" if marked else "This plane is not marked.")
         self.setVisible(here is not None or len(planes) > 0)

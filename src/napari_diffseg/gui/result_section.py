@@ -30,6 +30,10 @@ _MODEL = {
         "Check quality",
         "Train without each painted slice in turn and compare: the Dice in the table of labels",
     ),
+    "review": (
+        "Review…",
+        "What the newest round has changed, which labels fight, what another slice is worth",
+    ),
 }
 _EXPORT = {
     "mask": (
@@ -51,6 +55,7 @@ class ResultSection(Section):
     accept = Signal()
     next = Signal()
     check = Signal()
+    review = Signal()
     predict = Signal()
     confidence = Signal(bool)  # whether to show it
     contour = Signal(bool)

@@ -17,6 +17,8 @@ from napari_diffseg.engine.progress import Progress, SlicePrediction
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.gui.layers import VolumeLayers
 from napari_diffseg.gui.worker import Task
+from napari_diffseg.session.corrections import sentence
+from napari_diffseg.session.review import worth_of_a_slice, worth_text
 from napari_diffseg.session.session import Session
 
 Running = Literal["", "training", "predicting", "checking"]
@@ -151,9 +153,18 @@ class Runner(QObject):
             ("training", True): f"Training stopped{kept}.",
             ("predicting", True): "Prediction stopped.",
             ("checking", True): "Quality check stopped.",
-            ("checking", False): "Quality measured on slices left out of training.",
-        }.get((running, stopped), " ".join(self.notes))
+            ("checking", False): f"Quality measured on slices left out. {self._worth()}".strip(),
+        }.get((running, stopped), " ".join([*self.notes, *self._again()]))
         self.ended.emit(sentence)
+
+    def _worth(self) -> str:
+        quality, painted = self.session.trainer.quality, len(self.session.paint.painted())
+        return worth_text(worth_of_a_slice(list(quality.values()), painted)) if quality else ""
+
+    def _again(self) -> list[str]:
+        names = {label.id: label.name for label in self.session.paint.labels}
+        found = sentence(self.session.trainer.repeated, names)
+        return [found] if found else []
 
     def _on_failed(self, error: Exception) -> None:
         self._end()

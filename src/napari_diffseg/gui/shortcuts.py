@@ -70,6 +70,7 @@ KEYS = (
     Key("Lung", "Window for the lung", KeyCode.F6, button=False),
     Key("Bone", "Window for bone", KeyCode.F7, button=False),
     Key("Liver", "Window for the liver", KeyCode.F8, button=False),
+    Key("linked", "Show or hide the other two planes", _SHIFT | KeyCode.KeyO),
     Key("zoom", "Zoom to the label in the brush", _SHIFT | KeyCode.KeyZ, button=False),
     Key("keys", "Show all keys", KeyCode.F1, button=False),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QSizePolicy
+from qtpy.QtWidgets import QSizePolicy, QToolButton
 
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.navigator import SliceNavigator
@@ -21,6 +21,13 @@ _BUTTONS = {
     "scribbles": ("Scribbles", ""),
     "clear": ("Clear", _CLEAR),
 }
+_LINKED = {
+    "linked": (
+        "Planes",
+        "Show the other two planes below the picture: Shift and the mouse move the crosshair, "
+        "and every tool works in them",
+    ),
+}
 _STATES = {SliceState.PAINTED: "full", SliceState.SCRIBBLED: "scribbles"}
 
 
@@ -29,6 +36,7 @@ class SlicesSection(Section):
 
     went = Signal(int)  # the slice
     state_set = Signal(object)  # a SliceState
+    linked = Signal(bool)  # whether to show the other two planes
     cleared = Signal()
 
     def __init__(self, palette: Palette) -> None:
@@ -38,6 +46,7 @@ class SlicesSection(Section):
             "How far the slice is above (S) or below (I) the zero of the patient's coordinates"
         )
         self.header.addWidget(self.position)
+        self.header.insertLayout(1, self.add_buttons(_quiet, _LINKED, checkable=True))
         self.navigator = SliceNavigator(palette)
         self.navigator.went.connect(self.went)
         self.body.addWidget(self.navigator)
@@ -94,3 +103,9 @@ class SlicesSection(Section):
             meant = workspace.paint_sync.fresh_state
         for one, name in _STATES.items():
             self.buttons[name].setChecked(one == meant and not guide.why_not(name))
+
+
+def _quiet(text: str) -> QToolButton:
+    button = tool(text, "quiet")
+    button.setFixedHeight(20)  # no higher than a title
+    return button

@@ -8,7 +8,7 @@ a time while the window is idle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,6 +51,17 @@ class StrokeWatcher(QObject):
         self._sweep.stop()
         for z in range(len(self.layer.data)):
             self._compare(z)
+
+    def compare(self, slices: Iterable[int]) -> None:
+        """Compare some slices now, for strokes that were not made on the one in view."""
+        self.end_view()
+        for z in slices:
+            self._compare(z)
+
+    def end_view(self) -> None:
+        """Finish with the slice in view: what comes is no stroke on it."""
+        self._compare_view()
+        self._in_view = None
 
     @contextmanager
     def paused(self) -> Iterator[None]:

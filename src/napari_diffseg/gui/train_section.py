@@ -25,7 +25,11 @@ _BUTTONS = {
         "Learn from all painted slices, beginning at the pre-trained network or the model that "
         "was loaded, then predict every slice",
     ),
-    "continue": ("Continue", "Go on learning from the model that is there"),
+    "continue": (
+        "Continue",
+        "Go on learning from the model that is there: 8 seconds after up to three corrected "
+        "slices, which count three times as much",
+    ),
     "finish": ("Finish", "Stop learning, keep what has been learnt, and predict every slice"),
     "stop": ("Stop", ""),
 }

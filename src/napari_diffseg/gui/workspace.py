@@ -23,6 +23,7 @@ from napari_diffseg.gui.worker import BackgroundCall
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone
 from napari_diffseg.session.journal import ReadOnlyError, SessionError, SessionInUseError
+from napari_diffseg.session.readers import FIRST
 from napari_diffseg.session.session import Session
 
 T = TypeVar("T")
@@ -44,13 +45,13 @@ class Workspace(QObject):
         self.hidden: set[int] = set()  # labels that are not drawn
         self.suggestions = Suggestions(self.call, self.changed.emit)
         self.error = self.said = ""
-        self.loading = False
+        self.reader = FIRST
+        self.loading = self._closed = False
         self.backbone_name = self.backbone_error = ""
         self.backbone_card: dict[str, Any] = {}
         self._paint_sync: PaintSync | None = None
         self._runner: Runner | None = None
         self._calls: list[BackgroundCall] = []
-        self._closed = False
         self._viewer = viewer
         viewer.dims.events.current_step.connect(self._on_step)
         self.find_earlier()

@@ -15,6 +15,8 @@ from napari_diffseg.session.learning import learn_from, matched_labels
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.queue import CaseRow, Queue, QueuedCase
+from napari_diffseg.session.readers import agreement_csv, read_as, readers_of
+from napari_diffseg.session.review import RoundReview, review_round
 from napari_diffseg.session.rounds import Round, Rounds
 from napari_diffseg.session.session import Session
 from napari_diffseg.session.tools import Changes, Proposal, Tools
@@ -34,6 +36,7 @@ __all__ = [
     "QueuedCase",
     "ReadOnlyError",
     "Round",
+    "RoundReview",
     "Rounds",
     "Session",
     "SessionError",
@@ -41,9 +44,13 @@ __all__ = [
     "SliceState",
     "Tools",
     "Trainer",
+    "agreement_csv",
     "earlier_sessions",
     "learn_from",
     "matched_labels",
     "predict_cohort",
+    "read_as",
     "read_cases",
+    "readers_of",
+    "review_round",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from napari_diffseg.io.labels import Label
 from napari_diffseg.network.segmenter import Segmenter
+from napari_diffseg.session.corrections import Corrections
+from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.paint import Paint, Snapshot
-from napari_diffseg.session.rounds import Round
+from napari_diffseg.session.rounds import Round, Rounds, StoredPrediction
 from napari_diffseg.session.validation import taught_ids
 
 
@@ -27,6 +31,8 @@ class Lesson:
         What the user should know.
     cases, slices
         How many patients and painted slices are behind the model then; 0 where nobody knows.
+    corrections
+        Which of the slices an earlier model had got wrong; they count more.
     """
 
     taken: Snapshot
@@ -36,10 +42,18 @@ class Lesson:
     note: str
     cases: int
     slices: int
+    corrections: Corrections
 
     @classmethod
-    def of(cls, paint: Paint, start: Segmenter | None, base: Round | None) -> Lesson:
-        """Take the paint as it is now.
+    def of(
+        cls,
+        paint: Paint,
+        start: Segmenter | None,
+        base: Round | None,
+        last: Round | None = None,
+        stored: StoredPrediction | None = None,
+    ) -> Lesson:
+        """Take the paint as it is now, and what was corrected in the prediction of a last round.
 
         Raises
         ------
@@ -56,7 +70,49 @@ class Lesson:
             known = {label.id for label in start.labels}
             wanted = (*start.labels, *(label for label in wanted if label.id not in known))
         cases, slices = _learnt(start, base, len(taken.slices))
-        return cls(taken, wanted, start, base, note, cases, slices)
+        found = Corrections.since(last, stored, taken.slices)
+        taken = taken._replace(slices=found.weighted(taken.slices))
+        return cls(taken, wanted, start, base, note, cases, slices, found)
+
+
+def start_of(
+    from_model: bool | Literal["loaded"],
+    segmenter: Segmenter | None,
+    made: Round | None,
+    rounds: Rounds,
+) -> tuple[Segmenter, Round] | tuple[None, None]:
+    """Find what a training begins at: a model and its round, or nothing for the backbone.
+
+    Parameters
+    ----------
+    from_model
+        As for :meth:`Trainer.train <napari_diffseg.session.trainer.Trainer.train>`.
+    segmenter, made
+        The model in use and its round.
+    rounds
+        All rounds.
+
+    Raises
+    ------
+    SessionError
+        If there is no model in use to go on from.
+    """
+    if from_model == "loaded":
+        for loaded in [one for one in rounds.all if one.settings is None][-1:]:
+            with suppress(SessionError):  # it was deleted to make room: begin at the backbone
+                return rounds.model(loaded.number), loaded
+    elif from_model:
+        if segmenter is None or made is None:
+            raise SessionError("there is no model to continue from; train from the base first")
+        return segmenter, made
+    return None, None
+
+
+def stored_prediction(made: Round | None, rounds: Rounds) -> StoredPrediction | None:
+    """Read what a round's model predicted; ``None`` where it cannot be read or there is none."""
+    with suppress(SessionError):  # damaged: nobody knows then what was corrected
+        return None if made is None else rounds.prediction(made.number)
+    return None
 
 
 def _learnt(start: Segmenter | None, base: Round | None, painted: int) -> tuple[int, int]:

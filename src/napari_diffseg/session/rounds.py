@@ -62,6 +62,7 @@ class Round:
     parent: int | None = None  # the round whose model it went on from; None: from the backbone
     slices: tuple[int, ...] = ()  # the painted slices it was trained on
     planes: tuple[str, ...] = ()  # and the planes, such as "coronal:120"
+    corrected: tuple[int, ...] = ()  # those of the slices that an earlier model had got wrong
     iterations: int = 0  # optimiser steps
     seconds: dict[str, float] = field(default_factory=dict)  # wall time of each stage
     losses: tuple[tuple[int, float], ...] = ()  # (step, loss), at most 1000 of them

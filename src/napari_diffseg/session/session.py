@@ -209,7 +209,13 @@ class Session:
                 confidence = slice_confidence(mask, self.prediction.confidence[:, ::step, ::step])
                 change = slice_change(mask)
             reach = max(2.0, _REACH_MM / float(self.volume.geometry.spacing[0]))
-            return suggest(self.paint.states > 0, confidence, change, n, reach)
+            states, repeated = self.paint.states, self.trainer.repeated
+            again = [one for one in repeated if states[one.z] == SliceState.UNPAINTED][:n]
+            taken = states > 0
+            taken[[one.z for one in again]] = True
+            first = [Suggestion(one.z, one.reason) for one in again]
+            rest = n - len(first)
+            return first + (suggest(taken, confidence, change, rest, reach) if rest else [])
 
     def suggest_plane(self) -> PlaneSuggestion | None:
         """Name the coronal or sagittal plane that is most worth painting next.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -21,9 +20,10 @@ from napari_diffseg.io.files import check_outputs
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.backbone import Backbone, load_backbone
 from napari_diffseg.network.segmenter import Segmenter
+from napari_diffseg.session.corrections import Corrections, Repeated
 from napari_diffseg.session.housekeeping import make_room
 from napari_diffseg.session.journal import Record, SessionError, saving
-from napari_diffseg.session.lesson import Lesson, match_names, rename
+from napari_diffseg.session.lesson import Lesson, match_names, rename, start_of, stored_prediction
 from napari_diffseg.session.log import SessionLog
 from napari_diffseg.session.paint import Paint, SliceState, Snapshot
 from napari_diffseg.session.prediction import Prediction
@@ -64,6 +64,8 @@ class Trainer:
         Wall time in s of the last prediction and validation, which belong to no round.
     stray
         Slices off which the last prediction took pieces astray.
+    repeated
+        Mistakes that were corrected and that the last prediction shows again on slices nearby.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Trainer:
         self.current = len(volume.hu) // 2
         self.seconds: dict[str, float] = {}
         self.stray: tuple[int, ...] = ()
+        self.repeated: tuple[Repeated, ...] = ()
+        self._corrections = Corrections()
         self._volume, self._base = volume, backbone
         self._paint, self._prediction, self._rounds, self._log = paint, prediction, rounds, log
         self._validated: tuple[int, TrainSettings] | None = None  # what the quality belongs to
@@ -115,23 +119,13 @@ class Trainer:
             At once, if there is nothing to learn from.
         """
         self._finish.clear()
-        start, base = self._start(from_model)
+        start, base = start_of(from_model, self.segmenter, self.round, self._rounds)
+        stored = stored_prediction(self.round, self._rounds)
         with self._log.changing():
-            lesson = Lesson.of(self._paint, start, base)
+            lesson = Lesson.of(self._paint, start, base, self.round, stored)
+        if from_model is True:
+            settings = lesson.corrections.quick(settings)
         return self._train(settings, lesson)
-
-    def _start(
-        self, from_model: bool | Literal["loaded"]
-    ) -> tuple[Segmenter, Round] | tuple[None, None]:
-        if from_model == "loaded":
-            for made in [made for made in self._rounds.all if made.settings is None][-1:]:
-                with suppress(SessionError):  # it was deleted to make room: begin at the backbone
-                    return self._rounds.model(made.number), made
-        elif from_model:
-            if self.segmenter is None or self.round is None:
-                raise SessionError("there is no model to continue from; train from the base first")
-            return self.segmenter, self.round
-        return None, None
 
     def finish(self) -> None:
         """End the running training within about a second, and keep what it has learnt.
@@ -174,6 +168,7 @@ class Trainer:
                         parent=lesson.base.number if lesson.base is not None else None,
                         slices=tuple(slice_.z for slice_ in taken.slices),
                         planes=tuple(plane.where for plane in taken.planes),
+                        corrected=lesson.corrections.all,
                         iterations=iterations,
                         seconds={key: round(value, 3) for key, value in seconds.items()},
                         losses=tuple(losses.points),
@@ -183,6 +178,7 @@ class Trainer:
                         progress.segmenter.card, cases=lesson.cases, slices=lesson.slices
                     )
                     problem = self._commit(made, progress.segmenter, progress.registration)
+                    self._corrections = lesson.corrections
                     try:
                         self.keep_slices()
                     except SessionError as error:
@@ -253,7 +249,7 @@ class Trainer:
     def _predict(
         self, segmenter: Segmenter, made: Round, taken: Snapshot, start: int
     ) -> Generator[SlicePrediction, None, None]:
-        began, self.stray = time.perf_counter(), ()
+        began, self.stray, self.repeated = time.perf_counter(), (), ()
         device = made.settings.device if made.settings is not None else "auto"
         registration = self._rounds.registration
         engine = predict(
@@ -267,6 +263,12 @@ class Trainer:
                         done.append(found.z)
                         yield replace(found, mask=self._prediction.mask[found.z].copy())
             self.stray = self._prediction.keep_largest(segmenter)
+            known = self._paint.states >= SliceState.PAINTED
+            known[list(self._prediction.edited)] = True
+            _, *pixel = self._volume.geometry.spacing
+            self.repeated = self._corrections.repeated(
+                self._prediction.mask, known, (pixel[0], pixel[1])
+            )
         finally:
             self.seconds["predicting"] = round(time.perf_counter() - began, 3)
             if done:

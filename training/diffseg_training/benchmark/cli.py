@@ -23,6 +23,7 @@ _MEASUREMENTS = {
     "speed": "where the seconds and the memory of predicting a volume go",
     "choice": "whether the slices that the app suggests are the ones to paint",
     "latency": "how long the window's event loop is held up by training",
+    "corrections": "what a corrected slice is worth, and how long Continue takes",
 }
 """Commands with a module each, which has their options."""
 

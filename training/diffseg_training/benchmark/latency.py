@@ -8,9 +8,15 @@ The same turns are also counted in the window thread's own processor time. That 
 itself does; the rest of a turn is waiting for a core or for Python's lock. Where other programs
 keep the cores busy (see ``load``), only the own time says something about this program.
 
+Beside them: seconds from a finished stroke to the training's first sign of life (goal: 0.2), peak
+memory against three times the volume plus 1.5 GB, and seconds from the start of
+``napari-diffseg open`` to its first picture (goal: 5). The sample is brought to the size that is
+asked for; ``--linked`` switches the two linked planes on.
+
 It needs a display, or Xvfb::
 
-    xvfb-run -a -s "-screen 0 1600x1000x24" napari-diffseg-benchmark latency --seconds 30
+    xvfb-run -a -s "-screen 0 1600x1000x24" napari-diffseg-benchmark latency --seconds 30 \
+        --slices 300 --side 512
 """
 
 from __future__ import annotations
@@ -18,6 +24,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from itertools import count
@@ -27,7 +36,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffseg_training.benchmark.machine import peak_memory
 from diffseg_training.window import SampleWindow
+from napari_diffseg.io.volume import Volume, write_volume
 
 GOAL = 50.0  # ms, for 95 % of the turns
 _SLOWEST_GOAL_MET = 95  # percentile
@@ -40,6 +51,9 @@ class LatencyError(ValueError):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("--seconds", type=int, default=30, help="training budget")
+    parser.add_argument("--slices", type=int, help="of the volume; those of the sample by default")
+    parser.add_argument("--side", type=int, default=512, help="pixels, where --slices is given")
+    parser.add_argument("--linked", action="store_true", help="with the two linked planes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     parser.set_defaults(run=_run)
 
@@ -110,7 +124,7 @@ def measured(window: SampleWindow, seconds: float) -> tuple[dict[str, Any], list
     browse = QTimer(interval=250)
     browse.timeout.connect(lambda: workspace.go(20 + next(steps) % 40))
     began = time.monotonic()
-    workspace.train(form.settings(seconds), from_model=False)
+    stroke = _stroke_and_train(window, seconds)
     timer.start()
     browse.start()
     loop = QEventLoop()
@@ -128,22 +142,88 @@ def measured(window: SampleWindow, seconds: float) -> tuple[dict[str, Any], list
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "backbone": workspace.backbone_name,
+        "volume": list(workspace.volume.hu.shape),
+        "linked_planes": window.panel.linked.on,
         "budget_s": seconds,
+        "stroke_to_train_s": round(stroke, 3),
         "total_s": round(total, 1),
         "steps": len(runner.losses),
         "predicted": int(workspace.predicted.sum()),
         **{stage: percentiles(found) for stage, found in gaps.items() if found},
         **{f"{stage}_own_time": percentiles(found) for stage, found in own.items() if found},
+        "peak_gb": round(peak_memory() / 1e9, 2),
+        "peak_goal_gb": round((3 * workspace.volume.hu.nbytes + 1.5e9) / 1e9, 2),
     }
     return figures, gaps["training"] + gaps["predicting"]
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    window = SampleWindow(1500, 950)
+def _stroke_and_train(window: SampleWindow, seconds: float) -> float:
+    """Finish a stroke, press Train, and wait for the training's first sign, in s."""
+    workspace = window.workspace
+    paint, runner = workspace.layers.paint, workspace.runner
+    assert paint is not None
+    z = int(np.flatnonzero(workspace.begun.paint.states)[0])
+    workspace.go(z)
+    paint.data_setitem((np.array([z]), np.array([1]), np.array([1])), 1)
+    began = time.perf_counter()
+    workspace.train(window.panel.more.form.settings(seconds), from_model=False)
+    window.until(lambda: runner.latest is not None or not runner.running, 60)
+    return time.perf_counter() - began
+
+
+_OPEN = """
+import os, sys, time
+import napari, psutil
+def run(**_):
+    from qtpy.QtWidgets import QApplication
+    viewer = napari.current_viewer()
+    canvas = viewer.window._qt_viewer.canvas._scene_canvas
+    drawn = []
+    canvas.events.draw.connect(lambda event: drawn.append(len(viewer.layers)), position="last")
+    while not any(drawn):
+        canvas.update()
+        QApplication.processEvents()
+    print(time.time() - psutil.Process().create_time(), time.process_time(), flush=True)
+    os._exit(0)
+napari.run = run
+from napari_diffseg.cli import main
+main(["open", sys.argv[1]])
+"""
+
+
+def opened(volume: Volume) -> tuple[float, float]:
+    """Seconds, and processor seconds, until ``napari-diffseg open`` shows its first picture.
+
+    Raises
+    ------
+    LatencyError
+        If it shows none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ct.nii.gz"
+        write_volume(path, volume)
+        words = [sys.executable, "-c", _OPEN, str(path)]
+        environment = {**os.environ, "NAPARI_DIFFSEG_HOME": folder}
+        done = subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
     try:
+        wall, own = map(float, done.stdout.splitlines()[-1].split())
+    except (IndexError, ValueError) as error:
+        raise LatencyError(f"nothing was shown: {done.stderr[-300:]}") from error
+    return wall, own
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    size = None if arguments.slices is None else (arguments.slices, arguments.side)
+    window = SampleWindow(1500, 950, size)
+    try:
+        window.panel.linked.show(arguments.linked)
         figures, gaps = measured(window, arguments.seconds)
     finally:
         window.close()
+    wall, own = opened(window.workspace.volume)
+    figures |= {"open_s": round(wall, 1), "open_own_s": round(own, 1)}
     text = json.dumps(figures, indent=1)
     print(text)
     if arguments.json:
