@@ -1,5 +1,7 @@
 """Surfaces in 3D, window and level by the mouse, zoom to a label."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
@@ -120,3 +122,30 @@ def test_zoom_to_the_label_in_the_brush(window):
     assert abs(middle.y() - canvas.height() / 2) <= 2
     height = window.at(15.5, 11.5).y() - window.at(7.5, 11.5).y()
     assert 0.5 < height / min(canvas.height(), canvas.width()) < 0.9
+
+
+def test_a_slab_shows_what_is_bright_nearby_and_leaves_the_paint_alone(window):
+    volume = tiny_volume()
+    hu = volume.hu.copy()
+    hu[3, 20:24, 20:24] = 900  # 5 mm above the slice in view
+    window.open(dataclasses.replace(volume, hu=hu))
+    window.add_label("liver")
+    window.paint_block(3, 1)
+    window.workspace.go(2)
+    window.qtbot.wait(50)
+    layers = window.workspace.layers
+
+    def shown():
+        return float(np.asarray(layers.ct._slice.image.raw).max())
+
+    def press_slab():
+        shift = Qt.KeyboardModifier.ShiftModifier
+        window.qtbot.keyClick(window.canvas(), Qt.Key.Key_I, shift)
+
+    assert shown() < 400
+    press_slab()
+    window.until(lambda: shown() > 800)
+    assert not np.asarray(layers.paint._slice.image.raw).any()  # slice 2 alone
+    press_slab()
+    window.until(lambda: shown() < 400)
+    assert tuple(window.viewer.dims.thickness) == (0, 0, 0)

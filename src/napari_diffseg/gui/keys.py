@@ -16,7 +16,7 @@ from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.orientation import PRESETS
 from napari_diffseg.gui.section import Section
 from napari_diffseg.gui.shortcuts import Key
-from napari_diffseg.gui.views import set_window, zoom_to_label
+from napari_diffseg.gui.views import set_window, toggle_slab, zoom_to_label
 from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.session.journal import SessionError
 
@@ -77,6 +77,8 @@ class PanelKeys(QObject):
                 layer.visible = not layer.visible
         elif key.name == "zoom":
             zoom_to_label(workspace)
+        elif key.name == "slab":
+            toggle_slab(workspace)
         elif key.name == "background":
             if not workspace.paint_sync.takes_scribbles(workspace.current):
                 raise SessionError(

@@ -71,6 +71,7 @@ KEYS = (
     Key("Bone", "Window for bone", KeyCode.F7, button=False),
     Key("Liver", "Window for the liver", KeyCode.F8, button=False),
     Key("linked", "Show or hide the other two planes", _SHIFT | KeyCode.KeyO),
+    Key("slab", "Brightest of a slab of 10 mm, or the slice alone", _SHIFT | KeyCode.KeyI, False),
     Key("zoom", "Zoom to the label in the brush", _SHIFT | KeyCode.KeyZ, button=False),
     Key("keys", "Show all keys", KeyCode.F1, button=False),
 )

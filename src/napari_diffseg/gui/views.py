@@ -15,6 +15,7 @@ from napari_diffseg.session.journal import SessionError
 
 _HU_PER_PIXEL = 2.0  # of the mouse, for the window as for the level
 _NARROWEST = 10.0  # HU of a window
+_SLAB_MM = 10.0
 _MARGIN = 1.6  # of the canvas around a label, in sizes of the label
 _RIGHT = 2  # napari's number of the right button
 # Looking from the front (towards posterior) with the head up; the axes are z, y, x.
@@ -125,6 +126,18 @@ def set_window(workspace: Workspace, width: float, level: float) -> None:
     ct.contrast_limits_range = min(low, limits[0]), max(high, limits[1])
     ct.contrast_limits = limits
     workspace.layers.viewer.help = f"W{width:.0f} L{level:.0f}"
+
+
+def toggle_slab(workspace: Workspace) -> None:
+    """Show the brightest of a slab of 10 mm about the slice in view, or the slice alone again.
+
+    Only the CT is projected: paint and prediction stay those of the slice.
+    """
+    ct, viewer = workspace.layers.ct, workspace.layers.viewer
+    on = ct.projection_mode != "max"
+    ct.projection_mode = "max" if on else "none"
+    viewer.dims.thickness = (_SLAB_MM if on else 0.0,) * viewer.dims.ndim
+    viewer.help = f"slab of {_SLAB_MM:g} mm, brightest" if on else "slice"
 
 
 def zoom_to_label(workspace: Workspace) -> None:
