@@ -12,7 +12,7 @@ from engine_tools import DISC, SHAPE, SPOT, dice, disc_volume, lively, paint, ti
 
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.finetune import finetune
-from napari_diffseg.engine.predict import posterior, predict
+from napari_diffseg.engine.predict import posterior, predict, stray_pieces
 from napari_diffseg.engine.progress import Progress, SlicePrediction
 from napari_diffseg.engine.propagation import PropagatedLabels
 from napari_diffseg.engine.registration import Registration
@@ -162,3 +162,29 @@ def test_weights_that_lead_to_no_numbers_are_refused_in_one_line(untrained: Segm
     with pytest.raises(SegmenterError, match=r"computes no numbers.*train again") as caught:
         list(predict(untrained, _VOLUME, device="cpu"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_piece_that_nothing_supports_is_stray_and_a_supported_one_is_not() -> None:
+    volume, truth = disc_volume((24, 48, 40), drift=0.1)
+    painted, labels = paint(truth, 4, 12, 20), (DISC, SPOT)
+    settings = TrainSettings("linear", iterations=60, device="cpu", grid=48)
+    *_, last = finetune(volume, painted, labels, tiny_backbone(), settings)
+    mask = truth.copy()
+    assert last.segmenter is not None
+
+    def stray(painted: tuple[PaintedSlice, ...] = painted) -> np.ndarray:
+        return stray_pieces(last.segmenter, volume, mask, painted, last.registration)
+
+    assert not stray().any()
+    mask[8:10, 2:5, 30:34] = DISC.id  # far from the disc
+    mask[16, 40:44, 30:34] = SPOT.id
+    wrong = mask != truth
+    np.testing.assert_array_equal(stray(), wrong)
+    # Who painted one slice of a structure has not shown that it is one piece.
+    assert not stray(painted[:1]).any()
+    # Nor has who painted two pieces.
+    two = paint(mask, 4, 9, 12, 20)
+    found = stray(two)
+    assert not found[mask == DISC.id].any()
+    assert found[16, 40:44, 30:34].all()
+    assert not stray_pieces(last.segmenter, volume, mask, painted, None).any()

@@ -159,6 +159,17 @@ class SliceGrid:
         certain[inside] = probability[part].cpu().numpy()
         return classes, certain
 
+    def nearest(self, maps: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Maps ``(n, rows, columns)`` on the native slice ``(n, y, x)``; 0 outside the box."""
+        y0, y1, x0, x1 = self.box
+        (height, width), (rows, columns) = self.shape, self.size
+        found = np.zeros((len(maps), height, width), maps.dtype)
+        y, x = np.arange(max(y0, 0), min(y1, height)), np.arange(max(x0, 0), min(x1, width))
+        row = ((y - y0 + 0.5) * rows / (y1 - y0)).astype(int)
+        column = ((x - x0 + 0.5) * columns / (x1 - x0)).astype(int)
+        found[:, y[0] : y[-1] + 1, x[0] : x[-1] + 1] = maps[:, row[:, None], column]
+        return found
+
 
 def body_box(hu: NDArray[Any]) -> tuple[int, int, int, int]:
     """Bounding box ``(y0, y1, x0, x1)`` of the largest body-dense object in ``hu`` (z, y, x)."""

@@ -30,7 +30,8 @@ def single_pieces(mask: NDArray[np.uint8], ids: Iterable[int]) -> set[int]:
     """
     found = set()
     for label_id in ids:
-        sizes = _pieces(mask == label_id)[1]
+        there = mask == label_id
+        sizes = _pieces(there[_box(there)])[1]
         if sizes.any() and sizes.max() >= _SHARE * sizes.sum():
             found.add(label_id)
     return found
@@ -57,6 +58,54 @@ def largest_pieces(mask: NDArray[np.uint8], ids: Iterable[int]) -> NDArray[np.ui
         if np.count_nonzero(sizes) > 1:
             kept[(pieces > 0) & (pieces != sizes.argmax())] = 0
     return kept
+
+
+def unsupported_pieces(
+    mask: NDArray[np.uint8], witness: NDArray[np.uint8], ids: Iterable[int]
+) -> NDArray[np.bool_]:
+    """Pieces of labels where something else says that there is none, ``(z, y, x)``.
+
+    The largest piece of a label is never one of them.
+
+    Parameters
+    ----------
+    mask
+        Label ids ``(z, y, x)``.
+    witness
+        Label ids ``(z, y, x)`` from another source. A label that is several pieces there may be
+        several pieces anywhere, and is left alone.
+    ids
+        Labels to look at.
+
+    Examples
+    --------
+    >>> mask = np.array([[[1, 1, 0, 1, 0, 1]]], np.uint8)
+    >>> witness = np.array([[[0, 1, 0, 0, 0, 1]]], np.uint8)
+    >>> bool(unsupported_pieces(mask, witness, [1]).any())  # two pieces there: any may be right
+    False
+    >>> unsupported_pieces(mask, witness * (witness.cumsum() < 2), [1]).astype(int)
+    array([[[0, 0, 0, 1, 0, 1]]])
+    """
+    stray = np.zeros(mask.shape, bool)
+    for label_id in single_pieces(witness, ids):
+        there = mask == label_id
+        box = _box(there)
+        pieces, sizes = _pieces(there[box])
+        supported = np.zeros(len(sizes), bool)
+        supported[pieces[witness[box] == label_id]] = True
+        supported[0] = supported[sizes.argmax()] = True
+        stray[box] |= ~supported[pieces]
+    return stray
+
+
+def _box(there: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The smallest box that holds everything; large volumes are mostly empty."""
+    box = []
+    for axis in range(there.ndim):
+        others = tuple(other for other in range(there.ndim) if other != axis)
+        at = np.flatnonzero(there.any(axis=others))
+        box.append(slice(at[0], at[-1] + 1) if len(at) else slice(0, 0))
+    return tuple(box)
 
 
 def _pieces(there: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

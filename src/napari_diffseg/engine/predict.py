@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_diffseg.engine.annotations import PaintedSlice, class_maps
 from napari_diffseg.engine.crossing import Crossing, crossing_of, register_planes
 from napari_diffseg.engine.fusion import FusedLabels
 from napari_diffseg.engine.grid import SliceGrid
+from napari_diffseg.engine.pieces import unsupported_pieces
 from napari_diffseg.engine.planes import PaintedPlane, with_planes
 from napari_diffseg.engine.progress import SlicePrediction, result_of
 from napari_diffseg.engine.propagation import PropagatedLabels
@@ -26,6 +29,7 @@ from napari_diffseg.network.segmenter import Segmenter, SegmenterError
 _BATCH = 4
 _SINGLE_SLICE_WEIGHT = 0.5  # of a head that learnt from one painted slice
 _MIN_PROPAGATED = 1e-3  # probability of a propagated label, at least
+_MIN_WITNESS = 0.3  # probability of a propagated label that supports a piece
 _MIN_LOG_HEAD = -8.0  # log probability of a class in the head's opinion, at least
 
 
@@ -208,15 +212,64 @@ def predict(
     """
     with within_memory():
         segmenter.placed(pick_device(device))
-        grid = SliceGrid.of(
-            volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
-        )
-        painted, crossing = with_planes(painted, planes, volume.hu.shape), None
-        if planes and registration is not None and registration.fits(volume, grid):
-            # Nothing is registered anew unless the registration was read from a file.
-            registration = result_of(register_planes(volume, grid, planes, registration))
-            crossing = crossing_of(volume, grid, planes, segmenter.labels, registration)
-        propagated = propagate_labels(segmenter, grid, volume, painted, registration, crossing)
+        grid, propagated = _propagated(segmenter, volume, painted, registration, planes)
         order = outwards(start, len(volume.hu))
         yield from predict_slices(segmenter, grid, volume, propagated, order[:1])
         yield from predict_slices(segmenter, grid, volume, propagated, order[1:])
+
+
+def stray_pieces(
+    segmenter: Segmenter,
+    volume: Volume,
+    mask: NDArray[np.uint8],
+    painted: Sequence[PaintedSlice],
+    registration: Registration | None,
+    planes: Sequence[PaintedPlane] = (),
+) -> NDArray[np.bool_]:
+    """Pieces of predicted structures that neither paint nor propagated labels support.
+
+    Structures that are painted on fewer than two slices, or whose propagated labels are several
+    pieces, are left alone: they may be several pieces.
+
+    Parameters
+    ----------
+    segmenter, volume, painted, registration, planes
+        As for :func:`predict`, and what it was called with.
+    mask
+        Predicted label ids ``(z, y, x)``.
+
+    Returns
+    -------
+    NDArray
+        bool ``(z, y, x)``.
+    """
+    shown = Counter(label for slice_ in painted for label in np.unique(slice_.mask).tolist())
+    looked = [label.id for label in segmenter.labels if shown[label.id] > 1]
+    grid, propagated = _propagated(segmenter, volume, painted, registration, planes)
+    if propagated is None or not looked:
+        return np.zeros(mask.shape, bool)
+    ids = np.array([0, *(label.id for label in segmenter.labels)], np.uint8)
+    witness = np.zeros((len(mask), *grid.size), np.uint8)
+    for z in range(len(mask)):
+        p, classes = propagated.at(z).max(dim=0)
+        witness[z] = np.where(p.cpu().numpy() >= _MIN_WITNESS, ids[classes.cpu().numpy()], 0)
+    return unsupported_pieces(mask, grid.nearest(witness), looked)
+
+
+def _propagated(
+    segmenter: Segmenter,
+    volume: Volume,
+    painted: Sequence[PaintedSlice],
+    registration: Registration | None,
+    planes: Sequence[PaintedPlane],
+) -> tuple[SliceGrid, PropagatedLabels | None]:
+    """The grid of a segmenter on a volume, and the labels propagated on it."""
+    grid = SliceGrid.of(
+        volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
+    )
+    painted, crossing = with_planes(painted, planes, volume.hu.shape), None
+    if planes and registration is not None and registration.fits(volume, grid):
+        # Nothing is registered anew unless the registration was read from a file.
+        registration = result_of(register_planes(volume, grid, planes, registration))
+        crossing = crossing_of(volume, grid, planes, segmenter.labels, registration)
+    return grid, propagate_labels(segmenter, grid, volume, painted, registration, crossing)

@@ -132,12 +132,21 @@ class Prediction:
         ids = [label.id for label in segmenter.labels if label.name in single]
         if not ids:
             return ()
-        before = self.mask.copy()
-        kept = largest_pieces(before, ids)
+        kept = largest_pieces(self.mask, ids)
+        return self.take_off(kept != self.mask)
+
+    def take_off(self, stray: NDArray[np.bool_]) -> tuple[int, ...]:
+        """Make background of stray pieces ``(z, y, x)``, but on slices that the user has corrected.
+
+        Returns
+        -------
+        The slices that it changed.
+        """
         with self._log.lock:
-            changed = np.flatnonzero((kept != before).any(axis=(1, 2))).tolist()
+            changed = np.flatnonzero((stray & (self.mask > 0)).any(axis=(1, 2))).tolist()
             changed = [z for z in changed if z not in self.edited]
-            self.mask[changed] = kept[changed]
+            for z in changed:
+                self.mask[z][stray[z]] = 0
         return tuple(changed)
 
     def show(

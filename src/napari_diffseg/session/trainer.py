@@ -29,6 +29,7 @@ from napari_diffseg.session.paint import Paint, SliceState, Snapshot
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.rounds import LossHistory, Round, Rounds, StoredPrediction
 from napari_diffseg.session.stored_slices import store_slices
+from napari_diffseg.session.stray import take_off_stray
 from napari_diffseg.session.validation import closable, leave_one_out, painted_ids
 
 _NOT_SAVED = (
@@ -65,7 +66,7 @@ class Trainer:
     stray
         Slices off which the last prediction took pieces astray.
     repeated
-        Mistakes that were corrected and that the last prediction shows again on slices nearby.
+        Mistakes that were corrected and that the last prediction shows again nearby.
     """
 
     def __init__(
@@ -130,8 +131,8 @@ class Trainer:
     def finish(self) -> None:
         """End the running training within about a second, and keep what it has learnt.
 
-        The training's iterator raises :class:`~napari_diffseg.engine.annotations.TrainError` if
-        it has learnt nothing yet; the model stays as it was then.
+        The training raises :class:`~napari_diffseg.engine.annotations.TrainError` if it has learnt
+        nothing yet; the model stays as it was then.
         """
         self._finish.set()
 
@@ -251,10 +252,8 @@ class Trainer:
     ) -> Generator[SlicePrediction, None, None]:
         began, self.stray, self.repeated = time.perf_counter(), (), ()
         device = made.settings.device if made.settings is not None else "auto"
-        registration = self._rounds.registration
-        engine = predict(
-            segmenter, self._volume, taken.slices, start, device, registration, taken.planes
-        )
+        known = self._rounds.registration, taken.planes
+        engine = predict(segmenter, self._volume, taken.slices, start, device, *known)
         done: list[int] = []
         try:
             with closable(engine) as slices:
@@ -262,13 +261,13 @@ class Trainer:
                     if self._prediction.put(found, made.number):
                         done.append(found.z)
                         yield replace(found, mask=self._prediction.mask[found.z].copy())
-            self.stray = self._prediction.keep_largest(segmenter)
-            known = self._paint.states >= SliceState.PAINTED
-            known[list(self._prediction.edited)] = True
-            _, *pixel = self._volume.geometry.spacing
-            self.repeated = self._corrections.repeated(
-                self._prediction.mask, known, (pixel[0], pixel[1])
+            self.stray = take_off_stray(
+                self._prediction, segmenter, self._volume, taken, self._rounds.registration
             )
+            sure = self._paint.states >= SliceState.PAINTED
+            sure[list(self._prediction.edited)] = True
+            _, dy, dx = self._volume.geometry.spacing
+            self.repeated = self._corrections.repeated(self._prediction.mask, sure, (dy, dx))
         finally:
             self.seconds["predicting"] = round(time.perf_counter() - began, 3)
             if done:

@@ -22,10 +22,10 @@ import numpy as np
 
 from diffseg_training.benchmark.datasets import find_names, find_scans, labels_of
 from diffseg_training.benchmark.tasks import Scan
-from napari_diffseg.engine.annotations import TrainError
 from napari_diffseg.engine.metrics import dice, mean_of
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.labels import Label
+from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.paint import SliceState
 from napari_diffseg.session.session import Session
 
@@ -121,7 +121,7 @@ def _measured(
                 pass
             for _ in session.trainer.predict():
                 pass
-        except TrainError:  # nothing of interest is on the slices
+        except SessionError:  # nothing of interest is on the slices
             pass
         holding = np.flatnonzero(np.isin(scan.reference, ids).any(axis=(1, 2)))
         tested = [z for z in range(holding[0], holding[-1] + 1) if z not in chosen]

@@ -16,7 +16,7 @@ from napari_diffseg.engine.cohort import Case, prepare_cohort
 from napari_diffseg.engine.cohort_training import train_cohort
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.pieces import largest_pieces
-from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.predict import predict, stray_pieces
 from napari_diffseg.engine.progress import Progress, result_of
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.labels import Label
@@ -82,6 +82,8 @@ def diffseg(
         )
         for one in found:
             mask[one.z], percent[one.z] = one.mask, one.confidence
+        if own and recipe == "app":  # as a session does after predicting
+            mask[stray_pieces(last.segmenter, volume, mask, painted, registration)] = 0
         masks.append(mask)
         confidence.append(percent)
     return Outcome(
