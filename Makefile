@@ -13,6 +13,7 @@
 # make test-lowest     the tests with the oldest dependencies that pyproject.toml allows
 # make test-prerelease the tests with napari's next version
 # make audit           known weaknesses of what is locked
+# make strings         translations/napari-diffseg.pot, all that the program says
 # make licences        docs/licences.md, the licences of what is installed with us
 #
 # For the benchmark:
@@ -25,7 +26,7 @@
 # PYTHON=/path/to/python3.12 chooses the interpreter, WORKERS=4 the processes that test.
 
 .PHONY: demo figures test lint docs dist test-release lock test-locked test-lowest \
-	test-prerelease audit licences clean benchmark-env test-benchmarks test-slicer
+	test-prerelease audit licences strings clean benchmark-env test-benchmarks test-slicer
 .NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
@@ -52,6 +53,11 @@ lint: .venv/.ready-test
 	$(BIN)/codespell
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet --no-progress .github
+	$(BIN)/python tools/strings.py --check
+
+# The catalogue of what the program says, for translations.
+strings: .venv/.ready-test
+	$(BIN)/python tools/strings.py
 
 licences: .venv/.ready-test
 	$(BIN)/python tools/licences.py docs/licences.md
