@@ -1,12 +1,13 @@
 # make demo    the main job on the sample CT, headless -> demo-output/
 # make test    lint and tests (a virtual display is used where there is none)
 # make lint    ruff, mypy, import-linter, spelling, workflows
-# make docs    the documentation's site, warnings are errors -> site/
+# make docs    the documentation's site, warnings and dead links in it are errors -> site/
 # make figures the benchmark's pages and pictures, and the README's table, from their rows
 # make clean   remove the environments and everything that is generated
 #
 # For a release:
 # make dist            sdist and wheel, checked -> dist/
+# make check-files     Dockerfile, shell scripts, citation, pyproject.toml, conda recipe
 # make test-release    the wheel in empty environments, with and without each extra
 # make lock            requirements/test.txt, what CI installs
 # make test-locked     the tests with what is locked
@@ -25,7 +26,7 @@
 # Each target sets up its environment first when pyproject.toml or constraints.txt changed since.
 # PYTHON=/path/to/python3.12 chooses the interpreter, WORKERS=4 the processes that test.
 
-.PHONY: demo figures test lint docs dist test-release lock test-locked test-lowest \
+.PHONY: demo figures test lint docs dist check-files test-release lock test-locked test-lowest \
 	test-prerelease audit licences strings clean benchmark-env test-benchmarks test-slicer
 .NOTPARALLEL:
 SHELL := /bin/sh
@@ -63,7 +64,9 @@ licences: .venv/.ready-test
 	$(BIN)/python tools/licences.py docs/licences.md
 
 docs: .venv-docs/.ready
-	DISABLE_MKDOCS_2_WARNING=true .venv-docs/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+	.venv-docs/bin/lychee --offline --no-progress --quiet --root-dir "$(CURDIR)/site" \
+		'site/**/*.html'
 
 dist: .venv-release/.ready
 	rm -rf dist build
@@ -71,6 +74,14 @@ dist: .venv-release/.ready
 	.venv-release/bin/twine check --strict dist/*
 	.venv-release/bin/check-wheel-contents dist
 	.venv-release/bin/python tools/check_dist.py dist
+
+check-files: .venv-release/.ready
+	.venv-release/bin/hadolint Dockerfile
+	.venv-release/bin/shellcheck tools/*.sh .ci/run
+	.venv-release/bin/cffconvert --validate --infile CITATION.cff
+	.venv-release/bin/validate-pyproject pyproject.toml
+	.venv-release/bin/python -c 'from rattler_build import Stage0Recipe as recipe; \
+		print(*recipe.from_file("recipe/recipe.yaml").render())'
 
 test-release: dist
 	$(SYSTEM_PYTHON) tools/try_wheel.py dist
