@@ -6,8 +6,12 @@ from diffseg_training.benchmark.baselines import Mask, PaintedSlices
 from diffseg_training.benchmark.contours import fill_apart
 from napari_diffseg.io.volume import Volume
 
-# It looks for OpenCL by the vendor's name; that of PoCL, which runs on any processor, has to be
-# given. Its compiled kernels are for the shape of the volume.
+# The package names none of what it needs.
+_INSTALL = (
+    "pip install biomedisa importlib_metadata medpy mpi4py numba opencv-python-headless pyopencl, "
+    "and give the system MPI and OpenCL (Debian: libopenmpi3, pocl-opencl-icd)"
+)
+# It looks for OpenCL by the vendor's name, and does not know PoCL's, which runs on any processor.
 _PROGRAM = """
 import sys, numpy, pyopencl
 from biomedisa.interpolation import smart_interpolation
@@ -33,4 +37,4 @@ def biomedisa(volume: Volume, painted: PaintedSlices) -> Mask:
     walks of 4,000 steps from each painted pixel. It needs a GPU or PoCL (Debian:
     ``pocl-opencl-icd``).
     """
-    return fill_apart(_PROGRAM, volume, painted, "biomedisa with pyopencl")
+    return fill_apart(_PROGRAM, volume, painted, _INSTALL)

@@ -13,6 +13,10 @@ from diffseg_training.benchmark.baselines import Mask, PaintedSlices, full_slice
 from diffseg_training.benchmark.networks import NetworkError
 from napari_diffseg.io.volume import Volume
 
+_INSTALL = (
+    "itk-morphologicalcontourinterpolation comes with make benchmark-env, or pip install "
+    "'napari-diffseg[benchmarks]'"
+)
 # In a process of its own: ITK and PyTorch in one end it with a broken heap.
 _PROGRAM = """
 import sys, itk, numpy
@@ -39,10 +43,10 @@ def contour_interpolation(volume: Volume, painted: PaintedSlices) -> Mask:
     implementation. It looks at labels alone, not at the image. A painted slice without a label
     does not end that label there: an empty slice is an unpainted one to it.
     """
-    return fill_apart(_PROGRAM, volume, painted, "itk-morphologicalcontourinterpolation")
+    return fill_apart(_PROGRAM, volume, painted, _INSTALL)
 
 
-def fill_apart(program: str, volume: Volume, painted: PaintedSlices, package: str) -> Mask:
+def fill_apart(program: str, volume: Volume, painted: PaintedSlices, install: str) -> Mask:
     """Let a package fill the slices between painted ones in a process of its own.
 
     Parameters
@@ -52,8 +56,8 @@ def fill_apart(program: str, volume: Volume, painted: PaintedSlices, package: st
         labels to ``argv[2]``, and may read the CT, uint8 of -160 to 240 HU, from ``argv[3]``.
     volume, painted
         See :func:`~.baselines.nearest_copy`.
-    package
-        What has to be installed.
+    install
+        How to install it, for the error.
 
     Raises
     ------
@@ -73,10 +77,7 @@ def fill_apart(program: str, volume: Volume, painted: PaintedSlices, package: st
         )
         if not found.exists():
             said = (done.stderr.strip() or done.stdout.strip() or "no result").splitlines()[-1]
-            raise NetworkError(
-                f"{said}; {package} comes with make benchmark-env, or pip install "
-                "'napari-diffseg[benchmarks]'"
-            )
+            raise NetworkError(f"{said}; {install}")
         filled: Mask = np.load(found)
     for z, mask in slices.items():
         filled[z] = mask
