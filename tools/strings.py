@@ -33,6 +33,8 @@ msgstr ""
 # Names that other rooms, napari or Qt know under these words.
 _NAMES = {"fill holes", "keep largest", "remove islands", "Left", "HCenter", "Right", "Shift",
           "Control", "Alt", "Meta", "Backspace", "Delete", "Escape", "Enter", "Return"}  # fmt: skip
+# Single small words that are shown.
+_WORDS = {"inferior", "superior", "anterior", "posterior"}
 _NOT_SAID = {"filterwarnings", "compile", "match", "fullmatch", "sub", "getLogger", "findChild",
              "setObjectName", "setStyleSheet", "startswith", "endswith", "removeprefix", "strftime",
              "import_module", "getattr", "hasattr", "Literal", "register", "TypeVar"}  # fmt: skip
@@ -98,7 +100,7 @@ def _is_text(text: str) -> bool:
     words = re.sub(r"\{[^}]*\}", "", text)
     if text in _NAMES or not re.search(r"[^\W\d_]{2}", words) or "::" in words:
         return False
-    return " " in words.strip() or words.strip()[0].isupper()
+    return text in _WORDS or " " in words.strip() or words.strip()[0].isupper()
 
 
 def message(node: ast.Constant | ast.JoinedStr) -> str:
