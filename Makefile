@@ -1,18 +1,20 @@
 # make demo    the main job on the sample CT, headless -> demo-output/
 # make test    lint and tests (a virtual display is used where there is none)
 # make lint    ruff, mypy, import-linter, spelling, workflows
-# make docs    the documentation's site, warnings are errors -> site/
+# make docs    the documentation's site, warnings and dead links in it are errors -> site/
 # make figures the benchmark's pages and pictures, and the README's table, from their rows
 # make clean   remove the environments and everything that is generated
 #
 # For a release:
 # make dist            sdist and wheel, checked -> dist/
+# make check-files     Dockerfile, shell scripts, citation, pyproject.toml, conda recipe
 # make test-release    the wheel in empty environments, with and without each extra
 # make lock            requirements/test.txt, what CI installs
 # make test-locked     the tests with what is locked
 # make test-lowest     the tests with the oldest dependencies that pyproject.toml allows
 # make test-prerelease the tests with napari's next version
 # make audit           known weaknesses of what is locked
+# make strings         translations/napari-diffseg.pot, all that the program says
 # make licences        docs/licences.md, the licences of what is installed with us
 #
 # For the benchmark:
@@ -24,8 +26,8 @@
 # Each target sets up its environment first when pyproject.toml or constraints.txt changed since.
 # PYTHON=/path/to/python3.12 chooses the interpreter, WORKERS=4 the processes that test.
 
-.PHONY: demo figures test lint docs dist test-release lock test-locked test-lowest \
-	test-prerelease audit licences clean benchmark-env test-benchmarks test-slicer
+.PHONY: demo figures test lint docs dist check-files test-release lock test-locked test-lowest \
+	test-prerelease audit licences strings clean benchmark-env test-benchmarks test-slicer
 .NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
@@ -52,12 +54,19 @@ lint: .venv/.ready-test
 	$(BIN)/codespell
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet --no-progress .github
+	$(BIN)/python tools/strings.py --check
+
+# The catalogue of what the program says, for translations.
+strings: .venv/.ready-test
+	$(BIN)/python tools/strings.py
 
 licences: .venv/.ready-test
 	$(BIN)/python tools/licences.py docs/licences.md
 
 docs: .venv-docs/.ready
-	DISABLE_MKDOCS_2_WARNING=true .venv-docs/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+	.venv-docs/bin/lychee --offline --no-progress --quiet --root-dir "$(CURDIR)/site" \
+		'site/**/*.html'
 
 dist: .venv-release/.ready
 	rm -rf dist build
@@ -65,6 +74,14 @@ dist: .venv-release/.ready
 	.venv-release/bin/twine check --strict dist/*
 	.venv-release/bin/check-wheel-contents dist
 	.venv-release/bin/python tools/check_dist.py dist
+
+check-files: .venv-release/.ready
+	.venv-release/bin/hadolint Dockerfile
+	.venv-release/bin/shellcheck tools/*.sh .ci/run
+	.venv-release/bin/cffconvert --validate --infile CITATION.cff
+	.venv-release/bin/validate-pyproject pyproject.toml
+	.venv-release/bin/python -c 'from rattler_build import Stage0Recipe as recipe; \
+		print(*recipe.from_file("recipe/recipe.yaml").render())'
 
 test-release: dist
 	$(SYSTEM_PYTHON) tools/try_wheel.py dist

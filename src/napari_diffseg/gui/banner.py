@@ -66,7 +66,8 @@ class Banner(QFrame):
             self.setStyleSheet(
                 f"QFrame#banner {{ background: rgba(128, 128, 128, 40); "
                 f"border: 0; border-left: 4px solid {edge}; }}"
-                "QFrame#banner QLabel { font-size: 10pt; background: transparent; }"
+                f"QFrame#banner QLabel {{ font-size: {10 * p.scale:.1f}pt; "
+                "background: transparent; }"
             )
 
     def set_palette(self, palette: Palette) -> None:

@@ -80,18 +80,14 @@ class LabelsTable(QTableWidget):
         header = self.horizontalHeader()
         header.setHighlightSections(False)
         header.setMinimumSectionSize(20)
-        header.setFixedHeight(20)
-        for column, width in _WIDTHS.items():
+        for column in _WIDTHS:
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
-            self.setColumnWidth(column, width)
         header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
         for column, text in _HELP.items():
             self.horizontalHeaderItem(column).setToolTip(text)
         self.horizontalHeaderItem(NAME).setTextAlignment(Qt.AlignmentFlag.AlignLeft)
         self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
         self.setShowGrid(False)
-        self.setIconSize(QSize(16, 16))
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -102,11 +98,18 @@ class LabelsTable(QTableWidget):
         self.cellDoubleClicked.connect(self._on_double_click)
         self.itemSelectionChanged.connect(self._on_selection)
         self.itemChanged.connect(self._on_edit)
-        self.fit_into(0)
+        self._height = 0
+        self.set_palette(palette)
 
     def set_palette(self, palette: Palette) -> None:
-        """Follow the viewer's theme."""
+        """Follow the viewer's theme, and the size of its text."""
         self._palette = palette
+        self.horizontalHeader().setFixedHeight(palette.px(20))
+        self.verticalHeader().setDefaultSectionSize(palette.px(_ROW_HEIGHT))
+        self.setIconSize(QSize(palette.px(16), palette.px(16)))
+        for column, width in _WIDTHS.items():
+            self.setColumnWidth(column, palette.px(width))
+        self.fit_into(self._height)
         rows, self._rows = self._rows, ()
         self.show_rows(rows, self.selected_id())
 
@@ -115,8 +118,10 @@ class LabelsTable(QTableWidget):
 
         The height does not depend on the labels, so that nothing below moves with a new one.
         """
-        rows = min(max((height - _OTHER_HEIGHT) // _ROW_HEIGHT, _FEWEST_ROWS), _MOST_ROWS)
-        self.setFixedHeight(self.horizontalHeader().height() + rows * _ROW_HEIGHT + 4)
+        self._height, px = height, self._palette.px
+        room = (height - px(_OTHER_HEIGHT)) // px(_ROW_HEIGHT)
+        rows = min(max(room, _FEWEST_ROWS), _MOST_ROWS)
+        self.setFixedHeight(px(20) + rows * px(_ROW_HEIGHT) + 4)
 
     def selected_id(self) -> int | None:
         """Id of the selected row."""

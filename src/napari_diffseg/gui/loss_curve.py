@@ -44,7 +44,7 @@ class LossCurve(PaintedWidget):
         logs = [math.log(loss) for _, loss in self._points]
         low, high = min(logs), max(max(logs), min(logs) + 0.1)
         last = self._points[-1][0]
-        inner = box.adjusted(4, 6, -46, -6)
+        inner = box.adjusted(4, 6, -p.px(46), -6)
         line = QPolygonF(
             [
                 QPointF(
@@ -58,10 +58,10 @@ class LossCurve(PaintedWidget):
         painter.setPen(QPen(p.accent, 1.6))
         painter.drawPolyline(line)
         font = painter.font()
-        font.setPointSizeF(8)
+        font.setPointSizeF(8 * p.scale)
         painter.setFont(font)
         painter.setPen(p.muted)
-        side = QRectF(inner.right() + 2, 0, 40, self.height())
+        side = QRectF(inner.right() + 2, 0, p.px(40), self.height())
         right = Qt.AlignmentFlag.AlignRight
         painter.drawText(side.adjusted(0, 4, 0, 0), right | Qt.AlignmentFlag.AlignTop, "loss")
         painter.setPen(p.text)

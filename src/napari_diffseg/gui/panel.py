@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from napari.settings import get_settings
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
@@ -36,6 +37,7 @@ from napari_diffseg.gui.workspace import Workspace
 _TOOLS_HEIGHT = 235  # px of the tools when they are unfolded
 _ROOM_FOR_TOOLS = 890  # px of a panel that holds them beside all other sections
 _CHECK_SECONDS = 60.0  # for the quality check, where training has no limit
+_LEAST_WIDTH = 320  # px at napari's usual size of text
 
 
 class Panel(QWidget):
@@ -77,6 +79,7 @@ class Panel(QWidget):
         self.desk.switched.connect(self._on_switched)
         self.desk.incoming.connect(self.desk.acting(self._on_incoming))
         self.viewer.events.theme.connect(self._on_theme)
+        get_settings().appearance.events.font_size.connect(self._on_theme)
         self.viewer.dims.events.order.connect(self._on_view)
         QApplication.instance().aboutToQuit.connect(self._on_quit)
         self._on_theme()
@@ -178,6 +181,7 @@ class Panel(QWidget):
     def _on_theme(self, event: object = None) -> None:
         palette = Palette.of(self.viewer)
         self.setStyleSheet(style_sheet(palette))
+        self.setMinimumWidth(palette.px(_LEAST_WIDTH))
         for painted in (self.banner, self.labels.table, self.slices.navigator, self.train.curve):
             painted.set_palette(palette)
         self._soon.start()

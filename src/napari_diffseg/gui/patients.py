@@ -49,7 +49,6 @@ class Patients(QObject):
             (volume, self.queue_button, self.open_queue),
             (volume, self.next_button, self.go_on),
         ):
-            button.setFixedHeight(20)
             section.body.setSpacing(3)  # which gives the height back that the title line takes
             section.header.addWidget(button)
             button.clicked.connect(action)

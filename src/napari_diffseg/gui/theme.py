@@ -31,6 +31,7 @@ class Palette:
     """The theme's colours that painted widgets use.
 
     ``accent``, ``attention`` and ``bad`` are marks on ``base``; white text goes on ``fill``.
+    ``scale`` is the size of text: 1 at napari's default, more where Preferences ask for it.
     """
 
     text: QColor
@@ -42,13 +43,16 @@ class Palette:
     accent: QColor
     attention: QColor
     bad: QColor
+    scale: float = 1.0
 
     @classmethod
     def of(cls, viewer: Any) -> Palette:
         """Read the colours of the viewer's theme."""
+        from napari.settings import get_settings
         from napari.utils.theme import get_theme
 
         theme = get_theme(viewer.theme)
+        usual = float(get_theme("dark").font_size.removesuffix("pt"))
 
         def colour(value: Any) -> QColor:
             return QColor(*value.as_rgb_tuple()[:3])
@@ -64,7 +68,12 @@ class Palette:
             accent=readable(_ACCENT, base),
             attention=readable(_ATTENTION, base),
             bad=readable(_BAD, base),
+            scale=get_settings().appearance.font_size / usual,
         )
+
+    def px(self, length: float) -> int:
+        """Return a length in px that grows with the text."""
+        return round(length * self.scale)
 
 
 def contrast(a: QColor, b: QColor) -> float:
@@ -108,9 +117,10 @@ def style_sheet(palette: Palette) -> str:
     grey = mixed(palette.line, palette.base, _GREYED).name()
     hover, text = mixed(palette.line, palette.base, 0.3).name(), palette.text.name()
     on_line = readable(palette.text, palette.line).name()
+    small, usual, middle, large = (f"{pt * palette.scale:.1f}pt" for pt in (8, 9, 10, 11))
     return f"""
     QWidget#panel QPushButton, QWidget#panel QToolButton {{
-        padding: 4px 7px; border-radius: 3px; font-size: 9pt; }}
+        padding: 4px 7px; border-radius: 3px; font-size: {usual}; }}
     QWidget#panel QToolButton {{ background: {line}; color: {on_line};
         border: 1px solid {line}; padding: 3px 6px; }}
     QWidget#panel QToolButton:hover {{ background: {hover}; color: {text}; }}
@@ -120,23 +130,28 @@ def style_sheet(palette: Palette) -> str:
     QWidget#panel QPushButton:focus {{ text-decoration: underline; }}
     QWidget#panel QPushButton:disabled, QWidget#panel QToolButton:disabled {{
         background: {grey}; color: {muted}; border: 1px solid {grey}; }}
-    QWidget#panel QDoubleSpinBox {{ font-size: 9pt; min-width: 44px; padding: 0; }}
+    QWidget#panel QDoubleSpinBox {{ font-size: {usual}; padding: 0;
+        min-width: {palette.px(44)}px; }}
+    QWidget#panel QAbstractItemView, QWidget#panel QHeaderView::section,
+    QWidget#panel QCheckBox, QWidget#panel QComboBox, QWidget#panel QLineEdit,
+    QWidget#panel QSpinBox {{ font-size: {usual}; }}
     QPushButton#primary {{ background: {fill}; color: white; font-weight: 600;
-        font-size: 11pt; padding: 7px; }}
+        font-size: {large}; padding: 7px; }}
     QPushButton#primary:hover {{ background: {dark}; color: white; }}
     QPushButton#primary:pressed {{ background: {darker}; color: white; }}
     QWidget#panel QPushButton#primary:disabled {{ background: {grey}; color: {muted}; }}
     QPushButton#stop {{ background: {line}; color: {on_line}; font-weight: 600;
-        font-size: 11pt; padding: 6px; border: 1px solid {palette.attention.name()}; }}
+        font-size: {large}; padding: 6px; border: 1px solid {palette.attention.name()}; }}
     QPushButton#stop:hover {{ background: {hover}; color: {text}; }}
-    QPushButton#second {{ font-size: 11pt; padding: 7px; }}
-    QLabel#title {{ font-weight: 600; font-size: 9pt; color: {muted}; }}
-    QLabel#muted {{ color: {muted}; font-size: 8pt; }}
-    QLabel#name {{ font-weight: 600; font-size: 10pt; }}
+    QPushButton#second {{ font-size: {large}; padding: 7px; }}
+    QLabel#title {{ font-weight: 600; font-size: {usual}; color: {muted}; }}
+    QLabel#muted {{ color: {muted}; font-size: {small}; }}
+    QLabel#name {{ font-weight: 600; font-size: {middle}; }}
     QWidget#panel QToolButton#chip {{ padding: 1px 8px; border: 1px solid {line};
-        border-radius: 9px; font-size: 8pt; background: transparent; color: {text}; }}
+        border-radius: 9px; font-size: {small}; background: transparent; color: {text}; }}
     QWidget#panel QToolButton#quiet {{ background: transparent; color: {text};
-        border: 1px solid transparent; padding: 2px 3px; }}
+        border: 1px solid transparent; padding: 2px 3px;
+        max-height: {palette.px(14)}px; }}
     QWidget#panel QToolButton#quiet:focus {{ border: 1px solid {palette.accent.name()}; }}
     QWidget#panel QToolButton#quiet:checked {{ background: {fill}; color: white; }}
     """

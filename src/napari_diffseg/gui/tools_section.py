@@ -68,7 +68,6 @@ class ToolsSection(Section):
         self.fold = tool("Tools", "quiet")  # stands in the title line of another section
         self.fold.setCheckable(True)
         self.fold.setToolTip("Show or hide what is done to masks with more than a brush")
-        self.fold.setFixedHeight(20)  # no higher than a title
         self.fold.setArrowType(Qt.ArrowType.RightArrow)
         self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.fold.toggled.connect(self._on_fold)

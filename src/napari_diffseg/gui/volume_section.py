@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox
+from qtpy.QtWidgets import QComboBox, QSizePolicy
 
 from napari_diffseg.gui.elided import ElidedLabel
 from napari_diffseg.gui.guide import Guide
@@ -14,7 +14,7 @@ from napari_diffseg.gui.theme import group, row, text_label, tool
 from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.io.volume import Volume
 
-_CHIP_WIDTH = 110  # px of text at most, so that a long GPU's name leaves room for the CT's
+_CHIP_LETTERS = 17  # at most, so that a long GPU's name leaves room for the CT's
 
 
 class VolumeSection(Section):
@@ -45,6 +45,7 @@ class VolumeSection(Section):
         self.backbone.setAccessibleName("Backbone")
         self.backbone.clicked.connect(self.card)
         self.chips = group(self.device, self.backbone)
+        self.chips.setSizePolicy(QSizePolicy.Policy.Minimum, QSizePolicy.Policy.Preferred)
         line = row(self.choice, self.name, self.chips)
         line.setStretch(2, 0)
         self.body.addLayout(line)
@@ -94,7 +95,8 @@ class VolumeSection(Section):
             button.setToolTip(with_key(name, f"Window W{width:g} L{level:g}"))
         device = device_text()
         metrics = self.device.fontMetrics()
-        self.device.setText(metrics.elidedText(device, Qt.TextElideMode.ElideRight, _CHIP_WIDTH))
+        width = _CHIP_LETTERS * metrics.averageCharWidth()
+        self.device.setText(metrics.elidedText(device, Qt.TextElideMode.ElideRight, width))
         self.device.setToolTip(f"Where the network runs: {device}")
         if workspace is not None:
             error = workspace.backbone_error

@@ -21,12 +21,13 @@ from napari_diffseg.io.voxels import read_text
 MAX_LABEL = 254
 """Largest label id. Masks are uint8 and 255 means *painted as background* in a scribbled slice."""
 
-# Okabe and Ito's colours without black, then Tol's "muted" and "light" ones that differ enough
-# from them and from the greys of a CT.
+# Okabe and Ito's seven colours without black, then eight that were searched for on a grid so that
+# any two of the fifteen differ by 10 CIEDE2000 or more for normal sight, protanopia, deuteranopia
+# and tritanopia, and that none is grey or as dark as a lung; tests/io/test_label_colours.py.
 _COLOURS = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
-    (204, 121, 167), (136, 204, 238), (136, 34, 85), (153, 153, 51), (51, 34, 136), (238, 136, 102),
-    (68, 187, 153), (170, 68, 153), (255, 170, 187),
+    (204, 121, 167), (136, 51, 102), (170, 0, 0), (170, 255, 204), (68, 102, 68), (153, 204, 136),
+    (136, 119, 255), (85, 0, 238), (255, 187, 221),
 )  # fmt: skip
 
 

@@ -126,6 +126,12 @@ def _contours(task: BenchmarkTask, options: Options) -> Outcome:
     return _on_own_slices(contour_interpolation, task, options)
 
 
+def _biomedisa(task: BenchmarkTask, options: Options) -> Outcome:
+    from diffseg_training.benchmark.biomedisa import biomedisa
+
+    return _on_own_slices(biomedisa, task, options)
+
+
 def _forest(which: str, task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark import forests
 
@@ -228,6 +234,14 @@ METHODS: dict[str, Method] = {
             budgeted=False,
             across=False,
             random=False,
+            scribbles=False,
+        ),
+        Method(
+            "biomedisa",
+            "Biomedisa (smart interpolation)",
+            _biomedisa,
+            budgeted=False,
+            across=False,
             scribbles=False,
         ),
         Method("forest", "Pixel forest, hand-made", partial(_forest, "handmade"), budgeted=False),
