@@ -222,8 +222,7 @@ def test_a_training_begun_while_the_next_patient_is_read_goes_on(cts, window, mo
     monkeypatch.setattr("napari_diffseg.gui.patients.read_volume", slowly)
     window.click(patients.next_button)
     window.until(reading.is_set)
-    window.panel.more.form.widgets["iterations"].value = 100_000
-    window.click(window.panel.train.train)
+    window.train(iterations=100_000)
     window.until(lambda: window.workspace.runner.running == "training")
     go_on.set()
     window.until(lambda: "bert was not opened" in window.workspace.error)
@@ -232,7 +231,6 @@ def test_a_training_begun_while_the_next_patient_is_read_goes_on(cts, window, mo
     assert not Queue().cases[0].finished
     window.workspace.runner.stop()
     window.idle()
-    monkeypatch.undo()
     window.click(patients.next_button)
     ready(window, "bert")
     assert Queue().cases[0].finished

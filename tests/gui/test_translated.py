@@ -7,7 +7,8 @@ from pathlib import Path
 
 from napari_diffseg.engine.finetune import TrainSettings
 
-TOOLS = Path(__file__).parents[2] / "tools"
+TESTS = Path(__file__).parents[1]
+TOOLS = TESTS.parent / "tools"
 
 SCRIPT = """
 import time
@@ -59,7 +60,8 @@ def test_every_text_of_the_panel_is_in_the_catalogue(tmp_path, home, backbones):
         f"pathlib.Path({str(tmp_path / 'translated')!r}))"
     )
     subprocess.run([sys.executable, "-c", make], cwd=TOOLS, check=True)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'translated')!r})\n" + SCRIPT
+    paths = [str(tmp_path / "translated"), str(TESTS)]
+    code = f"import sys; sys.path[:0] = {paths!r}\n" + SCRIPT
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-X", "utf8", "-c", code],
         capture_output=True,
