@@ -86,6 +86,8 @@ def test_the_navigator_counts_the_planes_in_view(window):
     assert navigator.describe(10) == "Coronal 10 · painted in full: liver"
     slices = window.panel.slices
     assert (slices.low.text(), slices.high.text()) == ("anterior", "posterior")
+    # These three are about a slice, and none is in view.
+    assert not any(slices.buttons[name].isVisible() for name in ("full", "scribbles", "clear"))
     assert slices.where.text().startswith(f"coronal 14 of 0–{volume[1] - 1}")
     window.qtbot.keyClick(navigator, Qt.Key.Key_Right)
     window.panel.refresh()
@@ -95,6 +97,9 @@ def test_the_navigator_counts_the_planes_in_view(window):
     )
     window.panel.refresh()
     assert plane_in_view(window.workspace) == ("coronal", 3)
+    window.viewer.dims.order = (0, 1, 2)
+    window.panel.refresh()
+    assert slices.buttons["full"].isVisible()
 
 
 def test_a_suggested_plane_is_shown_and_the_next_one_is_a_slice(window, monkeypatch):

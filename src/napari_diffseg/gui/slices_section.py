@@ -81,7 +81,9 @@ class SlicesSection(Section):
         notes = {SliceState.ACCEPTED: " · accepted", SliceState.UNPAINTED: " · unpainted"}
         where = f"{model.what.lower()} {model.current} of 0–{count - 1}{notes.get(state, '')}"
         self.where.setText(where if count else "")
-        transverse = workspace is not None and model.what == "Slice"
+        transverse = model.what == "Slice"
+        for name in _BUTTONS:  # a plane has buttons of its own below
+            self.buttons[name].setVisible(transverse)
         self.position.setText(
             slice_position(workspace.volume.geometry, model.current)
             if workspace is not None and transverse
