@@ -41,6 +41,20 @@ def ready(window, name):
     )
 
 
+def anna_trained(window, *slices):
+    """Open the first patient of the queue, paint (slice 1 by default) and train."""
+    patients = window.panel.patients
+    window.click(patients.next_button)
+    ready(window, "anna")
+    window.session.paint.add_label("liver")
+    window.workspace.recolour()
+    for z in slices or (1,):
+        window.paint_block(z, 1)
+    window.train()
+    window.idle()
+    return patients
+
+
 def predicted(window):
     window.until(
         lambda: (
@@ -117,15 +131,7 @@ def test_learning_can_be_cancelled(window):
 
 
 def test_the_next_patient_is_predicted_while_one_is_corrected(cts, window):
-    patients = window.panel.patients
-    window.click(patients.next_button)
-    ready(window, "anna")
-    window.session.paint.add_label("liver")
-    window.workspace.recolour()
-    for z in (1, 4):
-        window.paint_block(z, 1)
-    window.train()
-    window.idle()
+    patients = anna_trained(window, 1, 4)
     window.until(lambda: bool(patients.queue.cases[1].model))  # nobody has opened it
     assert window.workspace.volume.name == "anna"
     window.click(patients.next_button)
@@ -204,14 +210,7 @@ def test_a_volume_that_is_gone_is_said_and_nothing_is_lost(cts, window):
 
 def test_a_training_begun_while_the_next_patient_is_read_goes_on(cts, window, monkeypatch):
     """Reading may take long: whoever presses Train meanwhile keeps the training and the patient."""
-    patients = window.panel.patients
-    window.click(patients.next_button)
-    ready(window, "anna")
-    window.session.paint.add_label("liver")
-    window.workspace.recolour()
-    window.paint_block(1, 1)
-    window.train()
-    window.idle()
+    patients = anna_trained(window)
     reading, go_on = threading.Event(), threading.Event()
 
     def slowly(path):
@@ -237,14 +236,7 @@ def test_a_training_begun_while_the_next_patient_is_read_goes_on(cts, window, mo
 
 
 def test_closing_while_the_next_patient_is_predicted_keeps_what_is_done(cts, window, monkeypatch):
-    patients = window.panel.patients
-    window.click(patients.next_button)
-    ready(window, "anna")
-    window.session.paint.add_label("liver")
-    window.workspace.recolour()
-    window.paint_block(1, 1)
-    window.train()
-    window.idle()
+    patients = anna_trained(window)
     window.until(lambda: patients._task is not None or bool(patients.queue.cases[1].model))
     window.panel.shut_down()
     session = Session.recover(read_volume(cts / "bert.nii.gz"))  # no lock is left

@@ -28,10 +28,10 @@ def single_pieces(mask: NDArray[np.uint8], ids: Iterable[int]) -> set[int]:
     >>> single_pieces(mask, [1, 2, 3])
     {1}
     """
-    found = set()
+    found, boxes = set(), _boxes(mask)
     for label_id in ids:
-        there = mask == label_id
-        sizes = _pieces(there[_box(there)])[1]
+        box = boxes.get(label_id)
+        sizes = np.zeros(1, int) if box is None else _pieces(mask[box] == label_id)[1]
         if sizes.any() and sizes.max() >= _SHARE * sizes.sum():
             found.add(label_id)
     return found
@@ -86,11 +86,10 @@ def unsupported_pieces(
     >>> unsupported_pieces(mask, witness * (witness.cumsum() < 2), [1]).astype(int)
     array([[[0, 0, 0, 1, 0, 1]]])
     """
-    stray = np.zeros(mask.shape, bool)
-    for label_id in single_pieces(witness, ids):
-        there = mask == label_id
-        box = _box(there)
-        pieces, sizes = _pieces(there[box])
+    stray, boxes = np.zeros(mask.shape, bool), _boxes(mask)
+    for label_id in single_pieces(witness, ids) & boxes.keys():
+        box = boxes[label_id]
+        pieces, sizes = _pieces(mask[box] == label_id)
         supported = np.zeros(len(sizes), bool)
         supported[pieces[witness[box] == label_id]] = True
         supported[0] = supported[sizes.argmax()] = True
@@ -98,14 +97,10 @@ def unsupported_pieces(
     return stray
 
 
-def _box(there: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The smallest box that holds everything; large volumes are mostly empty."""
-    box = []
-    for axis in range(there.ndim):
-        others = tuple(other for other in range(there.ndim) if other != axis)
-        at = np.flatnonzero(there.any(axis=others))
-        box.append(slice(at[0], at[-1] + 1) if len(at) else slice(0, 0))
-    return tuple(box)
+def _boxes(mask: NDArray[np.uint8]) -> dict[int, tuple[slice, ...]]:
+    """The smallest box around each label that is there; large volumes are mostly empty."""
+    found = ndimage.find_objects(mask)
+    return {label_id: box for label_id, box in enumerate(found, start=1) if box is not None}
 
 
 def _pieces(there: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

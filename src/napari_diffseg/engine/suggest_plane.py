@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_diffseg.engine.crossing import FADE_MM
 from napari_diffseg.engine.planes import ARRAY_AXIS, Axis
 from napari_diffseg.engine.suggest import MIN_ERROR
 
-_FADE_MM = 15.0  # a plane's help has fallen to 1/e there, as in crossing.FADE_MM
 _MIN_GAP_MM = 50.0
 """Where painted slices are closer, another slice was worth more: see decision 0005."""
 
@@ -96,9 +96,7 @@ def suggest_plane(
     thinned = (spacing[0], spacing[1] * step, spacing[2] * step)
     helps = [
         _helps(count, mm, reach)
-        for count, mm, reach in zip(
-            error.shape, thinned, (reach_mm, _FADE_MM, _FADE_MM), strict=True
-        )
+        for count, mm, reach in zip(error.shape, thinned, (reach_mm, FADE_MM, FADE_MM), strict=True)
     ]
     covered = [np.zeros(count, np.float32) for count in error.shape]
     covered[0] = helps[0][:, painted].max(axis=1, initial=0)

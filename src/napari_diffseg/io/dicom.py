@@ -111,9 +111,7 @@ def read_series(source: Path, series: str | None = None) -> tuple[NDArray[Any], 
     geometry = Geometry.from_affine(affine, shape, group.notes + notes, reference, source)
     more = _gaps(geometry, slice_places.missing(at))
     if is_sheared(geometry):
-        more += (
-            "choose .seg.nrrd or .mha for 3D Slicer and ITK-SNAP, which open no sheared NIfTI",
-        )
+        more += (_SHEARED,)
     geometry = replace(geometry, notes=geometry.notes + more)
     hu = to_hu(slice_places.filled(_planes(slices), at), geometry)
     return hu, geometry, f"CT series {first.get('SeriesNumber') or ''}".strip()

@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from diffseg_training.benchmark.datasets import find_names, find_scans, labels_of
+from diffseg_training.benchmark.tables import markdown
 from diffseg_training.benchmark.tasks import Scan
 from napari_diffseg.engine.metrics import dice, mean_of
 from napari_diffseg.engine.settings import TrainSettings
@@ -116,13 +118,11 @@ def _measured(
                 mask = truth[:, int(at)] if axis == "coronal" else truth[:, :, int(at)]
                 session.paint.planes.set_plane(axis, int(at), mask, SliceState.PAINTED)
         settings = TrainSettings(iterations=choice.iterations, grid=choice.grid)
-        try:
+        with suppress(SessionError):  # nothing of interest is on the slices
             for _ in session.trainer.train(settings):
                 pass
             for _ in session.trainer.predict():
                 pass
-        except SessionError:  # nothing of interest is on the slices
-            pass
         holding = np.flatnonzero(np.isin(scan.reference, ids).any(axis=(1, 2)))
         tested = [z for z in range(holding[0], holding[-1] + 1) if z not in chosen]
         quality = dice(session.prediction.mask[tested], scan.reference[tested], ids)
@@ -138,8 +138,7 @@ def _measured(
 
 def table(found: Sequence[dict[str, Any]], rounds: Sequence[int]) -> str:
     """Markdown table of mean Dice, seeds averaged, by volume and way."""
-    lines = ["| volume | slices | " + " | ".join(map(str, rounds)) + " |"]
-    lines.append("|---" * (2 + len(rounds)) + "|")
+    body = []
     for scan in sorted({row["scan"] for row in found}):
         for way in WAYS:
             cells = []
@@ -150,8 +149,8 @@ def table(found: Sequence[dict[str, Any]], rounds: Sequence[int]) -> str:
                     if (r["scan"], r["way"], r["slices"]) == (scan, way, count)
                 ]
                 cells.append(f"{np.mean(values):.3f}" if values else "")
-            lines.append(f"| {scan} | {way} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            body.append([scan, way, *cells])
+    return markdown(["volume", "slices", *map(str, rounds)], body)
 
 
 def _run(arguments: argparse.Namespace) -> int:
