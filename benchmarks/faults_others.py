@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from fault_sessions import Paint, nothing_half_written, nothing_hidden
-from fault_tools import Figures, Kind, child, killed, need, tally
+from fault_tools import Figures, Kind, Outcome, child, killed, need, tally
 from session_tools import LIVER, QUICK, block, tiny_backbone, tiny_volume, trained, weights
 
 from napari_diffseg.io.volume import read_labels, write_mask
@@ -223,10 +223,10 @@ def writers(count: int, seed: int, folder: Path) -> Figures:
         for n in (0, 1):
             session.rounds.model(1 + n).save(place / f"model-{n}.safetensors")
         _write(place, 0)
-        done: list[int | None] = []
+        done: list[Outcome] = []
 
         def write(n: int) -> None:
-            done.append(child(_write_often, place, n, log=place / f"log-{n}").code)
+            done.append(child(_write_often, place, n, log=place / f"log-{n}"))
 
         threads = [threading.Thread(target=write, args=(n,)) for n in (0, 1)]
         for thread in threads:
@@ -239,7 +239,8 @@ def writers(count: int, seed: int, folder: Path) -> Figures:
             mask = read_labels(place / "mask.seg.nrrd", geometry).mask
             need(any(np.array_equal(mask, one) for one in masks), "the mask is neither of the two")
             reads += 1
-        need(done == [0, 0], f"a writer ended with {done}")
+        for outcome in done:
+            need(outcome.code == 0, f"a writer ended with {outcome.code}: {outcome.last}")
         nothing_half_written(place)
         nothing_hidden(place)
 

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 
+import filelock
 import pytest
 
 from napari_diffseg.io import VolumeError, atomic_write, check_outputs, files
@@ -168,6 +169,26 @@ def test_what_a_killed_process_left_is_deleted_and_what_a_live_one_writes_is_not
         assert len(list(target.parent.glob(".*.part"))) == 2
     assert {path.name for path in target.parent.iterdir()} == {target.name, "other", foreign.name}
     assert target.read_text() == "live"
+
+
+def test_a_writer_that_locks_its_folder_late_keeps_it(target, monkeypatch):
+    """Another writer takes the folder for abandoned in between, and learns at the last moment."""
+    folder = target.with_name(".napari-diffseg-late.part")
+    folder.mkdir()
+    late = filelock.FileLock(folder / ".lock", timeout=0)
+    released = filelock.FileLock.release
+
+    def release(lock, force=False):
+        released(lock, force)
+        if lock is not late and not late.is_locked and folder.exists():
+            late.acquire()
+
+    monkeypatch.setattr(filelock.FileLock, "release", release)
+    with atomic_write(target) as part:
+        part.write_text("new")
+    assert late.is_locked == folder.exists()
+    assert (folder / ".lock").exists() == folder.exists()
+    late.release()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")

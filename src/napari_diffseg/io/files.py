@@ -129,9 +129,11 @@ def clear_up(folder: Path) -> None:
                         shutil.rmtree(file)
                     elif file.name != _LOCK:
                         file.unlink()
+                with suppress(PermissionError):  # Windows, which deletes it with the lock
+                    (hidden / _LOCK).unlink()
             finally:
-                lock.release()  # Windows deletes no open file
-            shutil.rmtree(hidden, ignore_errors=True)
+                lock.release()
+            hidden.rmdir()  # unless its writer was only slow and has locked it by now
 
 
 def make_folder(path: Path, new: bool = False) -> None:
