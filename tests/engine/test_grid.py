@@ -96,6 +96,19 @@ def test_outside_the_box_is_certain_background() -> None:
 
 
 @settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), classes=st.integers(1, 14), sharpness=st.sampled_from([0, 1, 20]))
+def test_the_winner_is_the_likeliest_class_of_all(seed: int, classes: int, sharpness: int) -> None:
+    grid = SliceGrid((0, 37, 0, 41), (37, 41), (12, 16), INTENSITY)
+    generator = torch.Generator().manual_seed(seed)
+    scores = (sharpness * torch.randn(classes, 12, 16, generator=generator)).softmax(dim=0)
+    winner, probability = grid.native(scores)
+    fine = torch.nn.functional.interpolate(scores[None], (37, 41), mode="bilinear")[0].numpy()
+    assert np.allclose(probability, fine.max(axis=0))
+    # Where two are as likely, either may win.
+    assert np.allclose(np.take_along_axis(fine, winner[None].astype(int), 0)[0], fine.max(axis=0))
+
+
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 999), columns=st.sampled_from([16, 32, 96]))
 def test_thin_strokes_are_not_lost_on_a_coarse_grid(seed: int, columns: int) -> None:
     rng = np.random.default_rng(seed)

@@ -144,10 +144,20 @@ class SliceGrid:
         """
         y0, y1, x0, x1 = self.box
         height, width = self.shape
-        fine = F.interpolate(
-            scores[None].float(), size=(y1 - y0, x1 - x0), mode="bilinear", align_corners=False
-        )[0]
-        probability, winner = fine.max(dim=0)
+        # The most probable of K classes has 1 / K at least; most are far below that on the slice.
+        likely = scores.amax(dim=(1, 2)) * len(scores) >= 1
+        likely[0] = True
+        probability = scores.new_zeros((y1 - y0, x1 - x0), dtype=torch.float32)
+        winner = torch.zeros_like(probability, dtype=torch.uint8)
+        for index in likely.nonzero()[:, 0].tolist():
+            fine = F.interpolate(
+                scores[None, index : index + 1].float(),
+                size=(y1 - y0, x1 - x0),
+                mode="bilinear",
+                align_corners=False,
+            )[0, 0]
+            winner.masked_fill_(fine > probability, index)
+            torch.maximum(probability, fine, out=probability)
         inside = (slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width)))
         part = (
             slice(max(-y0, 0), max(-y0, 0) + inside[0].stop - inside[0].start),
