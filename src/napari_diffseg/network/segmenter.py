@@ -106,27 +106,33 @@ class LevelHead(nn.Module):
             scale = self.norm.weight / (variance + self.norm.eps).sqrt()
             weight = weight * scale[:, None]
             bias = (bias - mean) * scale + self.norm.bias
+        if self.training or maps[-1].device.type != "cpu":
+            return self._logits(maps, weight, bias)
+        # The hidden maps of one image stay in the processor's cache, those of a batch do not.
+        images = [tuple(level[n : n + 1] for level in maps) for n in range(len(maps[-1]))]
+        return torch.cat([self._logits(image, weight, bias) for image in images])
+
+    def _logits(self, maps: tuple[Tensor, ...], weight: Tensor, bias: Tensor) -> Tensor:
         by_size: dict[torch.Size, list[Tensor]] = {}
         for level in maps:
-            by_size.setdefault(level.shape[-2:], []).append(level)
-        hidden, done = None, 0
+            by_size.setdefault(level.shape[-2:], []).append(level.movedim(1, -1))
+        full, hidden, done = maps[-1].shape[-2:], None, 0
         for size, levels in by_size.items():
-            joined = torch.cat(levels, dim=1)
-            part = weight[:, done : done + joined.shape[1], None, None]
-            done += joined.shape[1]
-            projected = F.conv2d(joined, part, bias if done == weight.shape[1] else None)
-            if size != maps[-1].shape[-2:]:
+            joined = torch.cat(levels, dim=-1)  # (B, h, w, C)
+            part = weight[:, done : done + joined.shape[-1]]
+            done += joined.shape[-1]
+            projected = F.linear(joined, part, bias if size == full else None)
+            if size != full:
                 projected = F.interpolate(
-                    projected, maps[-1].shape[-2:], mode="bilinear", align_corners=False
-                )
-            hidden = projected if hidden is None else hidden + projected
+                    projected.movedim(-1, 1), full, mode="bilinear", align_corners=False
+                ).movedim(1, -1)
+            hidden = projected if hidden is None else hidden.add_(projected)
         assert hidden is not None
-        rows = hidden.movedim(1, -1)
-        pixels = rows.flatten(0, 2)
+        pixels = hidden.flatten(0, 2)
         if self.training:
             pixels = self.norm(pixels)
         logits = F.linear(self.rest(pixels), self.last.weight, self.last.bias + self.shift)
-        dense: Tensor = logits.unflatten(0, rows.shape[:3]).movedim(-1, 1)
+        dense: Tensor = logits.unflatten(0, hidden.shape[:3]).movedim(-1, 1)
         return dense
 
 
