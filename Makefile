@@ -31,8 +31,8 @@
 .NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
-# Two processes, for much of the suite waits; the tests of the window stay in one of them.
-TESTS := -m pytest -n $(or $(WORKERS),2)
+# Two processes, for much of the suite waits; the tests of a file stay in one of them.
+TESTS := -m pytest -n $(or $(WORKERS),2) --dist loadfile
 SYSTEM_PYTHON = $(or $(PYTHON),python3)
 NEED_PACKAGES := $(addprefix tests/training/test_,benchmark_packages.py quality.py release.py)
 STAMP_NEEDS := pyproject.toml constraints.txt tools/setup.sh

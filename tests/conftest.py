@@ -8,7 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -39,18 +39,6 @@ assert _spec is not None
 assert _spec.loader is not None
 no_network = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(no_network)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share files among the processes of ``pytest -n``; one of them has the screen to itself."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            return "window" if nodeid.startswith("tests/gui/") else nodeid.partition("::")[0]
-
-    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

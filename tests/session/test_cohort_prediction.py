@@ -16,7 +16,9 @@ import pytest
 import torch
 from session_tools import LIVER, SPLEEN, tiny_backbone, tiny_volume
 
+from napari_diffseg.engine.adaptation import adapt
 from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.progress import result_of
 from napari_diffseg.io import find_volumes, read_labels, read_volume, write_mask, write_volume
 from napari_diffseg.network import Segmenter, SegmenterConfig
 from napari_diffseg.session import CaseResult, predict_cohort
@@ -54,7 +56,7 @@ def _drain(steps: Generator[Any, None, tuple[CaseResult, ...]]) -> dict[str, Cas
 
 
 def _predict(**how: Any) -> dict[str, CaseResult]:
-    how = {"device": "cpu"} | how
+    how = {"device": "cpu", "adapt": False} | how
     return _drain(predict_cohort(find_volumes(["data"]), MODEL, MASKS, **how))
 
 
@@ -98,6 +100,19 @@ def test_masks_and_figures_are_those_of_predict():
     assert float(table["b"]["liver ml"]) == rows["b"].labels[0].ml
     # Nothing but file names says where the data lie.
     assert str(Path.cwd()) not in (MASKS / "predictions.json").read_text()
+
+
+def test_the_model_adapts_to_each_volume_by_itself():
+    plain = _predict()
+    assert _statuses(adapt=True) == ["predicted"] * 3  # for these are other masks
+    assert _statuses(adapt=True) == ["present"] * 3
+    for name in plain:
+        volume = read_volume(f"data/{name}_0000.nii.gz")
+        mask = read_labels(MASKS / f"{name}.nii.gz").mask
+        adapted = result_of(adapt(Segmenter.load(MODEL), volume, "cpu"))
+        for found in predict(adapted, volume, device="cpu"):
+            np.testing.assert_array_equal(mask[found.z], found.mask)
+    assert all(row["adapted"] for row in _table())
 
 
 def test_what_is_there_is_skipped():
@@ -156,7 +171,7 @@ def test_volume_that_becomes_unreadable_does_not_lock_its_mask():
 
 
 def test_a_stopped_run_goes_on_and_leaves_nothing_half_written():
-    steps = predict_cohort(find_volumes(["data"]), MODEL, MASKS, device="cpu")
+    steps = predict_cohort(find_volumes(["data"]), MODEL, MASKS, device="cpu", adapt=False)
     for progress in steps:
         if progress.done == 1 and progress.result is None:
             break
@@ -169,12 +184,12 @@ def test_a_stopped_run_goes_on_and_leaves_nothing_half_written():
 
 
 def test_progress_ends_with_all_and_nothing_left():
-    *_, last = predict_cohort(find_volumes(["data"]), MODEL, MASKS, device="cpu")
+    *_, last = predict_cohort(find_volumes(["data"]), MODEL, MASKS, device="cpu", adapt=False)
     assert (last.done, last.total, last.remaining) == (3, 3, 0)
 
 
 def test_one_run_at_a_time_in_a_folder():
-    steps = predict_cohort(find_volumes(["data"]), MODEL, MASKS, device="cpu")
+    steps = predict_cohort(find_volumes(["data"]), MODEL, MASKS, device="cpu", adapt=False)
     next(steps)
     with pytest.raises(ValueError, match="masks: another prediction writes there"):
         _predict()
@@ -207,7 +222,7 @@ def test_formats():
 
 def test_a_killed_process_takes_no_case_with_it():
     volumes = find_volumes(["data"])
-    steps = predict_cohort(volumes, MODEL, MASKS, device="cpu", workers=2)
+    steps = predict_cohort(volumes, MODEL, MASKS, device="cpu", workers=2, adapt=False)
     next(steps)
     victims = [
         child
@@ -231,7 +246,7 @@ def test_a_killed_dask_worker_takes_no_case_with_it():
         with distributed.Client(cluster) as client:
             pids = list(client.run(os.getpid).values())
         address = cluster.scheduler_address
-        steps = predict_cohort(volumes, MODEL, MASKS, device="cpu", dask=address)
+        steps = predict_cohort(volumes, MODEL, MASKS, device="cpu", dask=address, adapt=False)
         for progress in steps:
             if progress.done:
                 os.kill(pids[0], signal.SIGKILL)

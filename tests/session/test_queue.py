@@ -76,8 +76,8 @@ def test_closed_early_it_keeps_what_is_predicted_and_goes_on_later(folder: Path)
     queue = Queue(folder)
     queue.add([folder / "cts"])
     steps = queue.prepare(queue.cases[0])
-    next(steps)
-    next(steps)
+    while next(steps) <= 0.5:  # the first half is the adaptation's
+        pass
     steps.close()
     with Session.recover(read_volume(queue.cases[0].path), folder / "sessions") as session:
         assert 1 <= (session.prediction.round_of > 0).sum() < 6

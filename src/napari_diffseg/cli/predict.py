@@ -60,6 +60,13 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         "--dask", metavar="ADDRESS", help="Dask scheduler whose workers see the same files"
     )
     parser.add_argument(
+        "--no-adapt",
+        dest="adapt",
+        action="store_false",
+        help="predict with the model as it is; otherwise its head learns first from the pixels of "
+        "each volume that it is sure of, which takes about as long again",
+    )
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="predict again where a mask of this model and volume is there, "
@@ -109,6 +116,7 @@ def _run(
         args.workers,
         args.dask,
         args.overwrite,
+        args.adapt,
     )
     paths = {volume.name: volume.path for volume in volumes}
     done, many = 0, len(volumes) > 1

@@ -1,10 +1,12 @@
 """Learning from painted slices and predicting the others, as generators without state.
 
 :func:`finetune` yields progress and at its end a segmenter; :func:`predict` yields slices.
-:func:`prepare_cohort` and :func:`train_cohort` learn from several patients.
+:func:`prepare_cohort` and :func:`train_cohort` learn from several patients; :func:`adapt` lets such
+a model learn from one more, without paint.
 Registration, label propagation, random walker and metrics are its tools.
 """
 
+from napari_diffseg.engine.adaptation import adapt
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice, TrainError
 from napari_diffseg.engine.cohort import Case, Cohort, prepare_cohort
 from napari_diffseg.engine.cohort_training import leave_one_patient_out, train_cohort
@@ -27,6 +29,7 @@ __all__ = [
     "Suggestion",
     "TrainError",
     "TrainSettings",
+    "adapt",
     "dice",
     "evaluate",
     "finetune",

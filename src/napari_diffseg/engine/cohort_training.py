@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_diffseg.engine.adaptation import UNPAINTED_WEIGHT, unpainted_pixels
 from napari_diffseg.engine.annotations import TrainError, class_maps
 from napari_diffseg.engine.augment import augment, change_contrast_medium
 from napari_diffseg.engine.cohort import Case, Cohort
 from napari_diffseg.engine.metrics import dice
-from napari_diffseg.engine.pieces import largest_pieces
 from napari_diffseg.engine.pixel_head import PixelBank
-from napari_diffseg.engine.predict import posterior, predict_slices, propagate_labels
+from napari_diffseg.engine.predict import predict_slices, propagate_labels
 from napari_diffseg.engine.progress import Budget, Progress
 from napari_diffseg.engine.recipe import (
     COPIES,
-    MIN_CONFIDENCE,
     complete_painted,
     extract_features,
     fit,
@@ -29,11 +28,10 @@ from napari_diffseg.engine.recipe import (
     pseudo_labelled_pixels,
     register_slices,
 )
-from napari_diffseg.engine.registration import soft_tissue
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.engine.training import Training, train_dense
 from napari_diffseg.io.labels import Label
-from napari_diffseg.network.device import autocast, pick_device, upload
+from napari_diffseg.network.device import pick_device, upload
 from napari_diffseg.network.losses import UNKNOWN
 from napari_diffseg.network.segmenter import Segmenter
 
@@ -42,10 +40,8 @@ MAX_FOLDS = 10
 
 _EXTRACTION_SHARE = 0.5  # of the time, after which no further slice is looked at
 _STEPS = (1200, 400, 400)  # optimiser steps of the head on painted slices, and in each round
-_MAX_ALONE, _MIN_ALONE = 400, 8  # slices of patients without paint: of all of them, of one
-_PIXELS_ALONE = (60, 150)  # of each structure and of background, from one such slice
-_PIXELS_PREDICTED = (100, 300)  # the same, from one slice that the patient's own model labelled
-_WEIGHT_ALONE = 0.5  # of such a pixel
+_MAX_UNPAINTED, _MIN_UNPAINTED = 400, 8  # slices of all patients without paint, and of one
+_PIXELS_PREDICTED = (100, 300)  # from one slice that the patient's own model labelled
 _REACHES = (6, 24)  # slices from a painted one to which each round of self-training goes
 
 
@@ -166,8 +162,8 @@ def _stages(
                 pseudo = pseudo.extended((yield from pseudo_labelled_pixels(training, reach)))
         for training in alone:
             if budget.left > 0:
-                count = max(_MIN_ALONE, _MAX_ALONE // len(alone))
-                found = yield from _pixels_alone(training, cohort.single, count)
+                count = max(_MIN_UNPAINTED, _MAX_UNPAINTED // len(alone))
+                found, _ = yield from unpainted_pixels(training, cohort.single, count)
                 pseudo = pseudo.extended(found)
         if budget.left <= 0 or not pseudo.classes:
             break
@@ -197,54 +193,10 @@ def _pixels_predicted(
             targets,
             training.generator,
             *_PIXELS_PREDICTED,
-            weight=_WEIGHT_ALONE,
+            weight=UNPAINTED_WEIGHT,
             unknown=training.unknown,
         )
         yield training.report("extracting features", first + len(batch), len(case.predicted))
-    return bank
-
-
-def _pixels_alone(
-    training: Training, single: Collection[int], count: int
-) -> Generator[Progress, None, PixelBank]:
-    """Sample slices of a patient without paint, labelled by the head where it is sure.
-
-    Pieces astray of a structure that is one piece are left out: the head is wrong there, or wrong
-    elsewhere.
-    """
-    segmenter, grid, device = training.segmenter, training.grid, training.images.device
-    every = max(1, len(training.volume.hu) // count)
-    chosen, step = range(0, len(training.volume.hu), every), training.batch
-    images = grid.image(training.volume.hu[::every])  # (n, 1, H, W)
-    tissue = soft_tissue(grid, training.volume.hu[::every])  # (n, H, W)
-    segmenter.eval()
-    labels, sure = [], []
-    for first in range(0, len(chosen), step):
-        with torch.inference_mode(), autocast(device):
-            logits = segmenter(upload(images[first : first + step], device))
-        for n, one in enumerate(logits, start=first):
-            confidence, best = posterior(one, None, chosen[n], upload(tissue[n], device)).max(dim=0)
-            labels.append(best.cpu())
-            sure.append((confidence >= MIN_CONFIDENCE).cpu())
-        yield training.report("pseudo-labelling", first, len(chosen))
-    classes = torch.stack(labels).clone()  # a clone is none of inference mode's
-    found = classes.numpy().astype(np.uint8)
-    ids = [n for n, label in enumerate(segmenter.labels, start=1) if label.id in single]
-    astray = torch.from_numpy(largest_pieces(found, ids) != found)
-    classes = classes.masked_fill(astray | ~torch.stack(sure), UNKNOWN)
-    bank = PixelBank()
-    unknown = torch.zeros(len(segmenter.labels) + 1, dtype=torch.bool)  # the head looks for all
-    for first in range(0, len(chosen), step):
-        changed, targets = augment(
-            upload(images[first : first + step], device),
-            upload(classes[first : first + step], device),
-            training.generator,
-        )
-        maps = extract_features(training, changed)
-        bank.add(
-            maps, targets, training.generator, *_PIXELS_ALONE, weight=_WEIGHT_ALONE, unknown=unknown
-        )
-        yield training.report("extracting features", first, len(chosen))
     return bank
 
 

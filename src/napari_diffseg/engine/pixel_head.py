@@ -16,7 +16,9 @@ from napari_diffseg.network.device import autocast, native_bf16
 from napari_diffseg.network.losses import UNKNOWN, merge_unknown
 from napari_diffseg.network.segmenter import LevelHead
 
-_BATCH = 4096  # pixels a step
+BATCH = 4096
+"""Pixels a step."""
+
 _WARM_UP = 0.3  # share of the steps in which the learning rate rises
 _SMOOTHING = 0.05  # of the labels
 _NEAR = 9  # grid pixels; half of the background is sampled this near to a structure
@@ -162,7 +164,7 @@ def fit_head(
         - (seen / seen.sum()).clamp(1e-8).log(),
         -30.0,
     )
-    sample = features[torch.randperm(len(features), generator=generator)[:_BATCH]].float()
+    sample = features[torch.randperm(len(features), generator=generator)[:BATCH]].float()
     head.mean, head.deviation = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)
     low = native_bf16(device)
     optimiser = torch.optim.AdamW(head.parameters(), learning_rate, weight_decay=1e-2)
@@ -170,7 +172,7 @@ def fit_head(
     began, step, done = time.perf_counter(), 0, 0.0
     while done < 1:
         optimiser.param_groups[0]["lr"] = learning_rate * _one_cycle(done)
-        chosen = torch.randint(len(features), (_BATCH,), generator=generator).to(device)
+        chosen = torch.randint(len(features), (BATCH,), generator=generator).to(device)
         with autocast(device):
             logits = head.pixels(features[chosen] if low else features[chosen].float())
         if unknown is None:

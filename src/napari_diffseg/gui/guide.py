@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Task = Literal["", "training", "predicting", "checking", "loading"]
+Task = Literal["", "training", "adapting", "predicting", "checking", "loading"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Situation:
     changed: int = 0  # slices whose paint changed since the last round
     corrected: int = 0  # slices whose prediction was corrected by hand and not accepted yet
     model: bool = False  # there is a trained model
+    taught: bool = False  # and it has learnt from this very CT, by paint or without
     predicted: int = 0  # slices that the model has predicted
     suggested: bool = False  # a slice is suggested to look at next
     slices: int = 0  # of the volume
@@ -71,7 +72,7 @@ _LOOKS = (
 BUTTONS = (
     *(*_LABELS, *_TOOLS, *_STATES, *_RUNS, "predict", "accept", "next"),
     *("confidence", "contour", "difference", "mask", "numbers", "report", "model", "load"),
-    *("linked", "review"),
+    *("linked", "review", "adapt"),
 )
 
 
@@ -93,6 +94,11 @@ def _busy(s: Situation) -> str:
         return (
             f"Learning from {_slices(s.painted)}. Look around: the slice in view is "
             "predicted again as it learns. Finish once you like what you see."
+        )
+    if s.task == "adapting":
+        return (
+            "The model learns from the pixels of this CT of which it is sure. Paint meanwhile, or "
+            "Stop it and train on your own slices."
         )
     if s.task == "loading":
         return "Loading a model."
@@ -173,6 +179,10 @@ def _blocked(s: Situation) -> dict[str, str]:
         reason = dict.fromkeys(_RUNS, "Paint at least one slice first.")
     if s.painted == 1:
         reason["check"] = "Needs two painted slices, for one is left out."
+    if not s.model or s.taught:
+        reason["adapt"] = (
+            "This model has learnt from this CT already." if s.taught else "Load a model first."
+        )
     if not s.model:
         for button in ("continue", "predict", "model"):
             reason.setdefault(button, "Train a model first.")
@@ -202,11 +212,12 @@ def _blocked(s: Situation) -> dict[str, str]:
     if s.task:
         why = {
             "training": "Training is running: Finish or Stop it first.",
+            "adapting": "The model adapts to this CT: wait or Stop it.",
             "predicting": "Prediction is running: wait or Stop it.",
             "checking": "The quality check is running: Stop it first.",
             "loading": "A model is being loaded: wait for it.",
         }[s.task]
-        reason |= dict.fromkeys((*_RUNS, "predict", "load"), why)
+        reason |= dict.fromkeys((*_RUNS, "predict", "load", "adapt"), why)
         if s.task == "predicting":
             why = "Wait until every slice is predicted, or Stop."
             reason |= dict.fromkeys(("mask", "numbers", "review"), why)

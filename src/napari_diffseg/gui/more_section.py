@@ -16,6 +16,10 @@ from napari_diffseg.session.rounds import Round
 _BUTTONS = {
     "restore": ("Restore round", "Bring back this round's model and prediction"),
     "load": ("Load model…", "Go on from a model that was saved before"),
+    "adapt": (
+        "Adapt to this CT",
+        "The model of other patients learns from the pixels of this CT of which it is sure",
+    ),
 }
 
 
@@ -24,6 +28,7 @@ class MoreSection(Section):
 
     restored = Signal(int)  # number of the round
     load = Signal()
+    adapt = Signal()
 
     def __init__(self) -> None:
         super().__init__("")
@@ -88,7 +93,8 @@ class MoreSection(Section):
 def describe_round(made: Round) -> str:
     """Say in one line how a round was trained."""
     if made.settings is None:
-        return f"Round {made.number} · loaded model"
+        what = "adapted without paint" if made.adapted else "loaded model"
+        return f"Round {made.number} · {what}"
     slices = "1 slice" if len(made.slices) == 1 else f"{len(made.slices)} slices"
     text = f"Round {made.number} · {slices} · {duration(made.seconds.get('total', 0))}"
     measured = [value for value in made.quality.values() if value == value]

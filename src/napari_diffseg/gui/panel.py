@@ -144,6 +144,7 @@ class Panel(QWidget):
             (self.export.numbers, lambda w: files.export(self, w, "Numbers")),
             (self.export.report, lambda w: files.export(self, w, "Report")),
             (self.more.load, lambda w: files.load_model(self, w)),
+            (self.more.adapt, lambda w: w.runner.adapt()),
             (self.more.restored, Workspace.restore_round),
         ):
             signal.connect(self.desk.acting(action))

@@ -17,11 +17,12 @@ from napari_diffseg.engine.progress import Progress, SlicePrediction
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.gui.layers import VolumeLayers
 from napari_diffseg.gui.worker import Task
+from napari_diffseg.session.adapting import adapt_model
 from napari_diffseg.session.corrections import sentence
 from napari_diffseg.session.review import worth_of_a_slice, worth_text
 from napari_diffseg.session.session import Session
 
-Running = Literal["", "training", "predicting", "checking"]
+Running = Literal["", "training", "adapting", "predicting", "checking"]
 
 STOP_SECONDS = 10.0
 """How long a closing window waits for the network's current step, which takes far less."""
@@ -61,6 +62,17 @@ class Runner(QObject):
 
         self.losses = []
         self._run("training", steps)
+
+    def adapt(self) -> None:
+        """Adapt the model of other patients to this CT, then predict every slice."""
+
+        def steps() -> Generator[Any, None, None]:
+            yield from adapt_model(self.session)
+            self._keep_previous()
+            yield from self.session.trainer.predict()
+
+        self.losses = []
+        self._run("adapting", steps)
 
     def predict(self) -> None:
         """Predict every slice with the model that is there."""
@@ -106,7 +118,7 @@ class Runner(QObject):
         preview, shown = None, False
         for item in items:
             if isinstance(item, SlicePrediction):
-                if self.running == "training":
+                if self.running in ("training", "adapting"):
                     self.running = "predicting"
                     self._begin_prediction()
                 self._show(item)
@@ -151,6 +163,7 @@ class Runner(QObject):
         kept = ", the model before it is kept" if self.session.trainer.segmenter is not None else ""
         sentence = {
             ("training", True): f"Training stopped{kept}.",
+            ("adapting", True): "The model was not adapted: it is as before.",
             ("predicting", True): "Prediction stopped.",
             ("checking", True): "Quality check stopped.",
             ("checking", False): f"Quality measured on slices left out. {self._worth()}".strip(),

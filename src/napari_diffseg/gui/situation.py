@@ -21,6 +21,7 @@ def situation_of(workspace: Workspace) -> Situation:
             elsewhere=workspace.elsewhere,
             error=workspace.error,
         )
+    made = s.trainer.round
     return Situation(
         volume=workspace.volume.name,
         read_only=_sentence(s.refusal),
@@ -29,6 +30,7 @@ def situation_of(workspace: Workspace) -> Situation:
         changed=len(workspace.paint_sync.since_round),
         corrected=len(s.prediction.edited),
         model=s.trainer.segmenter is not None,
+        taught=made is not None and (made.settings is not None or made.adapted),
         predicted=int(workspace.predicted.sum()),
         suggested=workspace.suggestions.best is not None,
         slices=len(workspace.volume.hu),

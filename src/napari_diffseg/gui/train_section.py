@@ -36,6 +36,7 @@ _BUTTONS = {
 _ROOMY = 740  # px of the panel with which the curve pushes no button out of sight
 _STOPS = {
     "training": "Give this training up at the next step; the model from before is kept",
+    "adapting": "Give the adaptation up at the next step; the model stays as it was",
     "predicting": "Stop here; the slices predicted so far are kept",
     "checking": "Stop the check at its next step; the quality from before is kept",
 }

@@ -296,8 +296,12 @@ class Workspace(QObject):
             self.runner.check(settings)
 
     def load_model(self, path: Path, by_name: bool = False) -> None:
-        """Load a model, then predict with it; ``by_name`` matches labels by their names."""
-        self._load(lambda: self.begun.trainer.load_model(path, by_name), self.runner.predict)
+        """Load a model, then predict with it.
+
+        One of earlier patients, whose labels are matched ``by_name``, adapts to this CT first.
+        """
+        after = self.runner.adapt if by_name else self.runner.predict
+        self._load(lambda: self.begun.trainer.load_model(path, by_name), after)
 
     def restore_round(self, number: int) -> None:
         """Bring back a round's model and prediction."""

@@ -6,6 +6,7 @@ can be recovered after a crash. :func:`learn_from` makes one model of :func:`ear
 many volumes. All is headless; command line and window both drive it.
 """
 
+from napari_diffseg.session.adapting import adapt_model
 from napari_diffseg.session.cases import CaseFiles, read_cases
 from napari_diffseg.session.cohort_prediction import CohortProgress, predict_cohort
 from napari_diffseg.session.cohort_table import CaseResult
@@ -44,6 +45,7 @@ __all__ = [
     "SliceState",
     "Tools",
     "Trainer",
+    "adapt_model",
     "agreement_csv",
     "earlier_sessions",
     "learn_from",

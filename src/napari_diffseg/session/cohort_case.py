@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from napari_diffseg.engine.adaptation import adapt
 from napari_diffseg.engine.pieces import largest_pieces
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.io.errors import UserError
@@ -20,6 +21,7 @@ from napari_diffseg.io.volume import Volume, read_volume, write_mask
 from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session.cohort_table import CaseResult, LabelFigures
 
+_ADAPTING = 0.6  # of a case's time, about
 _model: dict[str, Segmenter] = {}
 """The model of this process by its SHA-256: one at most."""
 
@@ -40,6 +42,8 @@ class Job:
         Of the model.
     device
         As for :func:`~napari_diffseg.engine.predict.predict`.
+    adapt
+        Whether the model adapts to the volume first.
     running
         A file that is there as long as the run goes on.
     result
@@ -54,6 +58,7 @@ class Job:
     model: Path
     model_sha256: str
     device: str
+    adapt: bool
     running: Path
     result: CaseResult
     known: CaseResult | None = None
@@ -68,7 +73,7 @@ def predict_case(job: Job) -> Generator[float, None, CaseResult]:
 
     Yields
     ------
-    The share of slices that are done.
+    The share that is done.
     """
     began = time.perf_counter()
     result = job.result
@@ -92,6 +97,7 @@ def predict_case(job: Job) -> Generator[float, None, CaseResult]:
         model_sha256=job.model_sha256,
         volume_sha256=fingerprint,
         mask_sha256=content_sha256(job.mask),
+        adapted=job.adapt,
     )
 
 
@@ -99,10 +105,14 @@ def _predict(
     job: Job, segmenter: Segmenter, volume: Volume
 ) -> Generator[float, None, tuple[LabelFigures, ...]]:
     mask, confidence = (np.zeros(volume.hu.shape, np.uint8) for _ in range(2))
+    before = 0.0
+    if job.adapt:
+        segmenter = yield from _adapted(job, segmenter, volume)
+        before = _ADAPTING
     for done, found in enumerate(predict(segmenter, volume, device=job.device), start=1):
         _go_on(job)
         mask[found.z], confidence[found.z] = found.mask, found.confidence
-        yield done / len(mask)
+        yield before + (1 - before) * done / len(mask)
     single = segmenter.card.single_pieces
     mask = largest_pieces(mask, [one.id for one in segmenter.labels if one.name in single])
     voxels, percent = np.zeros(256, np.int64), np.zeros(256)
@@ -119,6 +129,19 @@ def _predict(
         )
         for label in segmenter.labels
     )
+
+
+def _adapted(job: Job, segmenter: Segmenter, volume: Volume) -> Generator[float, None, Segmenter]:
+    steps = adapt(segmenter, volume, job.device)
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            adapted: Segmenter = end.value
+            return adapted
+        _go_on(job)
+        if progress.remaining is not None:
+            yield _ADAPTING * progress.seconds / (progress.seconds + progress.remaining)
 
 
 def _go_on(job: Job) -> None:

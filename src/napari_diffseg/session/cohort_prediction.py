@@ -61,6 +61,7 @@ def predict_cohort(
     workers: int = 1,
     dask: str | None = None,
     overwrite: bool = False,
+    adapt: bool = True,
 ) -> Generator[CohortProgress, None, tuple[CaseResult, ...]]:
     """Predict volumes one by one, and write their masks and a table into a folder.
 
@@ -87,6 +88,8 @@ def predict_cohort(
         Address of a Dask scheduler, whose workers see the same files; ``workers`` is not used then.
     overwrite
         Predict again, and replace whatever mask is there.
+    adapt
+        Let the model adapt to each volume first (:func:`~napari_diffseg.engine.adaptation.adapt`).
 
     Yields
     ------
@@ -127,6 +130,7 @@ def predict_cohort(
                 model.absolute() if dask else model,
                 sha256,
                 device,
+                adapt,
                 run.running,
                 CaseResult(volume.name, volume.path.resolve().name, mask.name, "not reached"),
             )
@@ -284,6 +288,7 @@ class _Run:
                 and known is not None
                 and known.status in _DONE
                 and known.model_sha256 == job.model_sha256
+                and known.adapted == job.adapt
                 and known.mask_sha256 == content_sha256(job.mask)
                 and not self._overwrite
             ):

@@ -68,6 +68,8 @@ class CaseResult:
         What is doubtful about the volume.
     model_sha256, volume_sha256, mask_sha256
         Fingerprints of what the mask was made by and from, and of the mask as it was written.
+    adapted
+        Whether the model was adapted to the volume first.
     """
 
     case: str
@@ -82,6 +84,7 @@ class CaseResult:
     model_sha256: str = ""
     volume_sha256: str = ""
     mask_sha256: str = ""
+    adapted: bool = False
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CaseResult:

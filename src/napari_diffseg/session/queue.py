@@ -24,6 +24,7 @@ from napari_diffseg.io.typed import from_json
 from napari_diffseg.io.volume import read_volume
 from napari_diffseg.io.voxels import read_text
 from napari_diffseg.network.backbone import home
+from napari_diffseg.session.adapting import adapt_model
 from napari_diffseg.session.earlier import EarlierSession, latest_session
 from napari_diffseg.session.journal import SessionError, saving
 from napari_diffseg.session.log import volume_id
@@ -190,7 +191,7 @@ class Queue:
             If it cannot be written.
         """
         made = session.trainer.round
-        if made is None:
+        if made is None or made.adapted:  # that fits this patient only
             return
         if self.model.exists():
             learnt = datetime.fromtimestamp(self.model.stat().st_mtime).astimezone()
@@ -201,12 +202,12 @@ class Queue:
     def prepare(self, case: QueuedCase) -> Generator[float, None, None]:
         """Predict a patient with :attr:`model` before anybody looks, and keep that in its session.
 
-        One that was painted, or predicted by this very model, is left as it is. Closing the
-        iterator keeps what is predicted so far.
+        The model adapts to the CT first. One that was painted, or predicted by this very model, is
+        left as it is. Closing the iterator keeps what is predicted so far.
 
         Yields
         ------
-        The share of slices that are done.
+        The share that is done.
 
         Raises
         ------
@@ -223,8 +224,11 @@ class Queue:
             if session.paint.states.any():
                 return
             session.trainer.load_model(self.model, by_name=True)
+            for step in adapt_model(session):
+                if step.remaining is not None:
+                    yield step.seconds / (step.seconds + step.remaining) / 2
             for done, _ in enumerate(session.trainer.predict(), start=1):
-                yield done / len(volume.hu)
+                yield (1 + done / len(volume.hu)) / 2
         self._update(case.path, lambda case: replace(case, model=fingerprint))
 
     def rows(self) -> tuple[CaseRow, ...]:

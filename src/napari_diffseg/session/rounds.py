@@ -55,10 +55,10 @@ class LossHistory:
 
 @dataclass(frozen=True)
 class Round:
-    """One training, or one model that was loaded."""
+    """One training, or one model that was loaded, or adapted to this CT without paint."""
 
     number: int  # counts from 1
-    settings: TrainSettings | None = None  # how it was trained; None for a loaded model
+    settings: TrainSettings | None = None  # how it was trained; None for another model
     parent: int | None = None  # the round whose model it went on from; None: from the backbone
     slices: tuple[int, ...] = ()  # the painted slices it was trained on
     planes: tuple[str, ...] = ()  # and the planes, such as "coronal:120"
@@ -68,6 +68,11 @@ class Round:
     losses: tuple[tuple[int, float], ...] = ()  # (step, loss), at most 1000 of them
     quality: dict[int, float] = field(default_factory=dict)  # leave-one-out Dice by label id
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the model of another patient was adapted to this one."""
+        return self.settings is None and self.parent is not None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Round:

@@ -178,7 +178,7 @@ class Trainer:
                     progress.segmenter.card = replace(
                         progress.segmenter.card, cases=lesson.cases, slices=lesson.slices
                     )
-                    problem = self._commit(made, progress.segmenter, progress.registration)
+                    problem = self.take(made, progress.segmenter, progress.registration)
                     self._corrections = lesson.corrections
                     try:
                         self.keep_slices()
@@ -187,7 +187,7 @@ class Trainer:
                     progress = replace(progress, note=problem or progress.note)
                 yield progress
 
-    def _commit(
+    def take(
         self, made: Round, segmenter: Segmenter, registration: Registration | None = None
     ) -> str:
         """Take a model into use and keep it on disk; returns why that failed, if it did."""
@@ -382,7 +382,7 @@ class Trainer:
             match_names(segmenter, self._paint)
         else:
             self._paint.adopt(segmenter.labels)
-        problem = self._commit(Round(self._rounds.next_number), segmenter)
+        problem = self.take(Round(self._rounds.next_number), segmenter)
         if problem:
             raise SessionError(problem)
 

@@ -1,0 +1,210 @@
+"""Learn from a CT without paint: the head trains on what it is sure of itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Generator, Iterable, Iterator
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_diffseg.engine.augment import augment
+from napari_diffseg.engine.grid import SliceGrid
+from napari_diffseg.engine.pieces import largest_pieces
+from napari_diffseg.engine.pixel_head import BATCH, PixelBank, fit_head
+from napari_diffseg.engine.predict import posterior
+from napari_diffseg.engine.progress import Budget, Progress
+from napari_diffseg.engine.recipe import MIN_CONFIDENCE, extract_features
+from napari_diffseg.engine.registration import soft_tissue
+from napari_diffseg.engine.training import Training
+from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.device import autocast, pick_device, upload, within_memory
+from napari_diffseg.network.losses import UNKNOWN
+from napari_diffseg.network.segmenter import LevelHead, Segmenter
+
+UNPAINTED_WEIGHT = 0.5
+"""How much a pixel counts, among painted ones, that nobody painted."""
+
+_PIXELS = (60, 150)  # of each structure and of background, from one slice
+_SLICES = 60  # that get pseudo-labels in one round
+_ROUNDS = 2
+_STEPS, _PASSES = 300, 100  # optimiser steps of one, or so often every pixel, at most
+_SAMPLING = 0.7  # of a round's time
+_LEARNING_RATE = 5e-4  # at its peak: a quarter of the rate at which a head learns from paint
+
+
+def adapt(
+    segmenter: Segmenter, volume: Volume, device: str = "auto"
+) -> Generator[Progress, None, Segmenter]:
+    """Adapt a model to a patient whom nobody has painted.
+
+    The model labels the CT, and its head goes on learning from the pixels of which it is sure, in
+    slices that are turned, scaled and changed in contrast. Decision 0004 has what it gains.
+
+    Parameters
+    ----------
+    segmenter
+        Trained with the app's recipe; it is left as it is.
+    volume
+        The CT.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Yields
+    ------
+    Progress
+        After every few slices, and every optimiser step.
+
+    Returns
+    -------
+    Segmenter
+        For this CT only. As it was where the head has the papers' form, or finds nothing.
+
+    Raises
+    ------
+    DeviceError
+        If the device is absent, or its memory is too small for a single slice.
+
+    Examples
+    --------
+    >>> from napari_diffseg.engine.progress import result_of
+    >>> from napari_diffseg.io import Label, read_volume, sample_volume_path
+    >>> from napari_diffseg.network import SegmenterConfig, load_backbone
+    >>> volume = read_volume(sample_volume_path())
+    >>> liver = Label(1, "liver", (230, 159, 0))
+    >>> trained = Segmenter.new(load_backbone(), [liver], SegmenterConfig(columns=32))
+    >>> result_of(adapt(trained, volume)).labels == trained.labels
+    True
+    """
+    if not isinstance(segmenter.head, LevelHead):
+        return segmenter
+    torch.manual_seed(0)
+    adapted = deepcopy(segmenter).placed(pick_device(device)).eval()
+    grid = SliceGrid.of(volume, adapted.config.columns, adapted.grid_multiple, adapted.intensity)
+    training = Training(
+        volume=volume,
+        painted=(),
+        grid=grid,
+        segmenter=adapted,
+        images=torch.zeros(0, 1, *grid.size, device=pick_device(device)),
+        targets=torch.zeros(0, *grid.size),
+        generator=torch.Generator().manual_seed(0),
+        budget=Budget(None),
+    )
+    names = adapted.card.single_pieces
+    single = {label.id for label in adapted.labels if label.name in names}
+    with within_memory():
+        for number in range(_ROUNDS):
+            bank, shares = yield from _timed(
+                unpainted_pixels(training, single, _SLICES), number, 0.0, _SAMPLING
+            )
+            if not any((classes > 0).any() for classes in bank.classes):
+                return adapted if number else segmenter
+            yield from _timed(_fit(training, bank, shares), number, _SAMPLING, 1.0)
+    return adapted
+
+
+def _fit(training: Training, bank: PixelBank, shares: Tensor) -> Iterator[Progress]:
+    head = training.segmenter.head.requires_grad_(True)
+    assert isinstance(head, LevelHead)
+    pixels, before = sum(map(len, bank.classes)), head.shift.clone()
+    steps = min(_STEPS, math.ceil(_PASSES * pixels / BATCH))
+    losses = fit_head(head, bank, shares, steps, training.generator, learning_rate=_LEARNING_RATE)
+    for step, loss in enumerate(losses, start=1):
+        yield training.report("adapting", step, steps, loss)
+    seen = torch.zeros(len(before), dtype=torch.bool, device=before.device)
+    seen[torch.cat(bank.classes)] = True
+    # What is nowhere in this CT's pseudo-labels stays as likely against background as it was.
+    head.shift = torch.where(seen, head.shift, head.shift[0] + before - before[0])
+
+
+def _timed(
+    steps: Iterable[Progress], number: int, first: float, last: float
+) -> Generator[Progress, None, Any]:
+    """Say what is left, where these steps are that part of a round."""
+    iterator = iter(steps)
+    while True:
+        try:
+            progress = next(iterator)
+        except StopIteration as stop:
+            return stop.value
+        share = first + (last - first) * progress.step / (progress.steps or 1)
+        done = (number + share) / _ROUNDS
+        left = progress.seconds * (1 / done - 1) if done else None
+        yield replace(progress, remaining=left)
+
+
+def unpainted_pixels(
+    training: Training, single: Collection[int], count: int
+) -> Generator[Progress, None, tuple[PixelBank, Tensor]]:
+    """Sample slices of a patient without paint, labelled by the head where it is surest.
+
+    Pieces astray of a structure that is one piece are left out: the head is wrong there, or wrong
+    elsewhere.
+
+    Parameters
+    ----------
+    training
+        Of a head that has learnt.
+    single
+        Ids of structures that are one piece.
+    count
+        Slices, about.
+
+    Returns
+    -------
+    The pixels, and the share of each class ``(K,)`` in what the head predicts.
+    """
+    segmenter, grid, device = training.segmenter, training.grid, training.images.device
+    every = max(1, len(training.volume.hu) // count)
+    chosen, step = range(0, len(training.volume.hu), every), training.batch
+    images = grid.image(training.volume.hu[::every])  # (n, 1, H, W)
+    tissue = soft_tissue(grid, training.volume.hu[::every])  # (n, H, W)
+    segmenter.eval()
+    labels, sureness = [], []
+    shares = torch.zeros(len(segmenter.labels) + 1)
+    for first in range(0, len(chosen), step):
+        with torch.inference_mode(), autocast(device):
+            logits = segmenter(upload(images[first : first + step], device))
+        for n, one in enumerate(logits, start=first):
+            p = posterior(one, None, chosen[n], upload(tissue[n], device))
+            confidence, best = p.max(dim=0)
+            labels.append(best.cpu())
+            sureness.append(confidence.cpu())
+            shares += p.mean(dim=(1, 2)).cpu() / len(chosen)
+        yield training.report("pseudo-labelling", first // 2, len(chosen))
+    classes = torch.stack(labels).clone()  # a clone is none of inference mode's
+    found = classes.numpy().astype(np.uint8)
+    ids = [n for n, label in enumerate(segmenter.labels, start=1) if label.id in single]
+    astray = torch.from_numpy(largest_pieces(found, ids) != found)
+    confidence = torch.stack(sureness)
+    # The surer half of a class is taken anyway: else those that the head doubts everywhere would be
+    # learnt from no pixel, and be lost.
+    enough = torch.full((len(shares),), MIN_CONFIDENCE)
+    for n in classes.unique().tolist():
+        enough[n] = min(MIN_CONFIDENCE, float(confidence[classes == n].median()))
+    classes = classes.masked_fill(astray | (confidence < enough[classes]), UNKNOWN)
+    bank = PixelBank()
+    unknown = torch.zeros(len(segmenter.labels) + 1, dtype=torch.bool)  # the head looks for all
+    for first in range(0, len(chosen), step):
+        changed, targets = augment(
+            upload(images[first : first + step], device),
+            upload(classes[first : first + step], device),
+            training.generator,
+        )
+        maps = extract_features(training, changed)
+        bank.add(
+            maps,
+            targets,
+            training.generator,
+            *_PIXELS,
+            weight=UNPAINTED_WEIGHT,
+            unknown=unknown,
+        )
+        done = (len(chosen) + first) // 2
+        yield training.report("extracting features", done, len(chosen))
+    return bank, shares

@@ -1,0 +1,80 @@
+"""The model of other patients learns from a CT before anybody has painted it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from session_tools import LIVER, block, tiny_backbone, tiny_volume, trained, weights
+
+from napari_diffseg.engine import BACKGROUND
+from napari_diffseg.session import Queue, Session, SessionError, adapt_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Learnt from one patient."""
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    session = trained(Session(tiny_volume(), [LIVER], tiny_backbone(), folder=False), iterations=60)
+    session.trainer.save_model(path)
+    return path
+
+
+@pytest.fixture
+def session(model: Path, tmp_path: Path) -> Session:
+    """Another patient, with that model loaded."""
+    session = Session(tiny_volume(1), (), tiny_backbone(), folder=tmp_path / "home")
+    session.trainer.load_model(model)
+    return session
+
+
+def test_it_is_a_round_that_is_there_again_and_can_be_taken_back(session: Session, tmp_path: Path):
+    before = weights(session.trainer.segmenter)
+    stages = {progress.stage for progress in adapt_model(session)}
+    assert stages == {"pseudo-labelling", "extracting features", "adapting"}
+    made = session.trainer.round
+    assert (made.number, made.parent, made.adapted) == (2, 1, True)
+    after = weights(session.trainer.segmenter)
+    assert not all(map(np.array_equal, before, after))
+    list(session.trainer.predict())
+    assert (session.prediction.round_of == 2).all()
+    session.close()
+    with Session.recover(tiny_volume(1), tmp_path / "home") as again:
+        assert again.trainer.round.adapted
+        assert all(map(np.array_equal, after, weights(again.trainer.segmenter)))
+        again.trainer.restore(1)
+        assert all(map(np.array_equal, before, weights(again.trainer.segmenter)))
+
+
+def test_stopped_it_leaves_the_model_as_it_was(session: Session):
+    steps = adapt_model(session)
+    while next(steps).stage != "adapting":
+        pass
+    steps.close()
+    assert session.trainer.round.number == 1
+    assert len(session.rounds.all) == 1
+
+
+def test_training_goes_on_from_it(session: Session):
+    list(adapt_model(session))
+    session.paint.set_slice(1, block(1, BACKGROUND))
+    trained(session)
+    list(session.trainer.train(session.trainer.round.settings, from_model="loaded"))
+    assert session.trainer.round.parent == 2
+
+
+def test_the_next_patient_gets_the_model_from_before(session: Session, tmp_path: Path):
+    list(adapt_model(session))
+    queue = Queue(tmp_path)
+    queue.take_model(session)
+    assert not queue.model.exists()  # what was adapted is good for one patient
+    trained(session)
+    queue.take_model(session)
+    assert queue.model.exists()
+
+
+def test_without_a_model_there_is_nothing_to_adapt(tmp_path: Path):
+    empty = Session(tiny_volume(), [LIVER], tiny_backbone(), folder=False)
+    with pytest.raises(SessionError, match="no model yet"):
+        list(adapt_model(empty))
