@@ -101,7 +101,7 @@ def test_the_next_patient_starts_from_earlier_sessions(window):
     window.paint_block(1, 1)
     window.train()
     window.idle()
-    assert window.session.rounds.all[-1].parent == 1  # Train begins at what was learnt
+    assert window.session.rounds.all[-1].parent == 2  # Train begins at what was learnt and adapted
 
 
 def test_a_model_does_not_replace_the_work_on_a_patient_unasked(window):

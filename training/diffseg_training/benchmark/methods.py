@@ -174,10 +174,10 @@ def _multi_atlas(task: BenchmarkTask, options: Options) -> Outcome:
     return multi_atlas(task)
 
 
-def _cohort(task: BenchmarkTask, options: Options) -> Outcome:
+def _cohort(adapts: bool, task: BenchmarkTask, options: Options) -> Outcome:
     from diffseg_training.benchmark.ours import cohort
 
-    return cohort(task, options.backbone, options.side)
+    return cohort(task, options.backbone, options.side, adapts)
 
 
 def _diffseg(settings: dict[str, Any], task: BenchmarkTask, options: Options) -> Outcome:
@@ -265,14 +265,20 @@ METHODS: dict[str, Method] = {
             scribbles=False,
             within=False,
         ),
-        Method(
-            "cohort",
-            "Ours (train)",
-            _cohort,
-            backbone=True,
-            scribbles=False,
-            own_grid=True,
-            within=False,
+        *(
+            Method(
+                name,
+                title,
+                partial(_cohort, adapts),
+                backbone=True,
+                scribbles=False,
+                own_grid=True,
+                within=False,
+            )
+            for name, title, adapts in (
+                ("cohort", "Ours (train, predict)", True),
+                ("cohort-plain", "Ours, not adapted", False),
+            )
         ),
         Method("convpaint", "Convpaint (VGG16)", _convpaint, budgeted=False),
         Method("nnunet", "nnU-Net 2D", _nnunet, tuned=True),

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from diffseg_training.benchmark.tasks import BenchmarkTask, Example, Outcome, stacked
+from napari_diffseg.engine.adaptation import adapt
 from napari_diffseg.engine.cohort import Case, prepare_cohort
 from napari_diffseg.engine.cohort_training import train_cohort
 from napari_diffseg.engine.finetune import finetune
@@ -22,6 +23,7 @@ from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.labels import Label
 from napari_diffseg.network.backbone import Backbone, load_backbone
 from napari_diffseg.network.segmenter import Segmenter, Strategy
+from napari_diffseg.session.learning import cohort_card
 
 Stages = dict[str, dict[str, float]]
 
@@ -97,7 +99,10 @@ def diffseg(
 
 
 def cohort(
-    task: BenchmarkTask, backbone: str | Path | None = None, side: int | None = None
+    task: BenchmarkTask,
+    backbone: str | Path | None = None,
+    side: int | None = None,
+    adapts: bool = True,
 ) -> Outcome:
     """Learn from all labelled volumes as ``napari-diffseg train`` does, and predict the others.
 
@@ -107,6 +112,8 @@ def cohort(
         What to learn from and what to segment; every label counts as looked for.
     backbone, side
         As for :func:`diffseg`.
+    adapts
+        Whether the model adapts to each volume before it predicts it, as ``predict`` does.
     """
     settings = TrainSettings(
         seconds=task.budget.seconds,
@@ -119,11 +126,15 @@ def cohort(
     cases = [partial(Case, one.volume, one.painted, task.labels) for one in task.train]
     ready = result_of(prepare_cohort(cases, loaded, settings))
     segmenter = result_of(train_cohort(ready, settings))
+    segmenter.card = cohort_card(ready, segmenter)  # the pieces of a structure are on it
     seconds = time.perf_counter() - began
     masks = []
     for volume in task.test:
         mask = np.zeros(volume.hu.shape, np.uint8)
-        for one in predict(segmenter, volume, device=task.device):
+        own = segmenter
+        if adapts:
+            own = result_of(adapt(segmenter, volume, task.device))
+        for one in predict(own, volume, device=task.device):
             mask[one.z] = one.mask
         masks.append(largest_pieces(mask, ready.single))
     return Outcome(tuple(masks), seconds, note=f"backbone {loaded.name}")
