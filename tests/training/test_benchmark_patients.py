@@ -69,7 +69,7 @@ def test_the_sweep_writes_rows_table_and_curve(data: Path, tmp_path: Path) -> No
     assert [(row["train"], row["test"]) for row in rows] == [(["p1"], ["p0"]), (["p0"], ["p1"])]
     assert all(row["amount"] == "1 × 3" and 0 < row["dice"] <= 1 for row in rows)
     assert all(set(row["labels"]) == {"disc", "square"} for row in rows)
-    assert "| Ours (train) |" in (out / "patients.md").read_text()
+    assert "| Ours (train, predict) |" in (out / "patients.md").read_text()
     assert (out / "dice-patients-3.png").stat().st_size > 1000
     assert not (out / "in-volume.md").exists()
 
