@@ -100,8 +100,8 @@ class Window:
             round((row * dy - camera.center[1]) * camera.zoom + canvas.height() / 2),
         )
 
-    def drag(self, *voxels):
-        """Drag the mouse over (row, column) voxels with the left button down."""
+    def drag(self, *voxels, held=None):
+        """Drag the mouse over (row, column) voxels; ``held()`` before the button is released."""
         canvas, points = self.canvas(), [self.at(*voxel) for voxel in voxels]
         self.qtbot.mouseMove(canvas, points[0])
         self.qtbot.wait(20)
@@ -109,6 +109,8 @@ class Window:
         for point in points[1:]:
             self.qtbot.mouseMove(canvas, point)
             self.qtbot.wait(20)
+        if held is not None:
+            held()
         self.qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=points[-1])
         self.qtbot.wait(20)
 

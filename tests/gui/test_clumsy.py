@@ -1,11 +1,14 @@
 """What a new user does wrong: it is said in one sentence, and the window goes on."""
 
+import time
+
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QApplication, QFileDialog
 from session_tools import tiny_volume
 
+from napari_diffseg.engine.progress import Progress
 from napari_diffseg.io.geometry import Geometry
 from napari_diffseg.io.volume import Volume, write_volume
 from napari_diffseg.session import SliceState
@@ -123,3 +126,48 @@ def test_a_second_volume_while_the_first_trains(window):
     assert window.workspace is second
     assert first.runner.session.rounds.all[-1].number == 1
     assert window.sentence.startswith("Add a label")
+
+
+def test_the_second_click_of_a_double_click_is_not_for_the_button_that_came_there(
+    window, monkeypatch
+):
+    window.open()
+    window.session.paint.add_label("liver")
+    window.paint_block(1, 1)
+    window.panel.refresh()
+    runner, buttons = window.workspace.runner, window.panel.train.buttons
+    monkeypatch.setattr(window.session.trainer, "train", _for_ever)
+    top, train = window.panel.window(), buttons["train"]
+
+    def settle():
+        window.qtbot.wait(QApplication.doubleClickInterval() + 100)
+
+    def click():  # as the window system does it: whatever widget lies there gets it
+        window.qtbot.mouseClick(top.windowHandle(), Qt.MouseButton.LeftButton, pos=place)
+
+    settle()
+    place = train.mapTo(top, QPoint(train.width() - 20, train.height() // 2))  # of Stop, too
+    click()
+    window.until(buttons["stop"].isVisible)
+    assert top.focusWidget() is window.canvas()  # and not whatever button comes next
+    click()
+    window.qtbot.wait(50)
+    assert runner.running == "training"
+    assert not runner.stopping
+    settle()
+    click()
+    window.until(train.isVisible)
+    click()
+    window.qtbot.wait(50)
+    assert not runner.running
+    settle()
+    click()
+    window.until(lambda: runner.running == "training", timeout=5000)
+    runner.stop()
+    window.idle()
+
+
+def _for_ever(settings, from_model=False):
+    while True:
+        time.sleep(0.01)
+        yield Progress("comparing slices", 1, None, 1.0, None)

@@ -37,6 +37,11 @@ TRAINED = replace(PAINTED, model=True, predicted=133, rounds=1, current_predicte
             "busy",
         ),
         (TRAINED, "Correct this slice's prediction", "next"),
+        (
+            replace(TRAINED, plane="Coronal 9"),
+            "Paint all that is on it, then press Coronal 9 painted in full.",
+            "next",
+        ),
         (replace(TRAINED, current_truth=True), "Go to the next suggested slice", "next"),
         (
             replace(TRAINED, painted=133, current_truth=True),

@@ -17,12 +17,16 @@ from napari_diffseg.cli import main
 def run(**_):
     from qtpy.QtWidgets import QApplication
     viewer = napari.current_viewer()
+    drawn = []
+    canvas = viewer.window._qt_viewer.canvas._scene_canvas
+    canvas.events.draw.connect(lambda event: drawn.append("torch" in sys.modules))
     end = time.monotonic() + 100
     while len(viewer.layers) < 4 and time.monotonic() < end:
         QApplication.processEvents()
         time.sleep(0.01)
     print(json.dumps({
         "process": os.getpid(),
+        "engine_first": drawn[0],
         "layers": [layer.name for layer in viewer.layers],
         "docks": list(viewer.window.dock_widgets),
         "visible": viewer.window._qt_window.isVisible(),
@@ -47,6 +51,7 @@ def test_open_is_one_process(tmp_path):
     assert said["layers"] == ["tiny", "confidence", "prediction", "paint"]
     assert any("Segment CT" in name for name in said["docks"])
     assert said["visible"]
+    assert not said["engine_first"]  # the picture does not wait for it
 
 
 def test_the_command_line_imports_neither_napari_nor_qt():

@@ -86,6 +86,18 @@ def test_the_block_is_outlined_with_four_clicks(window):
     assert paint.mode == "paint"
 
 
+def test_an_outline_keeps_to_the_limits_of_strokes(window):
+    paint = ready(window)
+    window.workspace.paint_sync.limits.hu = (50.0, 200.0)  # the block
+    for corner in ((4, 4), (4, 20), (20, 20)):
+        click(window, *corner)
+    click(window, 20, 4, double=True)
+    window.until(lambda: bool(paint.data.any()))
+    assert (window.session.volume.hu[2][paint.data[2] == 1] > 0).all()
+    window.undo()
+    assert not paint.data.any()
+
+
 @pytest.mark.parametrize("key", [Qt.Key.Key_Return, Qt.Key.Key_Enter])
 def test_keys_of_the_mode(window, key):
     paint = ready(window)

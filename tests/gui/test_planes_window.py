@@ -116,6 +116,8 @@ def test_a_suggested_plane_is_shown_and_the_next_one_is_a_slice(window, monkeypa
     assert plane_in_view(window.workspace) == ("sagittal", 9)
     assert window.viewer.dims.displayed[0] == 0  # superior on top
     assert window.sentence.startswith(plane.reason)
+    assert "Sagittal 9 painted in full" in window.sentence
+    assert window.panel.slices.planes.full.text() == "Sagittal 9 painted in full"
     assert window.panel.slices.navigator.model.suggested == {9: plane.reason}
     window.click(window.panel.result.buttons["next"])
     window.panel.refresh()

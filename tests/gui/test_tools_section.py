@@ -136,9 +136,14 @@ def test_strokes_stay_in_a_range_of_hu(window):
     assert not session.paint.mask.any()  # the click did not paint
     assert 50 < tools.low.value() < 100 < tools.high.value() < 150
     paint.brush_size = 5
-    window.drag((12, 12), (12, 24))
     bright = session.volume.hu[2] > 0
-    window.until(lambda: bool(session.paint.mask[2].any()) and not paint.data[2][~bright].any())
+
+    def while_drawing():
+        assert (paint.data[2, 12, 12:16] == 1).all()
+        assert not paint.data[2][~bright].any()
+
+    window.drag((12, 12), (12, 20), (12, 24), held=while_drawing)
+    window.until(lambda: bool(session.paint.mask[2].any()))
     window.workspace.paint_sync.flush()
     assert (session.paint.mask[2, 12, 12:16] == 1).all()
     assert not session.paint.mask[2][~bright].any()
@@ -154,6 +159,49 @@ def test_strokes_stay_in_a_range_of_hu(window):
     assert np.array_equal(session.paint.mask[2], stroke)
 
 
+def test_limits_are_those_of_strokes_and_not_of_the_tools(window):
+    tools = ready(window, 2)
+    session, paint = window.session, window.workspace.layers.paint
+    window.workspace.go(2)
+    window.workspace.paint_sync.limits.hu = (2000.0, 3000.0)  # nothing at all
+    before = paint.data[2].copy()
+    press(window, "grow")
+    assert np.count_nonzero(session.paint.mask[2]) > np.count_nonzero(before)
+    assert np.array_equal(paint.data, session.paint.mask)
+    window.click(tools.buttons["undo"])
+    assert np.array_equal(session.paint.mask[2], before)
+
+
+def test_a_locked_label_is_spared_while_the_stroke_is_drawn(window):
+    ready(window, 2)
+    session, paint = window.session, window.workspace.layers.paint
+    tumour = window.add_label("tumour")
+    window.workspace.go(2)
+    window.workspace.toggle_lock(1)
+    paint.brush_size = 3
+    before = paint.data[2].copy()
+
+    def while_drawing():
+        assert np.array_equal(paint.data[2] == 1, before == 1)
+        assert (paint.data[2, 12, 18:24] == tumour).all()
+
+    window.drag((12, 12), (12, 18), (12, 24), held=while_drawing)
+    window.until(lambda: bool((session.paint.mask[2] == tumour).any()))
+    window.undo()
+    assert np.array_equal(paint.data[2], before)
+    window.workspace.take_brush(1)
+    window.drag(
+        (20, 20), (20, 24), held=lambda: np.testing.assert_array_equal(paint.data[2], before)
+    )
+    paint.mode = "erase"
+    window.drag(
+        (12, 12), (12, 18), held=lambda: np.testing.assert_array_equal(paint.data[2], before)
+    )
+    window.workspace.toggle_lock(1)
+    window.drag((12, 12), (12, 18))
+    assert (paint.data[2] == 1).sum() < (before == 1).sum()
+
+
 def test_strokes_stay_inside_another_label(window):
     tools = ready(window, 2)
     tumour = window.add_label("tumour")
@@ -162,9 +210,14 @@ def test_strokes_stay_inside_another_label(window):
     tools.inside.activated.emit(tools.inside.currentIndex())
     window.workspace.go(2)
     window.workspace.layers.paint.brush_size = 3
-    window.drag((12, 12), (12, 24))
-    mask = window.session.paint.mask
-    window.until(lambda: bool((mask[2] == tumour).any()) and not mask[2, :, 16:].any())
+    paint, mask = window.workspace.layers.paint, window.session.paint.mask
+
+    def while_drawing():
+        assert not paint.data[2, :, 16:].any()
+
+    window.drag((12, 12), (12, 24), held=while_drawing)
+    window.until(lambda: bool((mask[2] == tumour).any()))
+    assert not mask[2, :, 16:].any()
     assert (mask[2, 12, 12:16] == tumour).all()
     assert ((mask[2] != 0) == (block() != 0)).all()
 

@@ -183,9 +183,11 @@ def test_a_writer_that_locks_its_folder_late_keeps_it(target, monkeypatch):
         if lock is not late and not late.is_locked and folder.exists():
             late.acquire()
 
-    monkeypatch.setattr(filelock.FileLock, "release", release)
-    with atomic_write(target) as part:
-        part.write_text("new")
+    # Taken off while `late` is still alive: its end would call what is just being taken off.
+    with monkeypatch.context() as patched:
+        patched.setattr(filelock.FileLock, "release", release)
+        with atomic_write(target) as part:
+            part.write_text("new")
     assert late.is_locked == folder.exists()
     assert (folder / ".lock").exists() == folder.exists()
     late.release()

@@ -50,6 +50,10 @@ def _open(args: argparse.Namespace) -> int:
         path = sample_volume_path()
     if path is not None and not path.exists():
         raise CommandError(f"{path}: no such file; check the path")
+    if path is not None:
+        from napari_diffseg.io.ahead import read_ahead
+
+        read_ahead(path)
     words = [] if path is None else [str(path), "--plugin", "napari-diffseg"]
     sys.argv = ["napari", *words, "--with", "napari-diffseg"]
     # As `python -m napari` does: napari and Qt are imported by their own command only.

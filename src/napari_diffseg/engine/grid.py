@@ -177,7 +177,8 @@ class SliceGrid:
         y, x = np.arange(max(y0, 0), min(y1, height)), np.arange(max(x0, 0), min(x1, width))
         row = ((y - y0 + 0.5) * rows / (y1 - y0)).astype(int)
         column = ((x - x0 + 0.5) * columns / (x1 - x0)).astype(int)
-        found[:, y[0] : y[-1] + 1, x[0] : x[-1] + 1] = maps[:, row[:, None], column]
+        for native, one in zip(found, maps, strict=True):  # each by itself, for they are many
+            native[y[0] : y[-1] + 1, x[0] : x[-1] + 1] = one[row[:, None], column]
         return found
 
 

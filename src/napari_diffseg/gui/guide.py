@@ -37,6 +37,7 @@ class Situation:
     current_predicted: bool = False
     current_preview: bool = False
     current_truth: bool = False  # it is painted in full or accepted
+    plane: str = ""  # the coronal or sagittal plane in view, if it is not painted in full
     rounds: int = 0  # finished ones
     comparable: bool = False  # there is a prediction from before the newest one
     task: Task = ""  # what is running
@@ -153,6 +154,8 @@ def _next(s: Situation) -> str:
         return f"{_slices(s.changed)} changed since round {s.rounds}: Train again, or paint more."
     if s.predicted < s.slices:
         return f"{s.predicted} of {s.slices} slices predicted: press Predict all."
+    if s.plane:
+        return f"Paint all that is on it, then press {s.plane} painted in full. Or Export."
     if s.current_predicted and not s.current_truth:
         return "Correct this slice's prediction if need be, then Accept it. Or Export."
     if s.painted >= s.slices:

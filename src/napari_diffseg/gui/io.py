@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_diffseg.io.ahead import volume_at
 from napari_diffseg.io.geometry import Geometry, GridError, VolumeError
 from napari_diffseg.io.labels import LabelMap
 from napari_diffseg.io.sample import sample_volume_path
@@ -39,7 +40,7 @@ def _read(path: str | list[str]) -> list[LayerData]:
     layers = []
     for one in map(Path, paths):
         labels = None if volume is None else _labels_of(one, volume)
-        layers.append(volume_layer(read_volume(one)) if labels is None else labels)
+        layers.append(volume_layer(volume_at(one)) if labels is None else labels)
     return layers
 
 

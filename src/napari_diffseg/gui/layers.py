@@ -47,6 +47,20 @@ def checksum(plane: NDArray[Any]) -> int:
     return zlib.crc32(plane.tobytes())
 
 
+def copied(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Copy a mask ``(z, y, x)``; slices without anything on them take no memory until written."""
+    copy = np.zeros(mask.shape, np.uint8)
+    put(copy, mask)
+    return copy
+
+
+def put(mask: NDArray[np.uint8], new: NDArray[np.uint8]) -> None:
+    """Make a mask ``(z, y, x)`` equal to another one, writing only the slices that differ."""
+    for plane, wanted in zip(mask, new, strict=True):
+        if not np.array_equal(plane, wanted):
+            plane[...] = wanted
+
+
 def label_colormap(labels: Iterable[Label], hidden: Collection[int] = ()) -> DirectLabelColormap:
     """Make the colour map of some labels, with painted background in light grey."""
     colours: dict[int | None, tuple[float, ...]] = {None: _CLEAR, 0: _CLEAR}
@@ -101,15 +115,15 @@ class VolumeLayers:
         """Put missing layers back; those that are there are left alone."""
         there = set(map(id, self.own()))
         if id(self.confidence) not in there:
-            layer = Image(confidence.copy(), name="confidence", visible=False, **self._place())
+            layer = Image(copied(confidence), name="confidence", visible=False, **self._place())
             layer.colormap, layer.contrast_limits, layer.blending = _UNSURE, (0, 100), "translucent"
             self.confidence = self._add(layer)
         if id(self.prediction) not in there:
-            self.prediction = self._add(self._labels_layer(prediction.copy(), "prediction"))
+            self.prediction = self._add(self._labels_layer(copied(prediction), "prediction"))
             self.prediction.opacity = PREDICTION_OPACITY
             self.show_prediction(prediction, confidence)
         if id(self.paint) not in there:
-            self.paint = self._add(self._labels_layer(paint.copy(), "paint"))
+            self.paint = self._add(self._labels_layer(copied(paint), "paint"))
             self.paint.opacity = PAINT_OPACITY
         self.rename(self._suffix)
         self.colour(self._labels, self._hidden)
@@ -134,7 +148,8 @@ class VolumeLayers:
         """Show prediction and confidence ``(z, y, x)`` of all slices, whatever was there."""
         if self.prediction is None or self.confidence is None:
             return
-        self.prediction.data[...], self.confidence.data[...] = prediction, confidence
+        put(self.prediction.data, prediction)
+        put(self.confidence.data, confidence)
         self._put[:] = [checksum(plane) for plane in self.prediction.data]
         self.previewed.clear()
         self.redraw_prediction()
@@ -186,7 +201,7 @@ class VolumeLayers:
     def show_paint(self, paint: NDArray[np.uint8]) -> None:
         """Make the paint layer equal to the session's truth, as after a restore."""
         if self.paint is not None:
-            self.paint.data[...] = paint
+            put(self.paint.data, paint)
             clear_history(self.paint)
             self.paint.refresh()
 

@@ -1,28 +1,33 @@
-"""Where strokes may go: into a range of HU, and inside another label.
+"""Where strokes may go: into a range of HU, inside another label, and not over locked labels.
 
-A stroke is trimmed once it is finished: it is undone, and what is allowed of it is painted again,
-so that undo and redo know only what stayed.
+A stroke is trimmed while it is drawn, before it is written: what is not allowed never shows, and
+one undo takes back what was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
 from napari.layers import Labels
 from numpy.typing import NDArray
-from qtpy.QtCore import QTimer
 
 from napari_diffseg.gui.layers import VolumeLayers
+
+_WRITE = "_apply_mask_to_data"  # what napari's brush, eraser, bucket and polygon all write with
 
 
 class StrokeLimits:
     """Trims the strokes of one volume's paint and prediction layers.
 
-    ``view()`` gives the transverse slice in view, ``None`` where another plane is shown, and
-    ``across()`` is a context in which changes are taken for strokes in such a plane.
+    Parameters
+    ----------
+    layers
+        Of the volume.
+    locked
+        Labels that neither gain nor lose; may change later on.
 
     Attributes
     ----------
@@ -32,68 +37,63 @@ class StrokeLimits:
         Label that strokes must stay inside of, or ``None``. They may change their own label, too.
     """
 
-    def __init__(
-        self,
-        layers: VolumeLayers,
-        view: Callable[[], int | None],
-        across: Callable[[], AbstractContextManager[None]],
-    ) -> None:
+    def __init__(self, layers: VolumeLayers, locked: Collection[int]) -> None:
         self.hu: tuple[float, float] | None = None
         self.inside: int | None = None
-        self._layers, self._view, self._across = layers, view, across
+        self._layers, self._locked = layers, locked
         self._watched: list[Labels] = []
-        self._trimming = False
 
     def watch(self) -> None:
-        """Follow the layers that are there now."""
+        """Trim in the layers that are there now."""
         for layer in (self._layers.paint, self._layers.prediction):
             if layer is not None and not any(layer is one for one in self._watched):
                 self._watched.append(layer)
-                layer.events.paint.connect(self._on_paint)
+                setattr(layer, _WRITE, partial(self._write, layer, getattr(layer, _WRITE)))
 
     def close(self) -> None:
-        """Look no more."""
+        """Trim no more."""
         for layer in self._watched:
-            layer.events.paint.disconnect(self._on_paint)
+            delattr(layer, _WRITE)
         self._watched.clear()
 
-    def _on_paint(self, event: Any) -> None:
-        if not self._trimming and (self.hu is not None or self.inside is not None):
-            layer, view = event.source, self._view()
-            # napari is in the middle of recording the stroke.
-            QTimer.singleShot(0, lambda: self._trim_in(layer, view))
+    def _write(
+        self,
+        layer: Labels,
+        write: Any,
+        data: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        new: int,
+        where: tuple[slice, ...],
+    ) -> Any:
+        return write(data, mask & self.allowed(layer, data, where, new), new, where)
 
-    def _trim_in(self, layer: Labels, view: int | None) -> None:
-        with nullcontext() if view is not None else self._across():
-            self._trim(layer, view)
+    def allowed(
+        self, layer: Labels, before: NDArray[np.uint8], where: Any, new: int
+    ) -> NDArray[np.bool_]:
+        """Say which voxels a stroke may change.
 
-    def _trim(self, layer: Labels, view: int | None) -> None:
-        flat = view is not None and layer.n_edit_dimensions < 3
-        first = view if flat and view is not None else 0
-        part = slice(first, first + 1) if flat else slice(None)
-        after = layer.data[part].copy()
-        self._trimming = True
-        try:
-            layer.undo()
-            before = layer.data[part]
-            allowed = (after != before) & self._allowed(layer, before, part)
-            z, y, x = np.nonzero(allowed)
-            if len(z):
-                layer.data_setitem((z + first, y, x), after[allowed])
-            else:
-                layer._redo_history.clear()  # nothing of the stroke may come back
-        finally:
-            self._trimming = False
-
-    def _allowed(self, layer: Labels, before: NDArray[np.uint8], part: slice) -> NDArray[np.bool_]:
+        Parameters
+        ----------
+        layer
+            The paint or the prediction layer.
+        before
+            Labels that it holds there.
+        where
+            Index of these voxels in the volume.
+        new
+            Label that the stroke gives them, 0 to erase.
+        """
         allowed = np.ones(before.shape, bool)
+        if self._locked:
+            locked = list(self._locked)
+            allowed &= ~np.isin(before, locked) & (new not in locked)
         if self.hu is not None:
-            hu = self._layers.volume.hu[part]
+            hu = self._layers.volume.hu[where]
             allowed &= (hu >= self.hu[0]) & (hu <= self.hu[1])
         if self.inside is not None:
             within = (before == self.inside) | (before == layer.selected_label)
             prediction = self._layers.prediction
             if layer is self._layers.paint and prediction is not None:
-                within |= (before == 0) & (prediction.data[part] == self.inside)
+                within |= (before == 0) & (prediction.data[where] == self.inside)
             allowed &= within
         return allowed

@@ -32,6 +32,10 @@ class LinkedLabels(Labels):
     def _type_string(self) -> str:
         return "labels"  # napari's writers and keys know the class by this name
 
+    def _apply_mask_to_data(self, data: Any, mask: Any, new_label: int, volume_slice: Any) -> Any:
+        allowed = self._sync.limits.allowed(self._main, data, volume_slice, new_label)
+        return super()._apply_mask_to_data(data, mask & allowed, new_label, volume_slice)
+
     def _save_history(self, value: Any) -> None:
         self._sync.end_view()  # an earlier stroke of the main view; the voxels change after this
         self._main._redo_history.clear()

@@ -157,10 +157,12 @@ class Outline(QObject):
         drawn = self._cost.copy()
         drawn[tuple(np.array(self._pixels).T)] = _DRAWN
         closed = [*self._pixels, *EdgePaths(drawn, self._paths.start).to(self._pixels[0])]
-        z, paint = self._z, self._paint
+        z, paint, limits = self._z, self._paint, self._workspace.paint_sync.limits
         self._clear()
         rows, columns = filled(closed, paint.data.shape[1:])
-        paint.data_setitem((np.full(len(rows), z), rows, columns), paint.selected_label)
+        inside = (np.full(len(rows), z), rows, columns)
+        allowed = limits.allowed(paint, paint.data[inside], inside, paint.selected_label)
+        paint.data_setitem(tuple(at[allowed] for at in inside), paint.selected_label)
 
     def _pixel(self, event: Any) -> tuple[int, int] | None:
         """Pixel of the slice in view under the mouse."""

@@ -50,7 +50,7 @@ class PaintSync(QObject):
         self._current, self._across = current, False
         self._view = lambda: None if self._across else view()
         self.locked: set[int] = set()
-        self.limits = StrokeLimits(layers, self._view, self.across)
+        self.limits = StrokeLimits(layers, self.locked)
         self.planes = PlaneStrokes(session)
         self.fresh_state = SliceState.PAINTED
         self.since_round: set[int] = set()

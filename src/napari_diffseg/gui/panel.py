@@ -117,6 +117,7 @@ class Panel(QWidget):
         self.volume.open_folder.connect(lambda: self._open(lambda: files.open_folder(self, viewer)))
         self.volume.open_sample.connect(lambda: self._open(lambda: files.open_sample(viewer)))
         self.volume.chosen.connect(self.desk.choose)
+        self.train.left.connect(self.desk.focus_canvas)
         for signal, action in (
             (self.banner.restore, Workspace.restore_earlier),
             (self.banner.look, elsewhere.look),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from napari_diffseg.gui.guide import Situation
+from napari_diffseg.gui.plane_bar import plane_in_view
 from napari_diffseg.gui.workspace import Workspace
 from napari_diffseg.session.paint import SliceState
 from napari_diffseg.session.session import Session
@@ -38,6 +39,7 @@ def situation_of(workspace: Workspace) -> Situation:
         current_predicted=bool(s.prediction.there[z]),
         current_preview=z in workspace.layers.previewed,
         current_truth=bool(s.paint.states[z] >= SliceState.PAINTED),
+        plane=_plane(workspace, s),
         rounds=len(s.rounds.all),
         comparable=workspace.runner.previous is not None,
         task="loading" if workspace.loading else workspace.runner.running,
@@ -45,6 +47,13 @@ def situation_of(workspace: Workspace) -> Situation:
         error=workspace.error,
         said=workspace.said,
     )
+
+
+def _plane(workspace: Workspace, session: Session) -> str:
+    key = plane_in_view(workspace)
+    if key is None or session.paint.planes.state(*key) == SliceState.PAINTED:
+        return ""
+    return f"{key[0].capitalize()} {key[1]}"
 
 
 def _sentence(text: str) -> str:

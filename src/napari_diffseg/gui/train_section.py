@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QButtonGroup, QProgressBar
+from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtWidgets import QApplication, QButtonGroup, QProgressBar
 
 from napari_diffseg.gui.guide import Guide
 from napari_diffseg.gui.loss_curve import LossCurve
@@ -48,6 +48,7 @@ class TrainSection(Section):
     train = Signal(bool)  # whether to go on from the model
     finish = Signal()
     stop = Signal()
+    left = Signal()  # the button with the focus goes; Qt would choose the next and scroll to it
 
     def __init__(self, palette: Palette) -> None:
         super().__init__("Train")
@@ -71,7 +72,9 @@ class TrainSection(Section):
         self.bar.setFixedHeight(6)
         self.time = text_label()
         self.curve = LossCurve(palette)
-        self._roomy = False
+        self._roomy = self._running = False
+        self._settled = QTimer(self, singleShot=True, interval=QApplication.doubleClickInterval())
+        self._settled.timeout.connect(lambda: self._let_click(True))
         for widget in (self.bar, self.time, self.curve):
             self.body.addWidget(widget)
             widget.hide()
@@ -88,17 +91,25 @@ class TrainSection(Section):
 
     def show_state(self, workspace: Workspace | None, guide: Guide) -> None:
         """Show the right buttons, and how far the running task is."""
-        super().show_state(workspace, guide)
         session = workspace.session if workspace is not None else None
         runner = workspace.runner if workspace is not None and session is not None else None
         has_model = session is not None and session.trainer.segmenter is not None
         running = runner.running if runner is not None else ""
+        stopping = runner is not None and runner.stopping
+        finishing = runner is not None and runner.finishing
+        changes = bool(running) != self._running
+        if (changes or stopping or finishing) and self._has_focus():
+            self.left.emit()
+        if changes:
+            # Train and Stop change places: the second click of a double-click is for neither.
+            self._running = bool(running)
+            self._let_click(False)
+            self._settled.start()
+        super().show_state(workspace, guide)
         self.buttons["train"].setVisible(not running)
         self.buttons["continue"].setVisible(not running and has_model)
         self.buttons["finish"].setVisible(running == "training")
         self.buttons["stop"].setVisible(bool(running))
-        stopping = runner is not None and runner.stopping
-        finishing = runner is not None and runner.finishing
         self.buttons["train"].setText("Train again" if has_model else "Train")
         self.buttons["finish"].setText("Finishing" if finishing else "Finish")
         self.buttons["stop"].setText("Stopping" if stopping else "Stop")
@@ -114,6 +125,15 @@ class TrainSection(Section):
         self.curve.setVisible(len(losses) > 1 and (bool(running) or self._roomy))
         if runner is not None and running:
             self._show_progress(runner)
+
+    def _has_focus(self) -> bool:
+        return self.window().focusWidget() in [self.buttons[name] for name in _BUTTONS]
+
+    def _let_click(self, allowed: bool) -> None:
+        for name in _BUTTONS:
+            self.buttons[name].setAttribute(
+                Qt.WidgetAttribute.WA_TransparentForMouseEvents, not allowed
+            )
 
     def _show_progress(self, runner: Runner) -> None:
         if runner.running == "predicting":

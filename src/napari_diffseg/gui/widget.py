@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSize, Signal
+from qtpy.QtCore import QEvent, QSize, QTimer, Signal
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_diffseg.gui.banner import Banner
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 WIDTH = 340
 _PANEL = "napari_diffseg.gui.panel"
+_LATEST = 2000  # ms after which the engine is loaded whether there is a picture or not
 
 
 class DiffSegWidget(QWidget):
-    """Holds the panel. Importing torch takes seconds, so that is done in a thread."""
+    """Holds the panel. Importing torch takes seconds: it waits for the picture, in a thread."""
 
     ready = Signal()  # the panel is there
 
@@ -43,7 +44,19 @@ class DiffSegWidget(QWidget):
         if _PANEL in sys.modules:
             self._build()
         else:
-            self._loading = BackgroundCall(lambda: import_module(_PANEL), self._build, self._fail)
+            # A thread that imports slows down the one that draws.
+            self._draws = napari_viewer.window._qt_viewer.canvas._scene_canvas.events.draw
+            self._draws.connect(self._on_draw, position="last")
+            self._waiting = QTimer(self, singleShot=True, interval=_LATEST)
+            self._waiting.timeout.connect(self._load)
+            self._waiting.start()
+
+    def _on_draw(self, event: object = None) -> None:
+        self._waiting.start(0)  # not in the middle of the drawing
+
+    def _load(self) -> None:
+        self._draws.disconnect(self._on_draw)
+        self._loading = BackgroundCall(lambda: import_module(_PANEL), self._build, self._fail)
 
     def _build(self, _: object = None) -> None:
         from napari_diffseg.gui.panel import Panel

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_diffseg.io import dicom, dicomseg, formats, hounsfield, metaimage, nrrd, rtstruct
+from napari_diffseg.io import dicom, formats, hounsfield, metaimage, nrrd
 from napari_diffseg.io.dicom_scan import is_dicom
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.formats import StoredImage
@@ -56,10 +56,22 @@ _IMAGE_WRITERS: dict[str, _Writer] = {
     **dict.fromkeys((".mha", ".mhd"), metaimage.write_metaimage),
     ".nrrd": nrrd.write_nrrd,
 }
+
+
+# highdicom is imported when it is needed: half a second that a first picture can do without.
+def _write_dicom(
+    path: Path, array: NDArray[Any], geometry: Geometry, labels: Sequence[Label] = ()
+) -> None:
+    from napari_diffseg.io import dicomseg, rtstruct
+
+    structures = _ending(path) == ".rtstruct.dcm"
+    write = rtstruct.write_rtstruct if structures else dicomseg.write_dicomseg
+    write(path, array, geometry, labels)
+
+
 _MASK_WRITERS: dict[str, _Writer] = _IMAGE_WRITERS | {
     ".seg.nrrd": nrrd.write_nrrd,
-    ".dcm": dicomseg.write_dicomseg,
-    ".rtstruct.dcm": rtstruct.write_rtstruct,
+    **dict.fromkeys((".dcm", ".rtstruct.dcm"), _write_dicom),
 }
 
 IMAGE_ENDINGS = tuple(ending for ending in _READERS if ending != ".seg.nrrd")
@@ -271,6 +283,14 @@ def _is_dicom(path: Path) -> bool:
     return _ending(path) not in _READERS and path.is_file() and is_dicom(path)
 
 
+def _is_rtstruct(path: Path) -> bool:
+    if not _is_dicom(path):
+        return False
+    from napari_diffseg.io.rtstruct import is_rtstruct
+
+    return is_rtstruct(path)
+
+
 def _pick(path: Path, choices: dict[str, Any]) -> Any:
     ending = _ending(path)
     if ending not in choices:
@@ -289,10 +309,9 @@ def _read(
     if path.suffix.lower() == ".zip":
         raise VolumeError(f"{path}: is a zip archive; unpack it and choose what is inside")
     check_regular(path)
-    if _is_dicom(path) and rtstruct.is_rtstruct(path):
-        stored = rtstruct.read_rtstruct(path, geometry, resample)
-    elif path.suffix.lower() == ".dcm":
-        stored = _read_dicomseg(path, geometry, overlap, resample)
+    structures = _is_rtstruct(path)
+    if structures or path.suffix.lower() == ".dcm":
+        stored = _read_dicom(path, structures, geometry, overlap, resample)
     elif path.suffix.lower() in (".nrrd", ".nhdr"):
         stored = nrrd.read_nrrd(path, overlap)
     else:
@@ -302,9 +321,13 @@ def _read(
     return stored
 
 
-def _read_dicomseg(
-    path: Path, geometry: Geometry | None, overlap: Overlap, resample: bool
+def _read_dicom(
+    path: Path, structures: bool, geometry: Geometry | None, overlap: Overlap, resample: bool
 ) -> StoredImage:
+    from napari_diffseg.io import dicomseg, rtstruct
+
+    if structures:
+        return rtstruct.read_rtstruct(path, geometry, resample)
     try:
         return dicomseg.read_dicomseg(path, geometry, overlap)
     except GridError:

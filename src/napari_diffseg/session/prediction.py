@@ -42,8 +42,8 @@ class Prediction:
 
     def __init__(self, paint: Paint, log: SessionLog) -> None:
         self._paint, self._log = paint, log
-        self.mask: NDArray[np.uint8] = np.zeros_like(paint.mask)
-        self.confidence: NDArray[np.uint8] = np.zeros_like(paint.mask)
+        self.mask: NDArray[np.uint8] = np.zeros(paint.mask.shape, np.uint8)
+        self.confidence: NDArray[np.uint8] = np.zeros(paint.mask.shape, np.uint8)
         self.round_of: NDArray[np.uint16] = np.zeros(len(paint.mask), np.uint16)
         self.edited: frozenset[int] = frozenset()
 
@@ -143,10 +143,11 @@ class Prediction:
         The slices that it changed.
         """
         with self._log.lock:
-            changed = np.flatnonzero((stray & (self.mask > 0)).any(axis=(1, 2))).tolist()
-            changed = [z for z in changed if z not in self.edited]
-            for z in changed:
-                self.mask[z][stray[z]] = 0
+            changed = []
+            for z, there in enumerate(stray):  # slice by slice, for volumes are large
+                if z not in self.edited and self.mask[z][there].any():
+                    self.mask[z][there] = 0
+                    changed.append(z)
         return tuple(changed)
 
     def show(
