@@ -11,9 +11,10 @@
 # make test-release    the wheel in empty environments, with and without each extra
 # make lock            requirements/test.txt, what CI installs
 # make test-locked     the tests with what is locked
-# make test-lowest     the tests with the oldest dependencies that pyproject.toml allows
+# make test-lowest     the tests with the oldest dependencies that pyproject.toml allows; PyTorch is
+#                      that of constraints.txt
 # make test-prerelease the tests with napari's next version
-# make audit           known weaknesses of what is locked
+# make audit           known vulnerabilities of what is locked
 # make strings         translations/napari-diffseg.pot, all that the program says
 # make licences        docs/licences.md, the licences of what is installed with us
 #

@@ -108,6 +108,14 @@ def test_cards_give_the_confirmed_licence_of_every_collection() -> None:
                 assert collection in table.partition("Not confirmed")[2].partition("\n")[0]
 
 
+def test_every_collection_may_be_used_by_all_and_says_what_its_licence_rests_on() -> None:
+    path = ROOT / "models" / "diffseg_models" / "collections.toml"
+    free = {"CC BY 3.0", "CC BY 4.0", "NLM terms of 21 May 2019"}
+    for entry in tomllib.loads(path.read_text(encoding="utf-8"))["collection"]:
+        assert entry["licence"] in free, entry["name"]
+        assert entry["series"] or entry["also"], entry["name"]
+
+
 @pytest.mark.parametrize("name", ["README.md", "docs/faq.md"])
 def test_figures_in_prose_are_those_of_the_table(name: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -161,8 +161,9 @@ def _licences(collections: dict[str, Any]) -> list[str]:
     confirmed = _confirmed()
     open_ones = [name for name in collections if name not in confirmed]
     lines = [
-        "Licences are those that the index of the NCI Imaging Data Commons, release 25, gives for "
-        "each collection. Citations are in ATTRIBUTION.md.",
+        "Licences are those that the National Cancer Institute states for each series in the index "
+        "of its Imaging Data Commons, release 25. How many series were looked up in it, what else "
+        "was read, and the citations are in ATTRIBUTION.md.",
         "",
     ]
     if open_ones:

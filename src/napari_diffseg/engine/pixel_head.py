@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_diffseg.engine.scribbles import PRIOR_EXPONENT
+from napari_diffseg.network.compiler import load_compiler
 from napari_diffseg.network.device import autocast, native_bf16
 from napari_diffseg.network.losses import UNKNOWN, merge_unknown
 from napari_diffseg.network.segmenter import LevelHead
@@ -167,6 +168,7 @@ def fit_head(
     sample = features[torch.randperm(len(features), generator=generator)[:BATCH]].float()
     head.mean, head.deviation = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)
     low = native_bf16(device)
+    load_compiler()
     optimiser = torch.optim.AdamW(head.parameters(), learning_rate, weight_decay=1e-2)
     head.train()
     began, step, done = time.perf_counter(), 0, 0.0

@@ -19,6 +19,7 @@ from napari_diffseg.engine.progress import Budget, Progress, SlicePrediction
 from napari_diffseg.engine.propagation import PropagatedLabels
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.io.volume import Volume
+from napari_diffseg.network.compiler import load_compiler
 from napari_diffseg.network.device import autocast
 from napari_diffseg.network.losses import app_loss, merge_unknown, paper_loss
 from napari_diffseg.network.segmenter import Segmenter
@@ -105,6 +106,7 @@ def train_dense(
     As arXiv 2402.15216v2 fine-tunes: Adam with coupled L2, learning rate and weight decay 1e-4, for
     the head ten times as much. A head that the app's recipe has taught keeps the lower rate.
     """
+    load_compiler()
     segmenter, taught = training.segmenter.requires_grad_(False), training.learnt
     optimiser = torch.optim.Adam(
         {
