@@ -50,7 +50,7 @@ def test_it_is_stopped_and_the_model_stays(window, model):
     window.click(button)
     window.until(lambda: window.workspace.runner.latest is not None)
     assert window.workspace.runner.running == "adapting"
-    assert "of which it is sure" in window.sentence
+    assert "that it is surest of" in window.sentence
     window.click(window.panel.train.buttons["stop"])
     window.idle()
     assert window.session.trainer.round.number == 1

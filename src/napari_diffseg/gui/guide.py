@@ -98,7 +98,7 @@ def _busy(s: Situation) -> str:
         )
     if s.task == "adapting":
         return (
-            "The model learns from the pixels of this CT of which it is sure. Paint meanwhile, or "
+            "The model learns from the pixels of this CT that it is surest of. Paint meanwhile, or "
             "Stop it and train on your own slices."
         )
     if s.task == "loading":

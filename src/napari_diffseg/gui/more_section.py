@@ -16,9 +16,11 @@ from napari_diffseg.session.rounds import Round
 _BUTTONS = {
     "restore": ("Restore round", "Bring back this round's model and prediction"),
     "load": ("Load model…", "Go on from a model that was saved before"),
+}
+_ADAPT = {
     "adapt": (
         "Adapt to this CT",
-        "The model of other patients learns from the pixels of this CT of which it is sure",
+        "The model of other patients learns from the pixels of this CT that it is surest of",
     ),
 }
 
@@ -44,7 +46,7 @@ class MoreSection(Section):
         self.rounds.setMaximumHeight(96)
         self.rounds.setAccessibleName("Rounds")
         self.rounds.itemSelectionChanged.connect(self._allow_restore)
-        line = self.add_buttons(tool, _BUTTONS)
+        lines = self.add_buttons(tool, _BUTTONS), self.add_buttons(tool, _ADAPT)
         self.buttons["restore"].clicked.connect(self._on_restore)
         self._content = (
             self.form.native,
@@ -54,7 +56,8 @@ class MoreSection(Section):
         )
         for widget in self._content[:3]:
             self.body.addWidget(widget)
-        self.body.addLayout(line)
+        for line in lines:
+            self.body.addLayout(line)
         self._on_fold(False)
         self._shown: tuple[tuple[Round, ...], Round | None] = (), None
         self._why = ""
