@@ -41,6 +41,13 @@ no_network = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(no_network)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Know the settings of pytest-xvfb where it is not installed, so without a window."""
+    if importlib.util.find_spec("pytest_xvfb") is None:
+        for name in ("xvfb_width", "xvfb_height", "xvfb_colordepth"):
+            parser.addini(name, "of the virtual screen")
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_sent() -> Iterator[None]:
     """Fail a test during which a connection was tried, even if the error was caught."""

@@ -29,18 +29,20 @@ def _painted(*at: int) -> np.ndarray:
 def test_the_plane_goes_through_the_middle_of_what_is_doubtful(
     rows: slice, columns: slice, axis: str
 ) -> None:
-    found = suggest_plane(_error(rows, columns), _painted(0, 79), [], SPACING, 25.0, step=2)
+    found = suggest_plane(_error(rows, columns), _painted(0, 1, 78, 79), [], SPACING, 25.0, step=2)
     assert found is not None
     assert (found.axis, found.index) == (axis, 23)  # the middle of 10 to 12, thinned by 2
-    assert found.reason == f"{axis.capitalize()} 23 crosses gaps of up to 78 slices"
+    assert found.reason == f"{axis.capitalize()} 23 crosses gaps of up to 76 slices"
 
 
 def test_a_painted_plane_is_not_suggested_again() -> None:
     error = _error(slice(2, 30), slice(2, 30))
     error[:, 14:17] = 0.8
-    first = suggest_plane(error, _painted(0, 79), [], SPACING, 25.0)
+    first = suggest_plane(error, _painted(0, 1, 78, 79), [], SPACING, 25.0)
     assert first is not None
-    second = suggest_plane(error, _painted(0, 79), [(first.axis, first.index)], SPACING, 25.0)
+    second = suggest_plane(
+        error, _painted(0, 1, 78, 79), [(first.axis, first.index)], SPACING, 25.0
+    )
     assert second is None or (
         second.axis != first.axis or abs(second.index - first.index) * SPACING[1] > 10
     )
@@ -51,8 +53,13 @@ def test_narrow_gaps_and_doubt_in_one_slice_ask_for_slices() -> None:
     assert suggest_plane(everywhere, np.arange(80) % 6 == 0, [], SPACING, 25.0) is None
     once = np.zeros_like(everywhere)
     once[40, 5:25, 5:25] = 0.9
-    assert suggest_plane(once, _painted(0, 79), [], SPACING, 25.0) is None
-    assert suggest_plane(np.zeros_like(once), _painted(0, 79), [], SPACING, 25.0) is None
+    assert suggest_plane(once, _painted(0, 1, 78, 79), [], SPACING, 25.0) is None
+    assert suggest_plane(np.zeros_like(once), _painted(0, 1, 78, 79), [], SPACING, 25.0) is None
+
+
+def test_a_few_slices_come_first() -> None:
+    error = _error(slice(10, 13), slice(4, 28))
+    assert suggest_plane(error, _painted(0, 78, 79), [], SPACING, 25.0) is None
 
 
 def test_sure_background_has_no_error() -> None:

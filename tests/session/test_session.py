@@ -291,7 +291,8 @@ def test_a_plane_is_suggested_across_wide_gaps_alone(tmp_path: Path) -> None:
     hu = np.repeat(tiny_volume().hu, 8, axis=0)
     volume = volume_of(hu)  # slices of 5 mm
     with Session(volume, [LIVER], tiny_backbone(), folder=tmp_path) as session:
-        session.paint.set_slice(0, block())
+        for z in range(4):
+            session.paint.set_slice(z, block())
         assert session.suggest_plane() is None  # nothing is predicted yet
         trained(session)
         # A structure in a few rows of every slice, and nobody knows it well.

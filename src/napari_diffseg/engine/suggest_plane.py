@@ -15,6 +15,9 @@ from napari_diffseg.engine.suggest import MIN_ERROR
 _MIN_GAP_MM = 50.0
 """Where painted slices are closer, another slice was worth more: see decision 0005."""
 
+_MIN_SLICES = 4
+"""With fewer, what is predicted says too little of where a plane would cross structures."""
+
 
 @dataclass(frozen=True)
 class PlaneSuggestion:
@@ -83,7 +86,7 @@ def suggest_plane(
     --------
     >>> error = np.zeros((60, 20, 20), np.float32)
     >>> error[:, 8:12] = 0.5  # a structure along the whole patient
-    >>> ends = np.isin(np.arange(60), (0, 59))
+    >>> ends = np.isin(np.arange(60), (0, 1, 58, 59))
     >>> suggest_plane(error, ends, [], (5.0, 5.0, 5.0), 25.0).axis
     'coronal'
     >>> every_third = np.arange(60) % 3 == 0
@@ -91,7 +94,7 @@ def suggest_plane(
     True
     """
     gap = _widest_gap(error, painted)
-    if gap * spacing[0] < _MIN_GAP_MM:
+    if np.count_nonzero(painted) < _MIN_SLICES or gap * spacing[0] < _MIN_GAP_MM:
         return None
     thinned = (spacing[0], spacing[1] * step, spacing[2] * step)
     helps = [
