@@ -10,7 +10,7 @@ from napari_diffseg.io.volume import write_volume
 
 # napari's event loop is replaced by one that runs until the CT is ready, and says what is there.
 _DRIVER = """
-import json, os, sys, time
+import gc, json, os, sys, time
 import napari
 from napari_diffseg.cli import main
 
@@ -27,6 +27,7 @@ def run(**_):
     print(json.dumps({
         "process": os.getpid(),
         "engine_first": drawn[0],
+        "collects": gc.isenabled(),
         "layers": [layer.name for layer in viewer.layers],
         "docks": list(viewer.window.dock_widgets),
         "visible": viewer.window._qt_window.isVisible(),
@@ -51,6 +52,7 @@ def test_open_is_one_process(tmp_path):
     assert said["layers"] == ["tiny", "confidence", "prediction", "paint"]
     assert any("Segment CT" in name for name in said["docks"])
     assert said["visible"]
+    assert said["collects"]
     assert not said["engine_first"]  # the picture does not wait for it
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import runpy
 import sys
@@ -54,6 +55,9 @@ def _open(args: argparse.Namespace) -> int:
         from napari_diffseg.io.ahead import read_ahead
 
         read_ahead(path)
+    # Half a second of the start would go into looking for garbage among all that is imported, of
+    # which there is none; the panel allows it again once there is a picture.
+    gc.disable()
     words = [] if path is None else [str(path), "--plugin", "napari-diffseg"]
     sys.argv = ["napari", *words, "--with", "napari-diffseg"]
     # As `python -m napari` does: napari and Qt are imported by their own command only.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ class DiffSegWidget(QWidget):
         self._waiting.start(0)  # not in the middle of the drawing
 
     def _load(self) -> None:
+        gc.enable()  # ``napari-diffseg open`` has switched it off for the start
         self._draws.disconnect(self._on_draw)
         self._loading = BackgroundCall(lambda: import_module(_PANEL), self._build, self._fail)
 
