@@ -5,8 +5,10 @@ import pytest
 
 from napari_diffseg.engine.suggest import (
     distance_to_painted,
+    likely_empty,
     slice_change,
     slice_confidence,
+    soft_tissue_share,
     suggest,
 )
 
@@ -90,3 +92,21 @@ def test_a_painted_slice_is_never_suggested() -> None:
 def test_tiny_volumes(count: int) -> None:
     assert suggest(painted(count, *range(count))) == []
     assert len(suggest(painted(count), n=5)) == count
+
+
+def test_where_paint_shows_nothing_soft_tissue_leads() -> None:
+    hu = np.full((100, 8, 8), -850, np.int16)  # lungs
+    hu[:, :2] = 40
+    for low, high in ((0, 50), (51, 100)):
+        abdomen = hu.copy()
+        abdomen[low:high, :6] = 40
+        weight = soft_tissue_share(abdomen)
+        assert weight[low] == 0.75
+        assert low <= suggest(painted(100, 50), weight=weight)[0].z < high
+
+
+def test_slices_between_empty_ones_are_likely_empty() -> None:
+    shown = painted(12, 8)
+    empty = likely_empty(painted(12, 2, 5, 8), shown)
+    np.testing.assert_array_equal(np.flatnonzero(empty), range(6))
+    assert not likely_empty(painted(12), shown).any()

@@ -22,10 +22,10 @@ from session_tools import (
 
 import napari_diffseg.session.trainer as module
 from napari_diffseg.engine.annotations import TrainError
-from napari_diffseg.engine.progress import Progress
-from napari_diffseg.io.geometry import VolumeError
+from napari_diffseg.engine.progress import Progress, SlicePrediction
+from napari_diffseg.io.geometry import Geometry, VolumeError
 from napari_diffseg.io.labels import Label
-from napari_diffseg.io.volume import read_labels, read_volume, write_volume
+from napari_diffseg.io.volume import Volume, read_labels, read_volume, write_volume
 from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session import Session, SessionError, SliceState
 
@@ -285,6 +285,24 @@ def test_suggestions_come_from_the_session(session: Session) -> None:
     assert len({s.z for s in found}) == 3
     assert 0 not in {s.z for s in found}
     assert all(s.reason.startswith(f"Slice {s.z}: ") for s in found)
+
+
+def test_a_gap_between_slices_that_show_nothing_waits(tmp_path: Path) -> None:
+    """Of two gaps the wider one is suggested, unless painted slices say that nothing is there."""
+    hu = np.concatenate([tiny_volume().hu] * 20)
+    geometry = Geometry.from_affine(np.diag([1.0, 1.0, 3.0, 1.0]), hu.transpose().shape)
+    for empty, low, high in ((False, 20, 80), (True, 90, 120)):
+        session = Session(Volume(hu, geometry, "long"), [LIVER], tiny_backbone(), folder=False)
+        for z in (20, 80):
+            mask = np.zeros_like(block()) if empty else block()
+            session.paint.set_slice(z, mask, SliceState.PAINTED)
+        session.paint.set_slice(90, block())
+        shown = np.zeros_like(hu, np.uint8)
+        shown[81:] = block()
+        for z, mask in enumerate(shown):
+            sure = np.full(mask.shape, 98, np.uint8)
+            session.prediction.put(SlicePrediction(z, mask, sure), 1)
+        assert low < session.suggest()[0].z < high
 
 
 def test_a_plane_is_suggested_across_wide_gaps_alone(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 MIN_ERROR = 0.2
 """Expected of a slice that looks perfect."""
+
+_SOFT_TISSUE = (-20, 200)  # HU of organs, vessels and muscles
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,58 @@ def slice_change(prediction: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.maximum(steps[:-1], steps[1:])
 
 
+def soft_tissue_share(hu: NDArray[Any]) -> NDArray[np.float64]:
+    """Share of each slice that is soft tissue, 0 to 1 ``(z,)``.
+
+    Where the painted slices show nothing, so that nothing can be predicted, it says where
+    structures are more likely.
+
+    Parameters
+    ----------
+    hu
+        The CT ``(z, y, x)``; every few pixels of it will do.
+    """
+    low, high = _SOFT_TISSUE
+    return np.array([np.mean((plane > low) & (plane < high)) for plane in hu])
+
+
+def likely_empty(painted: NDArray[np.bool_], shown: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Slices that lie between painted ones without structures ``(z,)``.
+
+    What a model predicts there is not asked for: far from structures that it has seen it errs most.
+
+    Parameters
+    ----------
+    painted
+        Slices that are painted or accepted ``(z,)``.
+    shown
+        Those of them on which a structure is painted ``(z,)``.
+
+    Examples
+    --------
+    >>> painted = np.array([0, 1, 0, 1, 0, 1, 0], bool)
+    >>> likely_empty(painted, np.array([0, 0, 0, 0, 0, 1, 0], bool)).astype(int).tolist()
+    [1, 1, 1, 1, 0, 0, 0]
+    """
+    marked = np.flatnonzero(painted)
+    if not len(marked):
+        return np.zeros(len(painted), bool)
+    z, last = np.arange(len(painted)), len(marked) - 1
+    above = np.searchsorted(marked, z)
+    below = np.searchsorted(marked, z, side="right") - 1
+    near: NDArray[np.bool_] = (
+        shown[marked[above.clip(0, last)]] | shown[marked[below.clip(0, last)]]
+    )
+    return ~near
+
+
 def suggest(
     painted: NDArray[np.bool_],
     confidence: NDArray[np.float64] | None = None,
     change: NDArray[np.float64] | None = None,
     n: int = 1,
     reach: float = 8.0,
+    weight: NDArray[np.float64] | None = None,
 ) -> list[Suggestion]:
     """Choose the slices whose paint should help most.
 
@@ -108,6 +157,8 @@ def suggest(
         Suggestions wanted; fewer are returned when fewer slices are unpainted.
     reach
         Slices after which a painted slice's help has fallen to 1/e.
+    weight
+        How likely an error on each slice is ``(z,)``, in any unit; alike by default.
 
     Examples
     --------
@@ -120,6 +171,8 @@ def suggest(
     jump = np.zeros(count) if change is None else change
     predicted = confidence is not None or change is not None
     error = MIN_ERROR + doubt + jump / 2 if predicted else np.ones(count)
+    if weight is not None:
+        error = error * weight
     helps = np.exp(-np.abs(z[:, None] - z) / reach)
     taken = painted.copy()
     cover = helps[:, painted].max(axis=1, initial=0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WIDTH = 340
 _PANEL = "napari_diffseg.gui.panel"
-_LATEST = 2000  # ms after which the engine is loaded whether there is a picture or not
+_LATEST = 10_000  # ms after which the engine is loaded whether there is a picture or not
 
 
 class DiffSegWidget(QWidget):

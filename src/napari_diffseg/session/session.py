@@ -22,8 +22,16 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.engine.measure_report import write_measurements
-from napari_diffseg.engine.suggest import Suggestion, slice_change, slice_confidence, suggest
+from napari_diffseg.engine.suggest import (
+    Suggestion,
+    likely_empty,
+    slice_change,
+    slice_confidence,
+    soft_tissue_share,
+    suggest,
+)
 from napari_diffseg.engine.suggest_plane import PlaneSuggestion, expected_error, suggest_plane
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.geometry import VolumeError
@@ -44,6 +52,8 @@ Access = Literal["alone", "read-only", "take over"]
 
 _FORMAT = 2  # 2 has planes
 _REACH_MM = 25.0  # how far along z a painted slice is taken to help its neighbours
+_EMPTY = 0.1  # of the error that is expected elsewhere, between slices that show nothing
+_LEAST_SOFT = 0.02  # share of soft tissue that every slice is taken to have
 _SUGGEST_PIXELS = 64  # per row of a slice: a few say as much, and it is asked after each stroke
 
 
@@ -201,13 +211,19 @@ class Session:
 
     def suggest(self, n: int = 1) -> list[Suggestion]:
         """Name the slices that are most worth painting next, the best first."""
-        confidence = change = None
+        confidence = change = weight = None
+        step = max(1, self.volume.hu.shape[2] // _SUGGEST_PIXELS)
+        thin = np.s_[:, ::step, ::step]
         with self._log.lock:
+            there: NDArray[np.bool_] = self.paint.states > 0
             if self.prediction.round_of.all():
-                step = max(1, self.prediction.mask.shape[2] // _SUGGEST_PIXELS)
-                mask = self.prediction.mask[:, ::step, ::step]
-                confidence = slice_confidence(mask, self.prediction.confidence[:, ::step, ::step])
+                mask = self.prediction.mask[thin]
+                confidence = slice_confidence(mask, self.prediction.confidence[thin])
                 change = slice_change(mask)
+                shown = np.array([plane.any() for plane in self.paint.mask[thin] % BACKGROUND])
+                weight = np.where(likely_empty(there, shown), _EMPTY, 1.0)
+            elif there.any():
+                weight = soft_tissue_share(self.volume.hu[thin]) + _LEAST_SOFT
             reach = max(2.0, _REACH_MM / float(self.volume.geometry.spacing[0]))
             states, repeated = self.paint.states, self.trainer.repeated
             again = [one for one in repeated if states[one.z] == SliceState.UNPAINTED][:n]
@@ -215,7 +231,7 @@ class Session:
             taken[[one.z for one in again]] = True
             first = [Suggestion(one.z, one.reason) for one in again]
             rest = n - len(first)
-            return first + (suggest(taken, confidence, change, rest, reach) if rest else [])
+            return first + (suggest(taken, confidence, change, rest, reach, weight) if rest else [])
 
     def suggest_plane(self) -> PlaneSuggestion | None:
         """Name the coronal or sagittal plane that is most worth painting next.
