@@ -28,8 +28,8 @@ numpy.save(sys.argv[2], found["regular"].astype(numpy.uint8))
 def biomedisa(volume: Volume, painted: PaintedSlices) -> Mask:
     """Fill the slices between painted ones with random walks that follow the image.
 
-    Parameters and errors are those of :func:`~.contours.contour_interpolation`. Nothing is
-    filled beyond the outermost painted slices.
+    Parameters and errors are those of :func:`~.contours.contour_interpolation`. It goes on
+    beyond the outermost painted slices.
 
     Notes
     -----
