@@ -41,7 +41,7 @@ def test_the_model_adapts_and_predicts_and_its_round_can_be_taken_back(window, m
     assert "has learnt from this CT already" in button.toolTip()
     window.workspace.restore_round(1)
     window.until(lambda: window.session.trainer.round.number == 1)
-    window.panel.refresh()
+    window.idle()
     assert button.isEnabled()
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Generator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,22 @@ def test_formats():
     assert "DICOM" in rows["a"].error
     with pytest.raises(ValueError, match="no format of masks"):
         _predict(ending=".png")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_while_a_case_is_handed_out_is_not_lost(monkeypatch: pytest.MonkeyPatch):
+    handed = ProcessPoolExecutor.submit
+
+    def submit(pool: ProcessPoolExecutor, function: Any, /, *arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return handed(pool, function, *arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(ProcessPoolExecutor, "submit", submit)
+        _predict(workers=2)
+    done = {row["mask"] for row in _table() if row["status"] == "predicted"}
+    assert done == {path.name for path in MASKS.glob("*.nii.gz")}
+    assert sorted(_statuses()) == sorted(["present"] * len(done) + ["predicted"] * (3 - len(done)))
 
 
 def test_a_killed_process_takes_no_case_with_it():

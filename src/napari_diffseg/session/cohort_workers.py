@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -14,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from typing import Any, Protocol
 
 import torch
@@ -114,10 +116,10 @@ class Processes:
                 executor = self._idle.pop() if self._idle else self._new()
                 try:
                     future = executor.submit(predict_whole_case, job)
-                    break
+                    self._running[future] = (executor, job, attempt)
+                    return
                 except BrokenProcessPool:  # its process was ended while it was idle
                     executor.shutdown()
-        self._running[future] = (executor, job, attempt)
 
     def _new(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
@@ -270,8 +272,17 @@ def _no_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread sets signals
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "win32":
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+        return
+    # Ignored, a Ctrl+C of this moment would be lost; blocked, it comes at the end.
+    resource_tracker.ensure_running()  # it would end the blocking when it starts
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
