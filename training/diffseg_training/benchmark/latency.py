@@ -174,6 +174,7 @@ def _stroke_and_train(window: SampleWindow, seconds: float) -> float:
 
 _OPEN = """
 import os, sys, time
+path, began = sys.argv[1], float(sys.argv[2])  # the command has its own sys.argv
 import napari
 def run(**_):
     from qtpy.QtWidgets import QApplication
@@ -184,11 +185,11 @@ def run(**_):
     while not any(drawn):
         canvas.update()
         QApplication.processEvents()
-    print(time.time() - float(sys.argv[2]), time.process_time(), flush=True)
+    print(time.time() - began, time.process_time(), flush=True)
     os._exit(0)
 napari.run = run
 from napari_diffseg.cli import main
-main(["open", sys.argv[1]])
+main(["open", path])
 """
 
 
