@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Collection, Generator
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from napari_diffseg.engine.grid import SliceGrid
 from napari_diffseg.engine.pieces import largest_pieces
 from napari_diffseg.engine.pixel_head import BATCH, PixelBank, fit_head
 from napari_diffseg.engine.predict import posterior
-from napari_diffseg.engine.progress import Budget, Progress
+from napari_diffseg.engine.progress import Budget, Progress, mapped
 from napari_diffseg.engine.recipe import MIN_CONFIDENCE, extract_features
 from napari_diffseg.engine.registration import soft_tissue
 from napari_diffseg.engine.training import Training
@@ -25,6 +25,8 @@ from napari_diffseg.io.volume import Volume
 from napari_diffseg.network.device import autocast, pick_device, upload, within_memory
 from napari_diffseg.network.losses import UNKNOWN
 from napari_diffseg.network.segmenter import LevelHead, Segmenter
+
+T = TypeVar("T")
 
 UNPAINTED_WEIGHT = 0.5
 """How much a pixel counts, among painted ones, that nobody painted."""
@@ -108,7 +110,7 @@ def adapt(
     return adapted
 
 
-def _fit(training: Training, bank: PixelBank, shares: Tensor) -> Iterator[Progress]:
+def _fit(training: Training, bank: PixelBank, shares: Tensor) -> Generator[Progress, None, None]:
     head = training.segmenter.head.requires_grad_(True)
     assert isinstance(head, LevelHead)
     pixels, before = sum(map(len, bank.classes)), head.shift.clone()
@@ -123,19 +125,16 @@ def _fit(training: Training, bank: PixelBank, shares: Tensor) -> Iterator[Progre
 
 
 def _timed(
-    steps: Iterable[Progress], number: int, first: float, last: float
-) -> Generator[Progress, None, Any]:
+    steps: Generator[Progress, None, T], number: int, first: float, last: float
+) -> Generator[Progress, None, T]:
     """Say what is left, where these steps are that part of a round."""
-    iterator = iter(steps)
-    while True:
-        try:
-            progress = next(iterator)
-        except StopIteration as stop:
-            return stop.value
+
+    def timed(progress: Progress) -> Progress:
         share = first + (last - first) * progress.step / (progress.steps or 1)
         done = (number + share) / _ROUNDS
-        left = progress.seconds * (1 / done - 1) if done else None
-        yield replace(progress, remaining=left)
+        return replace(progress, remaining=progress.seconds * (1 / done - 1) if done else None)
+
+    return mapped(steps, timed)
 
 
 def unpainted_pixels(

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from napari_diffseg.engine.registration import Registration
 from napari_diffseg.network.segmenter import Segmenter
 
+S = TypeVar("S")
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,17 @@ class Budget:
     def left(self) -> float:
         """Seconds left; infinite without a limit, none once the task is to finish."""
         return 0.0 if self.finishing else self._seconds - self.elapsed
+
+
+def mapped(steps: Generator[S, None, T], change: Callable[[S], U]) -> Generator[U, None, T]:
+    """Pass on what `change` makes of each step of a task, and return the task's result."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        yield change(step)
 
 
 def result_of(steps: Generator[Any, None, T]) -> T:

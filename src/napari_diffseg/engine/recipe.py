@@ -15,7 +15,7 @@ from napari_diffseg.engine.augment import augment, change_contrast_medium
 from napari_diffseg.engine.crossing import crossing_of, register_planes
 from napari_diffseg.engine.pixel_head import PixelBank, fit_head
 from napari_diffseg.engine.predict import posterior, propagate_labels
-from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.progress import Progress, mapped
 from napari_diffseg.engine.registration import Registration, register, soft_tissue
 from napari_diffseg.engine.scribbles import class_prior
 from napari_diffseg.engine.training import Training, train_dense
@@ -103,13 +103,10 @@ def _head_recipe(training: Training, iterations: int | None) -> Iterator[Progres
 def register_slices(training: Training) -> Generator[Progress, None, Registration]:
     """Register neighbouring slices of the volume; returns the registration."""
     pairs = register(training.volume, training.grid, training.images.device)
-    while True:
-        try:
-            done = next(pairs)
-        except StopIteration as stop:
-            registration: Registration = stop.value
-            return registration
-        yield training.report("registering slices", done, len(training.volume.hu) - 1)
+    count = len(training.volume.hu) - 1
+    return (
+        yield from mapped(pairs, lambda done: training.report("registering slices", done, count))
+    )
 
 
 def _cross(training: Training) -> Iterator[Progress]:
@@ -117,13 +114,9 @@ def _cross(training: Training) -> Iterator[Progress]:
     volume, grid, registration = training.volume, training.grid, training.registration
     assert registration is not None
     steps = register_planes(volume, grid, training.planes, registration)
-    while True:
-        try:
-            done, count = next(steps)
-        except StopIteration as stop:
-            training.registration = registration = stop.value
-            break
-        yield training.report("registering planes", done, count)
+    training.registration = registration = yield from mapped(
+        steps, lambda at: training.report("registering planes", *at)
+    )
     labels = training.segmenter.labels
     training.crossing = crossing_of(volume, grid, training.planes, labels, registration)
 

@@ -15,6 +15,7 @@ import torch
 from napari_diffseg.engine.adaptation import adapt
 from napari_diffseg.engine.pieces import largest_pieces
 from napari_diffseg.engine.predict import predict
+from napari_diffseg.engine.progress import Progress, mapped
 from napari_diffseg.io.errors import UserError
 from napari_diffseg.io.files import content_sha256
 from napari_diffseg.io.volume import Volume, read_volume, write_mask
@@ -132,16 +133,13 @@ def _predict(
 
 
 def _adapted(job: Job, segmenter: Segmenter, volume: Volume) -> Generator[float, None, Segmenter]:
-    steps = adapt(segmenter, volume, job.device)
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as end:
-            adapted: Segmenter = end.value
-            return adapted
+    def share(progress: Progress) -> float:
         _go_on(job)
-        if progress.remaining is not None:
-            yield _ADAPTING * progress.seconds / (progress.seconds + progress.remaining)
+        if progress.remaining is None:
+            return 0.0
+        return _ADAPTING * progress.seconds / (progress.seconds + progress.remaining)
+
+    return mapped(adapt(segmenter, volume, job.device), share)
 
 
 def _go_on(job: Job) -> None:

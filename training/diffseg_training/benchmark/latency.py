@@ -104,7 +104,7 @@ def measured(window: SampleWindow, seconds: float) -> tuple[dict[str, Any], list
     runner, form = workspace.runner, window.panel.more.form
     labelled = np.flatnonzero(window.truth.any(axis=(1, 2)))
     window.paint(labelled[np.linspace(5, len(labelled) - 6, 4).astype(int)].tolist())
-    window.truth = window.truth[:0]  # the app has no reference, so it is not in its memory
+    window.truth = window.truth[:0].copy()  # the app has no reference, so it is not in its memory
     window.until(lambda: bool(workspace.backbone_name or workspace.backbone_error))
     form.widgets["device"].value = "cpu"
     gaps: dict[str, list[float]] = {"training": [], "predicting": []}
