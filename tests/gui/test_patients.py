@@ -1,6 +1,8 @@
 """From one patient to the next: earlier sessions, the queue, what is predicted meanwhile."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -166,6 +168,24 @@ def test_work_on_a_patient_is_there_again_and_the_queue_survives(cts, window):
     ready(window, "anna")  # without being asked whether to restore it
     assert (window.workspace.layers.paint.data[2] == block()).all()
     assert [row.state for row in Queue().rows()] == ["painted", "waiting", "waiting"]
+
+
+def test_a_patient_who_is_put_away_takes_no_memory(cts, window):
+    anna_trained(window)
+    voxels = [
+        weakref.ref(layer.data)
+        for layer in (window.workspace.layers.ct, *window.workspace.layers.own())
+    ]
+    assert len(voxels) == 4
+    window.click(window.panel.patients.next_button)
+    ready(window, "bert")
+    predicted(window)
+
+    def gone():
+        gc.collect()
+        return all(one() is None for one in voxels)
+
+    window.until(gone)
 
 
 def test_the_queue_dialog(cts, window, tmp_path, monkeypatch):

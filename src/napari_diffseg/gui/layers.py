@@ -42,6 +42,14 @@ def clear_history(layer: Labels) -> None:
     layer._reset_history()
 
 
+def empty(layer: Any) -> None:
+    """Let go of the voxels of a layer that was removed: napari's controls keep the layer itself."""
+    layer.metadata = {}
+    layer.data = np.zeros((1,) * layer.ndim, layer.data.dtype)
+    if isinstance(layer, Labels):
+        clear_history(layer)
+
+
 def checksum(plane: NDArray[Any]) -> int:
     """CRC-32 of a slice, which differs once it is changed."""
     return zlib.crc32(plane.tobytes())
@@ -235,6 +243,7 @@ class VolumeLayers:
         """Take all layers but the CT off the viewer."""
         for layer in self.own():
             self.viewer.layers.remove(layer)
+            empty(layer)
 
     def _labels_layer(self, data: NDArray[np.uint8], name: str) -> Labels:
         layer = Labels(data, name=name, **self._place())

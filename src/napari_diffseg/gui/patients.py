@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_diffseg.gui.desk import Desk
 from napari_diffseg.gui.io import volume_layer
+from napari_diffseg.gui.layers import empty
 from napari_diffseg.gui.learning_dialog import LearningDialog
 from napari_diffseg.gui.queue_dialog import QueueDialog
 from napari_diffseg.gui.runner import STOP_SECONDS
@@ -58,6 +59,7 @@ class Patients(QObject):
         self._share = 0.0
         self._prepared: tuple[object, ...] = ()
         self._opening: QueuedCase | None = None
+        self._opened: tuple[Workspace, QueuedCase] | None = None
         self._calls: list[BackgroundCall] = []
         self._closed = False
         self._soon = QTimer(self, singleShot=True, interval=0)
@@ -79,6 +81,8 @@ class Patients(QObject):
         """Show what can be done now, and go on with what runs in the background."""
         if self._closed:
             return
+        if self._opened is not None and self._opened[0] not in self.desk.workspaces:
+            self._opened = None
         self._prepare()
         case = self.next_case()
         allow(self.learn_button, _LEARN, self._busy())
@@ -211,23 +215,36 @@ class Patients(QObject):
         viewer = self.desk.viewer
         if before is not None and before.layers.ct in viewer.layers:
             viewer.layers.remove(before.layers.ct)
+            empty(before.layers.ct)
         data, options, _ = volume_layer(volume)
         viewer.add_image(data, **options)
         self._opening = None
         workspace = self.desk.active
         if workspace is None:
             return
-        # The user asked for this patient, and so for the work on it.
-        workspace.changed.connect(lambda: QTimer.singleShot(0, lambda: self._restore(workspace)))
-        workspace.ready.connect(lambda: QTimer.singleShot(0, lambda: self._begin(workspace, case)))
+        self._opened = (workspace, case)
+        workspace.changed.connect(self._restore_soon)
+        workspace.ready.connect(self._begin_soon)
 
-    def _restore(self, workspace: Workspace) -> None:
-        if workspace in self.desk.workspaces and workspace.earlier is not None:
-            workspace.restore_earlier()
+    def _restore_soon(self) -> None:
+        QTimer.singleShot(0, self._restore)
 
-    def _begin(self, workspace: Workspace, case: QueuedCase) -> None:
+    def _begin_soon(self) -> None:
+        QTimer.singleShot(0, self._begin)
+
+    def _restore(self) -> None:
+        """Bring the earlier work on a patient back: who asks for the patient asks for it, too."""
+        if self._opened is not None:
+            workspace, _ = self._opened
+            if workspace in self.desk.workspaces and workspace.earlier is not None:
+                workspace.restore_earlier()
+
+    def _begin(self) -> None:
         """Start from the model of the last patient, where there is no work on this one."""
-        if workspace not in self.desk.workspaces or workspace.session is None or not self.queue:
+        if self._opened is None or self.queue is None:
+            return
+        workspace, case = self._opened
+        if workspace not in self.desk.workspaces or workspace.session is None:
             return
         self.queue.read(case.path, volume_id(workspace.volume))
         session = workspace.session
@@ -273,7 +290,7 @@ class Patients(QObject):
         if session is None or session.trainer.round is None:
             return
         learnt = queue.model.stat().st_mtime if queue.model.exists() else 0.0
-        wanted = (case.path, workspace, session.trainer.round.number, learnt)
+        wanted = (case.path, volume_id(workspace.volume), session.trainer.round.number, learnt)
         if wanted == self._prepared:
             return
 

@@ -42,6 +42,10 @@ def batches(
         yield tuple(pending)
 
 
+def _nothing(*_: Any) -> None:
+    """Do nothing, in the place of a function that is over."""
+
+
 class _Work(QObject):
     """A function in a thread. One of the two signals comes at its end, on the GUI thread."""
 
@@ -59,11 +63,6 @@ class _Work(QObject):
     def start(self) -> None:
         """Begin."""
         self._worker.start()
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended."""
-        return self._ended.is_set()
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end and say whether it came; nothing is signalled any more."""
@@ -125,9 +124,23 @@ class BackgroundCall(_Work):
         failed: Callable[[Exception], None],
     ) -> None:
         super().__init__(function)
-        self.finished.connect(done)
-        self.failed.connect(failed)
+        self.over = False  # whether its end was heard
+        self._done, self._failed = done, failed
+        self.finished.connect(self._on_finished)
+        self.failed.connect(self._on_failed)
         self.start()
+
+    def _on_finished(self, result: Any) -> None:
+        self._end(self._done, result)
+
+    def _on_failed(self, error: Exception) -> None:
+        self._end(self._failed, error)
+
+    def _end(self, then: Callable[[Any], None], value: Any) -> None:
+        # Whoever keeps the call must not keep what it worked on, such as a volume.
+        self.over = True
+        self._function = self._done = self._failed = _nothing
+        then(value)
 
 
 class ThreadCap:
