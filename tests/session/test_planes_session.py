@@ -10,6 +10,7 @@ import pytest
 from session_tools import LIVER, QUICK, SHAPE, SPLEEN, block, tiny_backbone, tiny_volume
 
 from napari_diffseg.engine.annotations import BACKGROUND
+from napari_diffseg.engine.crossing import RegistrationAcross
 from napari_diffseg.session import Session, SessionError, SliceState
 
 _VOLUME = tiny_volume()
@@ -126,6 +127,58 @@ def test_training_on_planes_is_reported_and_kept_in_the_round(tmp_path):
     again = Session.recover(_VOLUME, tmp_path, tiny_backbone())
     assert again is not None
     assert again.rounds.all[-1].planes == ("coronal:10",)
+    again.close()
+
+
+def test_planes_are_not_registered_again_in_a_session_that_is_opened_again(tmp_path):
+    session = _session(tmp_path)
+    session.paint.planes.set_plane("coronal", 10, _coronal(), SliceState.PAINTED)
+    session.paint.planes.set_plane("sagittal", 12, _coronal()[:, : SHAPE[1]], SliceState.PAINTED)
+    assert "registering planes" in [progress.stage for progress in session.trainer.train(QUICK)]
+    before = session.rounds.registration
+    session.close()
+    again = Session.recover(_VOLUME, tmp_path, tiny_backbone())
+    assert again is not None
+    assert isinstance(again.rounds.registration, RegistrationAcross)
+    assert set(again.rounds.registration.across) == {"coronal", "sagittal"}
+    for axis, one in again.rounds.registration.across.items():
+        assert (one.first, one.last) == (before.across[axis].first, before.across[axis].last)
+        np.testing.assert_array_equal(one.registration.up, before.across[axis].registration.up)
+        np.testing.assert_array_equal(one.registration.down, before.across[axis].registration.down)
+    written = (session.folder / "motion.npz").stat().st_mtime_ns
+    stages = {progress.stage for progress in again.trainer.train(QUICK)}
+    assert "learning" in stages
+    assert not stages & {"registering planes", "registering slices"}
+    assert (session.folder / "motion.npz").stat().st_mtime_ns == written
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("coronal-covers", lambda covers: covers + 1000),
+        ("coronal-covers", lambda covers: covers[::-1]),
+        ("coronal-covers", lambda covers: covers.astype(float)),
+        ("coronal-covers", lambda covers: covers[:1]),
+        ("coronal-up", lambda up: up[..., 1:]),
+        ("coronal-down", lambda down: down[1:]),
+        ("coronal-down", lambda down: down.astype(np.float32)),
+    ],
+)
+def test_a_damaged_registration_of_planes_is_made_again(name, change, tmp_path):
+    session = _session(tmp_path)
+    session.paint.planes.set_plane("coronal", 10, _coronal(), SliceState.PAINTED)
+    list(session.trainer.train(QUICK))
+    session.close()
+    with np.load(session.folder / "motion.npz") as file:
+        arrays = dict(file)
+    arrays[name] = change(arrays[name])
+    np.savez(session.folder / "motion.npz", **arrays)
+    again = Session.recover(_VOLUME, tmp_path, tiny_backbone())
+    assert again is not None
+    assert again.rounds.registration is None
+    assert any("until the next training" in note for note in again.notes)
+    assert "registering planes" in [progress.stage for progress in again.trainer.train(QUICK)]
     again.close()
 
 

@@ -117,7 +117,7 @@ def register_planes(
     Returns
     -------
     Registration
-        ``known``, with the registration along the other axes.
+        ``known`` itself where it holds all that is needed, or else with it added.
     """
     across = dict(known.across) if isinstance(known, RegistrationAcross) else {}
     places: dict[Axis, list[int]] = {}
@@ -126,11 +126,13 @@ def register_planes(
         if place is not None:
             places.setdefault(plane.axis, []).append(place)
     reach = math.ceil(REACH_MM / _pixel_mm(volume, grid))
+    complete = True
     for axis, at in places.items():
         first = max(min(at) - reach, 0)
         last = min(max(at) + reach + 1, grid.size[ARRAY_AXIS[axis] - 1])
         old = across.get(axis)
         if old is None or first < old.first or last > old.last:
+            complete = False
             turned, plane_grid = _turned(volume, grid, axis, first, last)
             steps = register(turned, plane_grid)
             while True:
@@ -139,7 +141,7 @@ def register_planes(
                 except StopIteration as stop:
                     across[axis] = CrossRegistration(first, last, stop.value)
                     break
-    return RegistrationAcross(known.up, known.down, across)
+    return known if complete else RegistrationAcross(known.up, known.down, across)
 
 
 def _pixel_mm(volume: Volume, grid: SliceGrid) -> float:

@@ -269,7 +269,7 @@ def _propagated(
     )
     painted, crossing = with_planes(painted, planes, volume.hu.shape), None
     if planes and registration is not None and registration.fits(volume, grid):
-        # Nothing is registered anew unless the registration was read from a file.
+        # Nothing is registered anew but planes that were painted since the training.
         registration = result_of(register_planes(volume, grid, planes, registration))
         crossing = crossing_of(volume, grid, planes, segmenter.labels, registration)
     return grid, propagate_labels(segmenter, grid, volume, painted, registration, crossing)

@@ -22,6 +22,15 @@ def write_arrays(file: Path | io.BytesIO, arrays: Mapping[str, NDArray[Any]]) ->
                 np.lib.format.write_array(stream, array)
 
 
+def has_arrays(path: Path, names: Sequence[str]) -> bool:
+    """Whether a ``.npz`` file has arrays of all these names."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {f"{name}.npy" for name in names} <= set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def read_arrays(source: Path | io.BytesIO, names: Sequence[str], most: int) -> list[NDArray[Any]]:
     """Read arrays by name.
 

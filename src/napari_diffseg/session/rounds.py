@@ -23,12 +23,10 @@ from napari_diffseg.network.segmenter import Segmenter, SegmenterError
 from napari_diffseg.session.arrays import read_arrays, write_arrays
 from napari_diffseg.session.journal import SessionError
 from napari_diffseg.session.log import SessionLog
+from napari_diffseg.session.registration_file import read_registration, write_registration
 
 _MAX_POINTS = 1000
 _REGISTRATION = "motion.npz"
-_REGISTRATION_BYTES = 1 << 23
-"""Of one pair of slices at most: two components in half precision on a grid of 1024 x 1024, twice
-over."""
 
 
 class LossHistory:
@@ -137,7 +135,8 @@ class Rounds:
     all
         Ascending by number.
     registration
-        The volume's registration from slice to slice, which every model of it can use.
+        The volume's registration from slice to slice, and near painted planes from plane to plane,
+        which every model of it can use.
     """
 
     def __init__(self, log: SessionLog) -> None:
@@ -176,18 +175,10 @@ class Rounds:
         self.all, wrong = rounds_in(folder)
         if (folder / _REGISTRATION).is_file():
             try:
-                self.registration = self._registration(folder / _REGISTRATION)
+                self.registration = read_registration(folder / _REGISTRATION, self._log.shape[0])
             except ValueError:
                 wrong.append("the registration of the slices is lost until the next training")
         return wrong
-
-    def _registration(self, path: Path) -> Registration:
-        pairs = self._log.shape[0] - 1
-        up, down = read_arrays(path, ("up", "down"), max(pairs, 1) * _REGISTRATION_BYTES)
-        fits = up.ndim == 4 and up.shape[:2] == (pairs, 2)
-        if not fits or up.shape != down.shape or up.dtype != np.float16 or down.dtype != np.float16:
-            raise ValueError("is of another volume")
-        return Registration(up, down)
 
     def commit(
         self, round_: Round, segmenter: Segmenter, registration: Registration | None = None
@@ -199,7 +190,7 @@ class Rounds:
         else:
             if registration is not None and registration is not self.registration:
                 with atomic_write(folder / _REGISTRATION) as part:
-                    np.savez(part, up=registration.up, down=registration.down)
+                    write_registration(part, registration)
             segmenter.save(self._file(round_.number, ".safetensors"))
         self.registration = registration or self.registration
         self._put(round_)
