@@ -92,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init-from", default="starter", help="backbone that pre-training begins at"
     )
+    parser.add_argument(
+        "--widths", default="",
+        help="channels of each level in place of the starter's, from random weights: "
+        "64,128,192,256,384 has 34 million weights",
+    )  # fmt: skip
     parser.add_argument("--batch", type=int, default=256, help="slices a step of pre-training")
     parser.add_argument("--pieces", default="1-4", help="pieces of the checkpoint to take home")
     parser.add_argument(
@@ -106,8 +111,8 @@ def _run(job: Job, options: argparse.Namespace) -> bool:
     seconds = min(job.seconds, 150.0) if options.rehearse else job.seconds
     command = [sys.executable, str(Path(__file__).with_name("gpu_jobs.py")), job.name]
     command += ["--needs", ",".join(job.needs), "--seconds", str(seconds)]
-    for name in ("out", "work", "data", "labelled", "init_from", "batch", "pieces"):
-        if (value := getattr(options, name)) is not None:
+    for name in ("out", "work", "data", "labelled", "init_from", "widths", "batch", "pieces"):
+        if value := getattr(options, name):
             command += [f"--{name.replace('_', '-')}", str(value)]
     command += ["--rehearse"] if options.rehearse else []
     folders = [str(ROOT / folder) for folder in ("src", "training", "models", "tests")]

@@ -103,6 +103,12 @@ def network_cost_of_a_step(recipe: Any) -> float:
     return network_cost(recipe.unet).step
 
 
+def _weights(recipe: Any) -> int:
+    from diffseg_training.cost import network_cost
+
+    return network_cost(recipe.unet).parameters
+
+
 def _measured_rates(options: argparse.Namespace) -> dict[bool, float]:
     """Slices a second as it is and compiled, each in a process that can be ended.
 
@@ -114,6 +120,7 @@ def _measured_rates(options: argparse.Namespace) -> dict[bool, float]:
         command = [sys.executable, __file__, "probe", "--seconds", str(seconds)]
         command += ["--data", str(options.data), "--work", str(options.work)]
         command += ["--batch", str(options.batch), "--init-from", options.init_from]
+        command += ["--widths", options.widths] if options.widths else []
         command += ["--compiled"] if compiled else []
         command += ["--rehearse"] if options.rehearse else []
         what = {"status": "running", "compiled": compiled}
@@ -137,7 +144,7 @@ def probe(options: argparse.Namespace) -> None:
     recipe = replace(recipe, train=replace(recipe.train, compile=options.compiled))
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         speeds = _train(recipe, options.data, Path(folder), options.seconds, _INTERVALS)
-    tell(status="done", speeds=[round(speed, 1) for speed in speeds])
+    tell(status="done", weights=_weights(recipe), speeds=[round(speed, 1) for speed in speeds])
 
 
 def pretrain(options: argparse.Namespace) -> None:
@@ -159,7 +166,10 @@ def pretrain(options: argparse.Namespace) -> None:
     settings = replace(
         recipe.train, compile=best, iterations=done + more, keep_every=max(1, more // 8)
     )
-    tell(status="running", compiled=best, steps=more, learning_rate=settings.learning_rate)
+    tell(
+        status="running", weights=_weights(recipe), compiled=best, steps=more,
+        learning_rate=settings.learning_rate,
+    )  # fmt: skip
     found = _train(replace(recipe, train=settings), options.data, run, left)
     rate = median(found[1:] or [0.0])
     header = _header(run)
@@ -174,17 +184,21 @@ def pretrain(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> Any:
-    """Give the starter with a large batch that stays on the device."""
+    """Give the starter, or one of other widths, with a large batch that stays on the device."""
     from diffseg_training.config import load_recipe
 
     recipe = load_recipe("starter")
+    start = options.init_from
+    if options.widths:  # whose weights begin at random
+        widths, start = tuple(int(width) for width in options.widths.split(",")), ""
+        recipe = replace(recipe, unet=replace(recipe.unet, widths=widths))
     batch = 2 if options.rehearse else options.batch
     # Adam's learning rate grows with the root of the batch, from 8 slices; more than 1e-3 diverges.
     top = min(1e-3, recipe.train.learning_rate * (batch / recipe.train.batch) ** 0.5)
     settings = replace(
         recipe.train, batch=batch, resident=True, workers=0, learning_rate=top,
         final_learning_rate=top / 20, warmup=100, iterations=10**7, log_every=10, keep_every=0,
-        save_minutes=2.0, validate_every=250, validation_slices=128, init_from=options.init_from,
+        save_minutes=2.0, validate_every=250, validation_slices=128, init_from=start,
     )  # fmt: skip
     if options.rehearse:
         settings = replace(settings, log_every=1, validate_every=5, validation_slices=1)
@@ -338,7 +352,7 @@ def main() -> int:
     parser.add_argument("job", choices=list(jobs))
     for name in ("out", "work", "data", "labelled"):
         parser.add_argument(f"--{name}", type=Path)
-    for name in ("needs", "pieces", "init-from", "method"):
+    for name in ("needs", "pieces", "init-from", "widths", "method"):
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--batch", type=int, default=256)

@@ -50,3 +50,16 @@ def test_steps_of_the_large_network_are_measured(tmp_path: Path) -> None:
     assert all(line["slices_per_second"] > 0 < line["share_of_product"] for line in measured)
     assert lines[-1]["status"] == "done"
     assert code == 0
+
+
+def test_a_network_of_other_widths_begins_at_random_weights(store: Path, tmp_path: Path) -> None:
+    jobs = PROGRAM.with_name("gpu_jobs.py")
+    words = ["probe", "--data", store, "--work", tmp_path, "--seconds", "1", "--rehearse"]
+    words += ["--init-from", "starter", "--widths", "16,16,32,32,64"]
+    done = subprocess.run(
+        [sys.executable, jobs, *words], capture_output=True, text=True, timeout=280
+    )
+    (line,) = (json.loads(line) for line in done.stdout.splitlines())
+    assert line["status"] == "done"
+    assert 100_000 < line["weights"] < 2_000_000  # the starter has 8.4 million
+    assert all(speed > 0 for speed in line["speeds"])
