@@ -69,6 +69,8 @@ def test_a_model_of_other_patients_is_measured_before_any_paint_and_goes_on(
     assert rows[0]["dice"] > 0.5  # the very patient whom it was trained on
     assert rows[1]["painted"] == [rows[0]["next"]]
     assert "| p0 | earlier | suggested |" in capsys.readouterr().out
+    assert main(words[:-2]) == 1
+    assert "does not know" in capsys.readouterr().err
 
 
 def test_the_table_averages_seeds() -> None:

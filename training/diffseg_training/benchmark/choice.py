@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from diffseg_training.benchmark.datasets import find_names, find_scans, labels_of
+from diffseg_training.benchmark.datasets import DatasetError, find_names, find_scans, labels_of
 from diffseg_training.benchmark.tables import markdown
 from diffseg_training.benchmark.tasks import Scan
 from napari_diffseg.engine.adaptation import adapt
@@ -207,8 +207,14 @@ def _run(arguments: argparse.Namespace) -> int:
         with TemporaryDirectory() as folder:
             start = None
             if choice.model is not None:
-                start = Path(folder) / choice.model.name
-                result_of(adapt(Segmenter.load(choice.model), scan.volume)).save(start)
+                start, model = Path(folder) / choice.model.name, Segmenter.load(choice.model)
+                unknown = {label.name for label in labels} - {label.name for label in model.labels}
+                if unknown:
+                    raise DatasetError(
+                        f"{choice.model}: does not know {', '.join(sorted(unknown))}; choose "
+                        "--structures that it knows"
+                    )
+                result_of(adapt(model, scan.volume)).save(start)
             for way in arguments.ways.split(","):
                 for row in rows(one.name, scan, labels, way, choice, known, start):
                     known.append(row)
