@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from session_tools import LIVER, block, tiny_backbone, tiny_volume, trained, weights
+from session_tools import LIVER, QUICK, block, tiny_backbone, tiny_volume, trained, weights
 
 from napari_diffseg.engine import BACKGROUND
 from napari_diffseg.session import Queue, Session, SessionError, adapt_model
@@ -62,6 +62,19 @@ def test_training_goes_on_from_it(session: Session):
     trained(session)
     list(session.trainer.train(session.trainer.round.settings, from_model="loaded"))
     assert session.trainer.round.parent == 2
+
+
+def test_far_from_paint_training_asks_the_model_of_other_patients(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+):
+    """Until the model descends from this patient's paint alone."""
+    monkeypatch.setattr("napari_diffseg.engine.recipe._REACHES", (1, 2))
+    session.paint.set_slice(1, block(1, BACKGROUND))
+    assert session.trainer.segmenter.card.cases == 1
+    for go_on, asked in (("loaded", True), (True, True), (False, False), (True, False)):
+        stages = {progress.stage for progress in session.trainer.train(QUICK, from_model=go_on)}
+        assert ("asking the earlier model" in stages) is asked
+        assert session.trainer.segmenter.card.cases == 1 + asked
 
 
 def test_the_next_patient_gets_the_model_from_before(session: Session, tmp_path: Path):

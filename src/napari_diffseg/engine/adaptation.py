@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Generator
+from collections.abc import Generator
 from copy import deepcopy
 from dataclasses import replace
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from napari_diffseg.engine.augment import augment
 from napari_diffseg.engine.grid import SliceGrid
-from napari_diffseg.engine.pieces import largest_pieces
 from napari_diffseg.engine.pixel_head import BATCH, PixelBank, fit_head
-from napari_diffseg.engine.predict import posterior
 from napari_diffseg.engine.progress import Budget, Progress, mapped
-from napari_diffseg.engine.recipe import MIN_CONFIDENCE, extract_features
-from napari_diffseg.engine.registration import soft_tissue
+from napari_diffseg.engine.pseudo_labels import spread, unpainted_pixels
 from napari_diffseg.engine.training import Training
 from napari_diffseg.io.volume import Volume
-from napari_diffseg.network.device import autocast, pick_device, upload, within_memory
-from napari_diffseg.network.losses import UNKNOWN
+from napari_diffseg.network.device import pick_device, within_memory
 from napari_diffseg.network.segmenter import LevelHead, Segmenter
 
 T = TypeVar("T")
 
-UNPAINTED_WEIGHT = 0.5
-"""How much a pixel counts, among painted ones, that nobody painted."""
-
-_PIXELS = (60, 150)  # of each structure and of background, from one slice
 _SLICES = 60  # that get pseudo-labels in one round
 _ROUNDS = 2
 _STEPS, _PASSES = 300, 100  # optimiser steps of one, or so often every pixel, at most
@@ -97,12 +87,11 @@ def adapt(
         generator=torch.Generator().manual_seed(0),
         budget=Budget(None),
     )
-    names = adapted.card.single_pieces
-    single = {label.id for label in adapted.labels if label.name in names}
+    slices = spread(range(len(volume.hu)), _SLICES)
     with within_memory():
         for number in range(_ROUNDS):
             bank, shares = yield from _timed(
-                unpainted_pixels(training, single, _SLICES), number, 0.0, _SAMPLING
+                unpainted_pixels(training, adapted, slices), number, 0.0, _SAMPLING
             )
             if not any((classes > 0).any() for classes in bank.classes):
                 return adapted if number else segmenter
@@ -135,75 +124,3 @@ def _timed(
         return replace(progress, remaining=progress.seconds * (1 / done - 1) if done else None)
 
     return mapped(steps, timed)
-
-
-def unpainted_pixels(
-    training: Training, single: Collection[int], count: int
-) -> Generator[Progress, None, tuple[PixelBank, Tensor]]:
-    """Sample slices of a patient without paint, labelled by the head where it is surest.
-
-    Pieces astray of a structure that is one piece are left out: the head is wrong there, or wrong
-    elsewhere.
-
-    Parameters
-    ----------
-    training
-        Of a head that has learnt.
-    single
-        Ids of structures that are one piece.
-    count
-        Slices, about.
-
-    Returns
-    -------
-    The pixels, and the share of each class ``(K,)`` in what the head predicts.
-    """
-    segmenter, grid, device = training.segmenter, training.grid, training.images.device
-    every = max(1, len(training.volume.hu) // count)
-    chosen, step = range(0, len(training.volume.hu), every), training.batch
-    images = grid.image(training.volume.hu[::every])  # (n, 1, H, W)
-    tissue = soft_tissue(grid, training.volume.hu[::every])  # (n, H, W)
-    segmenter.eval()
-    labels, sureness = [], []
-    shares = torch.zeros(len(segmenter.labels) + 1)
-    for first in range(0, len(chosen), step):
-        with torch.inference_mode(), autocast(device):
-            logits = segmenter(upload(images[first : first + step], device))
-        for n, one in enumerate(logits, start=first):
-            p = posterior(one, None, chosen[n], upload(tissue[n], device))
-            confidence, best = p.max(dim=0)
-            labels.append(best.cpu())
-            sureness.append(confidence.cpu())
-            shares += p.mean(dim=(1, 2)).cpu() / len(chosen)
-        yield training.report("pseudo-labelling", first // 2, len(chosen))
-    classes = torch.stack(labels).clone()  # a clone is none of inference mode's
-    found = classes.numpy().astype(np.uint8)
-    ids = [n for n, label in enumerate(segmenter.labels, start=1) if label.id in single]
-    astray = torch.from_numpy(largest_pieces(found, ids) != found)
-    confidence = torch.stack(sureness)
-    # The surer half of a class is taken anyway: else those that the head doubts everywhere would be
-    # learnt from no pixel, and be lost.
-    enough = torch.full((len(shares),), MIN_CONFIDENCE)
-    for n in classes.unique().tolist():
-        enough[n] = min(MIN_CONFIDENCE, float(confidence[classes == n].median()))
-    classes = classes.masked_fill(astray | (confidence < enough[classes]), UNKNOWN)
-    bank = PixelBank()
-    unknown = torch.zeros(len(segmenter.labels) + 1, dtype=torch.bool)  # the head looks for all
-    for first in range(0, len(chosen), step):
-        changed, targets = augment(
-            upload(images[first : first + step], device),
-            upload(classes[first : first + step], device),
-            training.generator,
-        )
-        maps = extract_features(training, changed)
-        bank.add(
-            maps,
-            targets,
-            training.generator,
-            *_PIXELS,
-            weight=UNPAINTED_WEIGHT,
-            unknown=unknown,
-        )
-        done = (len(chosen) + first) // 2
-        yield training.report("extracting features", done, len(chosen))
-    return bank, shares

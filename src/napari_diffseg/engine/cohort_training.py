@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_diffseg.engine.adaptation import UNPAINTED_WEIGHT, unpainted_pixels
 from napari_diffseg.engine.annotations import TrainError, class_maps
 from napari_diffseg.engine.augment import augment, change_contrast_medium
 from napari_diffseg.engine.cohort import Case, Cohort
@@ -18,14 +17,19 @@ from napari_diffseg.engine.metrics import dice
 from napari_diffseg.engine.pixel_head import PixelBank
 from napari_diffseg.engine.predict import predict_slices, propagate_labels
 from napari_diffseg.engine.progress import Budget, Progress
+from napari_diffseg.engine.pseudo_labels import (
+    UNPAINTED_WEIGHT,
+    extract_features,
+    pseudo_labelled_pixels,
+    spread,
+    unpainted_pixels,
+)
 from napari_diffseg.engine.recipe import (
     COPIES,
     complete_painted,
-    extract_features,
     fit,
     painted_pixels,
     pixel_counts,
-    pseudo_labelled_pixels,
     register_slices,
 )
 from napari_diffseg.engine.settings import TrainSettings
@@ -100,6 +104,8 @@ def _trainings(
     device = pick_device(settings.device)
     torch.manual_seed(settings.seed)
     segmenter = Segmenter.new(cohort.start, cohort.labels, cohort.config).placed(device)
+    single = tuple(label.name for label in cohort.labels if label.id in cohort.single)
+    segmenter.card = replace(segmenter.card, single_pieces=single)
     generator = torch.Generator().manual_seed(settings.seed)
     trainings = []
     for case, unknown, grid in zip(cohort.cases, cohort.unknown, cohort.grids, strict=True):
@@ -163,7 +169,8 @@ def _stages(
         for training in alone:
             if budget.left > 0:
                 count = max(_MIN_UNPAINTED, _MAX_UNPAINTED // len(alone))
-                found, _ = yield from unpainted_pixels(training, cohort.single, count)
+                slices = spread(range(len(training.volume.hu)), count)
+                found, _ = yield from unpainted_pixels(training, training.segmenter, slices)
                 pseudo = pseudo.extended(found)
         if budget.left <= 0 or not pseudo.classes:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +38,7 @@ def finetune(
     finished: Callable[[], bool] | None = None,
     hidden: int = SegmenterConfig.hidden,
     planes: Sequence[PaintedPlane] = (),
+    rehearse: bool = False,
 ) -> Iterator[Progress]:
     """Train a segmenter on the painted slices of one volume.
 
@@ -62,6 +64,8 @@ def finetune(
         Hidden width of the head.
     planes
         Painted coronal and sagittal planes; transverse slices are right where they disagree.
+    rehearse
+        Learn what ``start`` predicts, too, far from any paint: it has learnt from other patients.
 
     Yields
     ------
@@ -129,6 +133,9 @@ def finetune(
             columns=width,
         )
         segmenter = Segmenter.new(start, labels, config).placed(device)
+        teacher = _teacher(start, segmenter) if rehearse else None
+        if teacher is not None:
+            segmenter.card = replace(segmenter.card, cases=teacher.card.cases + 1)
         grid = SliceGrid.of(volume, config.columns, segmenter.grid_multiple, segmenter.intensity)
         training = Training(
             volume=volume,
@@ -142,6 +149,7 @@ def finetune(
             current=current,
             registration=None if paper else registration,
             planes=tuple(planes),
+            teacher=teacher,
         )
         learnt = 0
         for progress in _stages(training, settings):
@@ -149,6 +157,15 @@ def finetune(
             if budget.finishing and not learnt:
                 raise TrainError("nothing was learnt yet, so there is nothing to keep")
             yield progress
+
+
+def _teacher(start: Backbone | Segmenter, segmenter: Segmenter) -> Segmenter | None:
+    """Give the start if it can label slices for the segmenter, whose first labels are its own."""
+    if not isinstance(start, Segmenter) or segmenter.labels[: len(start.labels)] != start.labels:
+        return None
+    if {start.config.head, segmenter.config.head} != {"levels"}:
+        return None
+    return deepcopy(start).placed(next(segmenter.parameters()).device)
 
 
 def _stages(training: Training, settings: TrainSettings) -> Iterator[Progress]:

@@ -70,8 +70,11 @@ def propagate_labels(
         return complete_scribbles(segmenter, grid, volume, z, sources[z], prior)
 
     if crossing is not None:
-        return FusedLabels(registration, sources, classes, complete, crossing)
-    return PropagatedLabels(registration, sources, classes, complete)
+        found: PropagatedLabels = FusedLabels(registration, sources, classes, complete, crossing)
+    else:
+        found = PropagatedLabels(registration, sources, classes, complete)
+    found.alone &= segmenter.card.cases < 2  # other patients taught the head, too
+    return found
 
 
 def posterior(
@@ -80,7 +83,7 @@ def posterior(
     """Class probabilities ``(K, rows, columns)`` from head, propagated labels and edges.
 
     Propagated labels are the prior and the head is the likelihood: their product, normalised. A
-    head that learnt from a single slice counts half.
+    head that learnt from a single slice, and from nobody else, counts half.
 
     Parameters
     ----------
@@ -100,7 +103,7 @@ def posterior(
     labels = propagated.at(z).to(head.device)
     if propagated.completes(z):
         return labels  # the head's opinion is in it already
-    weight = _SINGLE_SLICE_WEIGHT if len(propagated.sources) == 1 else 1.0
+    weight = _SINGLE_SLICE_WEIGHT if propagated.alone else 1.0
     log_prior = labels.clamp(min=_MIN_PROPAGATED).log()
     joint = (log_prior + weight * head.clamp(min=_MIN_LOG_HEAD)).softmax(dim=0)
     if z in propagated.sources:  # a painted slice has its outlines

@@ -37,6 +37,11 @@ class PropagatedLabels:
     complete
         Gives the class probabilities of a source with ``UNKNOWN`` pixels, when they are first
         needed.
+
+    Attributes
+    ----------
+    alone
+        Whether a single slice is all that the head beside it has learnt from.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class PropagatedLabels:
     ) -> None:
         self.registration, self.classes = registration, classes
         self.sources = dict(sorted(sources.items()))
+        self.alone = len(self.sources) == 1
         self._complete = complete
         self._completed: dict[int, Tensor] = {}
         self._gaps: OrderedDict[tuple[int, int], dict[int, Tensor]] = OrderedDict()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,20 +15,22 @@ from torch import Tensor
 from napari_diffseg.engine.augment import augment, change_contrast_medium
 from napari_diffseg.engine.crossing import crossing_of, register_planes
 from napari_diffseg.engine.pixel_head import PixelBank, fit_head
-from napari_diffseg.engine.predict import posterior, propagate_labels
+from napari_diffseg.engine.predict import propagate_labels
 from napari_diffseg.engine.progress import Progress, mapped
-from napari_diffseg.engine.registration import Registration, register, soft_tissue
+from napari_diffseg.engine.pseudo_labels import (
+    MAX_SLICES,
+    extract_features,
+    pseudo_labelled_pixels,
+    spread,
+    unpainted_pixels,
+)
+from napari_diffseg.engine.registration import Registration, register
 from napari_diffseg.engine.scribbles import class_prior
 from napari_diffseg.engine.training import Training, train_dense
-from napari_diffseg.network.device import autocast, upload
-from napari_diffseg.network.losses import UNKNOWN
 from napari_diffseg.network.segmenter import LevelHead
 
 TIMESTEP = 100
 """Diffusion timestep at which the network sees slices, unless the settings name one."""
-
-MIN_CONFIDENCE = 0.7
-"""Pixels whose class is less likely get no pseudo-label."""
 
 COPIES = 4
 """Augmented copies of every painted slice, at most."""
@@ -35,10 +38,8 @@ COPIES = 4
 _EXTRACTION_SHARE = 0.25  # of the time, after which no further painted slice is looked at
 _MAX_PIXELS = 400_000  # of painted slices and their copies: 0.9 GB of features
 _PIXELS_PAINTED = (250, 600)  # of each structure and of background, from one slice, at most
-_PIXELS_PSEUDO = (100, 300)  # the same, from one slice that is not painted
 _REACHES = (3, 6, 12, 24)  # slices from a painted one to which each round of self-training goes
 _STEPS = (400, 200, 200, 200, 200)  # optimiser steps on painted slices, and of each round
-_MAX_SLICES = 40  # that get pseudo-labels in one round
 _MIN_SECONDS = 1.0  # of training in every round
 
 
@@ -87,7 +88,18 @@ def _head_recipe(training: Training, iterations: int | None) -> Iterator[Progres
     prior = class_prior(targets.cpu(), full, len(training.segmenter.labels) + 1)
     until = training.budget.elapsed + _EXTRACTION_SHARE * training.budget.left
     counts = pixel_counts(len(training.images))
+    far = _beyond_paint(training) if training.teacher is not None else []
+    if far:
+        training.unknown = torch.zeros(len(prior), dtype=torch.bool)
     painted = yield from painted_pixels(training, counts=counts, until=until)
+    if training.teacher is not None and far:
+        asked = unpainted_pixels(training, training.teacher, spread(far, MAX_SLICES))
+        kept, shares = yield from mapped(
+            asked, lambda one: replace(one, stage="asking the earlier model")
+        )
+        if kept.classes:
+            painted = painted.extended(kept)
+            prior = torch.lerp(prior, shares, len(far) / len(training.volume.hu))
     yield from fit(training, "learning", painted, prior, steps[0], steps[0] / sum(steps))
     for n, reach in enumerate(_REACHES[: rounds - 1], start=1):
         if steps[n] == 0 or training.budget.left <= 0:
@@ -98,6 +110,22 @@ def _head_recipe(training: Training, iterations: int | None) -> Iterator[Progres
             return
         stage, share = f"self-training {reach} slices around", steps[n] / sum(steps[n:])
         yield from fit(training, stage, painted.extended(pseudo), prior, steps[n], share)
+
+
+def _beyond_paint(training: Training) -> list[int]:
+    """Slices of which no round of self-training hears from painted ones.
+
+    A model of other patients labels them, or what it knows would be lost with the first slice that
+    is painted: structures that are not on it would be learnt as background.
+    """
+    places = [slice_.z for slice_ in training.painted]
+    if any(plane.full for plane in training.planes):
+        return []  # one crosses all slices
+    return [
+        z
+        for z in range(len(training.volume.hu))
+        if min((abs(z - place) for place in places), default=0) > _REACHES[-1]
+    ]
 
 
 def register_slices(training: Training) -> Generator[Progress, None, Registration]:
@@ -140,19 +168,6 @@ def complete_painted(training: Training) -> Iterator[Progress]:
         yield training.report("completing scribbles", done, len(scribbled), preview=True)
         if training.budget.left <= 0:
             return
-
-
-def extract_features(training: Training, images: Tensor) -> tuple[Tensor, ...]:
-    """Decoder maps of all levels ``(B, C, h, w)`` of images ``(B, 1, H, W)``."""
-    try:
-        with torch.inference_mode(), autocast(images.device):
-            return training.segmenter.unet.decode_levels(training.segmenter.encode(images))
-    except torch.OutOfMemoryError:
-        if len(images) == 1:
-            raise
-        training.halve_batch()
-        halves = [extract_features(training, half) for half in images.chunk(2)]
-        return tuple(torch.cat(pair) for pair in zip(*halves, strict=True))
 
 
 def pixel_counts(slices: int) -> tuple[int, int]:
@@ -210,54 +225,6 @@ def painted_pixels(
                 unknown=training.unknown,
             )
             yield training.report("extracting features", copy, COPIES + 1, preview=True)
-    return bank
-
-
-def pseudo_labelled_pixels(training: Training, reach: int) -> Generator[Progress, None, PixelBank]:
-    """Sample slices that are not painted, labelled by head and propagated labels together.
-
-    Parameters
-    ----------
-    training
-        Of a head that has learnt.
-    reach
-        Slices from a painted one, at most.
-    """
-    propagated, grid = training.propagated, training.grid
-    assert propagated is not None
-    known = {slice_.z for slice_ in training.painted if slice_.full}
-    near = [z for z in range(len(training.volume.hu)) if propagated.distance(z) <= reach]
-    near = [z for z in near if z not in known]
-    near = near[:: math.ceil(len(near) / _MAX_SLICES) or 1]
-    bank, step = PixelBank(), training.batch
-    for first in range(0, len(near), step):
-        batch = near[first : first + step]
-        hu, device = training.volume.hu[batch], training.images.device
-        images = upload(grid.image(hu), device)  # (B, 1, H, W)
-        edges = upload(soft_tissue(grid, hu), device)  # (B, H, W)
-        maps = extract_features(training, images)
-        with torch.inference_mode(), autocast(device):
-            logits = training.segmenter.head(maps)  # (B, K, H, W)
-        targets = []
-        for one, z, edge in zip(logits, batch, edges, strict=True):
-            confidence, labels = posterior(one, propagated, z, edge).max(dim=0)
-            # The mask also makes a tensor that is none of inference mode.
-            targets.append(labels.masked_fill(confidence < MIN_CONFIDENCE, UNKNOWN))
-        # Plain slices of one scan would teach nothing that holds for another patient.
-        changed, classes = augment(images, torch.stack(targets), training.generator)
-        maps = extract_features(training, changed)
-        for n, z in enumerate(batch):
-            bank.add(
-                tuple(level[n : n + 1] for level in maps),
-                classes[n : n + 1],
-                training.generator,
-                *_PIXELS_PSEUDO,
-                weight=math.exp(-propagated.distance(z) / reach),
-                unknown=training.unknown,
-            )
-        yield training.report("pseudo-labelling", first + len(batch), len(near), preview=True)
-        if training.budget.left <= 0:
-            break
     return bank
 
 

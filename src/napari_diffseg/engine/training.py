@@ -46,6 +46,7 @@ class Training:
     propagated: PropagatedLabels | None = None
     learnt: bool = False  # whether the head can be shown; until then propagated labels are
     unknown: Tensor | None = None  # (K,) bool, classes that nobody looked for in this volume
+    teacher: Segmenter | None = None  # model of other patients that training began at
     batch: int = 4  # slices a step, as in arXiv 2402.15216v2
     _note: str = ""
     _previewed: float = field(default=0.0, repr=False)

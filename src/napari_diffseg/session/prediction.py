@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_diffseg.engine.annotations import BACKGROUND, PaintedSlice
 from napari_diffseg.engine.pieces import largest_pieces
 from napari_diffseg.engine.progress import SlicePrediction
-from napari_diffseg.engine.recipe import MIN_CONFIDENCE
+from napari_diffseg.engine.pseudo_labels import MIN_CONFIDENCE
 from napari_diffseg.network.segmenter import Segmenter
 from napari_diffseg.session.journal import Record, SessionError
 from napari_diffseg.session.log import SessionLog

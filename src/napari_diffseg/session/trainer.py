@@ -151,6 +151,7 @@ class Trainer:
             self._rounds.registration,
             self._finish.is_set,
             planes=taken.planes,
+            rehearse=lesson.cases != 1,
         )
         with closable(engine) as steps:
             for progress in steps:
