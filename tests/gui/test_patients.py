@@ -148,6 +148,20 @@ def test_the_next_patient_is_predicted_while_one_is_corrected(cts, window):
     assert {found.name for found in earlier_sessions()} >= {"anna"}
 
 
+def test_a_loaded_model_is_for_the_next_patient_too(cts, window, tmp_path):
+    """Although it has adapted to the one who is open, which fits nobody else."""
+    with Session(tiny_volume(3), [LIVER], tiny_backbone(), folder=False) as other:
+        trained(other)
+        other.trainer.save_model(tmp_path / "earlier.safetensors")
+    patients = window.panel.patients
+    window.click(patients.next_button)
+    ready(window, "anna")
+    window.workspace.load_model(tmp_path / "earlier.safetensors", by_name=True)
+    predicted(window)
+    window.until(lambda: bool(patients.queue.cases[1].model))
+    assert not window.workspace.error
+
+
 def test_work_on_a_patient_is_there_again_and_the_queue_survives(cts, window):
     patients = window.panel.patients
     window.click(patients.next_button)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from session_tools import LIVER, QUICK, block, tiny_backbone, tiny_volume, trained, weights
 
 from napari_diffseg.engine import BACKGROUND
+from napari_diffseg.io import write_volume
+from napari_diffseg.network import Segmenter
 from napari_diffseg.session import Queue, Session, SessionError, adapt_model
 
 
@@ -77,14 +80,32 @@ def test_far_from_paint_training_asks_the_model_of_other_patients(
         assert session.trainer.segmenter.card.cases == 1 + asked
 
 
-def test_the_next_patient_gets_the_model_from_before(session: Session, tmp_path: Path):
+def test_the_next_patient_gets_the_model_from_before(session: Session, model: Path, tmp_path: Path):
     list(adapt_model(session))
     queue = Queue(tmp_path)
     queue.take_model(session)
-    assert not queue.model.exists()  # what was adapted is good for one patient
+    # What was adapted is good for one patient; what was loaded is for the next one, too.
+    loaded, kept = Segmenter.load(model), Segmenter.load(queue.model)
+    assert all(map(np.array_equal, weights(loaded), weights(kept)))
+    written = queue.model.stat().st_mtime_ns
+    os.utime(queue.model, (0, 0))  # long before
+    queue.take_model(session)  # it has these weights, so patients it has predicted stay so
+    assert queue.model.stat().st_mtime_ns < written
     trained(session)
     queue.take_model(session)
-    assert queue.model.exists()
+    assert queue.model.stat().st_mtime_ns > written
+    queue.model.write_bytes(b"damaged")
+    os.utime(queue.model, (0, 0))
+    queue.take_model(session)
+    Segmenter.load(queue.model)
+
+
+def test_without_a_model_the_next_patient_is_not_predicted(tmp_path: Path):
+    write_volume(tmp_path / "anna.nii.gz", tiny_volume())
+    queue = Queue(tmp_path)
+    queue.add([tmp_path / "anna.nii.gz"])
+    assert list(queue.prepare(queue.cases[0])) == []
+    assert not queue.cases[0].model
 
 
 def test_without_a_model_there_is_nothing_to_adapt(tmp_path: Path):

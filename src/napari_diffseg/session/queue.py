@@ -10,13 +10,14 @@ import io
 import json
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import filelock
+import torch
 
 from napari_diffseg.io.files import atomic_write, check_outputs, content_sha256, make_folder
 from napari_diffseg.io.finding import find_volumes
@@ -24,6 +25,7 @@ from napari_diffseg.io.typed import from_json
 from napari_diffseg.io.volume import read_volume
 from napari_diffseg.io.voxels import read_text
 from napari_diffseg.network.backbone import home
+from napari_diffseg.network.segmenter import Segmenter, SegmenterError
 from napari_diffseg.session.adapting import adapt_model
 from napari_diffseg.session.earlier import EarlierSession, latest_session
 from napari_diffseg.session.journal import SessionError, saving
@@ -190,20 +192,29 @@ class Queue:
         SessionError
             If it cannot be written.
         """
-        made = session.trainer.round
-        if made is None or made.adapted:  # that fits this patient only
+        made, segmenter = session.trainer.round, session.trainer.segmenter
+        if made is not None and made.adapted:
+            # That fits this patient only; what was adapted is for others, too.
+            with suppress(SessionError):  # it was deleted to make room
+                made, segmenter = session.rounds.base(made)
+        if made is None or segmenter is None or made.adapted:
             return
         if self.model.exists():
             learnt = datetime.fromtimestamp(self.model.stat().st_mtime).astimezone()
-            if learnt > datetime.fromisoformat(made.created):
+            if learnt > datetime.fromisoformat(made.created) or _holds(self.model, segmenter):
                 return
-        session.trainer.save_model(self.model)
+        if segmenter is session.trainer.segmenter:
+            session.trainer.save_model(self.model)
+        else:
+            with saving(_NOT_SAVED.replace("{path}", str(self.model))):
+                segmenter.save(self.model)
 
     def prepare(self, case: QueuedCase) -> Generator[float, None, None]:
         """Predict a patient with :attr:`model` before anybody looks, and keep that in its session.
 
         The model adapts to the CT first. One that was painted, or predicted by this very model, is
-        left as it is. Closing the iterator keeps what is predicted so far.
+        left as it is, as are all where there is no model. Closing the iterator keeps what is
+        predicted so far.
 
         Yields
         ------
@@ -214,6 +225,8 @@ class Queue:
         SessionInUseError
             If it is open elsewhere.
         """
+        if not self.model.exists():
+            return
         fingerprint = content_sha256(self.model)
         if case.model == fingerprint:
             return
@@ -308,3 +321,14 @@ def _state(case: QueuedCase, session: EarlierSession | None) -> State:
     if session.painted:
         return "painted"
     return "predicted" if session.predicted else "open"
+
+
+def _holds(path: Path, segmenter: Segmenter) -> bool:
+    """Whether a file has the weights of a model."""
+    try:
+        weights, own = Segmenter.load(path).state_dict(), segmenter.state_dict()
+    except SegmenterError:
+        return False
+    return weights.keys() == own.keys() and all(
+        torch.equal(weights[name], own[name].cpu()) for name in own
+    )

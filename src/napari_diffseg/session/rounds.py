@@ -236,6 +236,18 @@ class Rounds:
                 f"the model of round {number} is damaged; train again ({error})"
             ) from error
 
+    def base(self, round_: Round) -> tuple[Round, Segmenter]:
+        """Load the model that a round went on from.
+
+        Raises
+        ------
+        SessionError
+            If there is none, or its file is gone or damaged.
+        """
+        if round_.parent is None:
+            raise SessionError(f"round {round_.number} began at the backbone")
+        return self.numbered(round_.parent), self.model(round_.parent)
+
     def store_prediction(self, number: int, prediction: StoredPrediction) -> None:
         """Keep what a round's model predicted."""
         if self._log.folder is None:
