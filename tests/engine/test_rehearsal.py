@@ -70,6 +70,17 @@ def test_one_painted_slice_does_not_undo_what_it_does_not_show(model):
     assert kept.segmenter.card.cases == 2
 
 
+def test_a_structure_that_no_painted_slice_shows_is_kept_near_them_too(model, monkeypatch):
+    monkeypatch.setattr(recipe, "_REACHES", (1, 20))
+    volume, truth = patient(drift=0.2, noise=1)
+    painted = paint(truth, 2, 5)
+    kept = learnt(volume, painted, model.labels, model, rehearse=True)
+    mask = predicted(kept, volume, painted)
+    assert dice(mask, truth, SPOT.id) > 0.5
+    assert dice(mask, truth, DISC.id) > 0.6
+    assert not (mask[[2, 5]] == SPOT.id).any()  # where it is painted that there is none
+
+
 def test_a_structure_that_the_model_does_not_know_is_not_background_far_away():
     volume, truth = disc_volume(SHAPE, 0.3)
     known = np.where(truth == DISC.id, truth, 0).astype(np.uint8)

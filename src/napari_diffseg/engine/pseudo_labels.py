@@ -95,7 +95,7 @@ def pseudo_labelled_pixels(training: Training, reach: int) -> Generator[Progress
 
 
 def unpainted_pixels(
-    training: Training, teacher: Segmenter, slices: Sequence[int]
+    training: Training, teacher: Segmenter, slices: Sequence[int], wanted: Tensor | None = None
 ) -> Generator[Progress, None, tuple[PixelBank, Tensor]]:
     """Sample slices without paint, labelled by a head that has learnt where it is surest.
 
@@ -111,6 +111,8 @@ def unpainted_pixels(
         others it knows nothing. Its card says which of them are one piece.
     slices
         Which slices, ascending.
+    wanted
+        Which classes are taken from each of them, bool ``(n, K)``; all where ``None``.
 
     Returns
     -------
@@ -147,7 +149,10 @@ def unpainted_pixels(
     enough = torch.full((known,), MIN_CONFIDENCE)
     for n in classes.unique().tolist():
         enough[n] = min(MIN_CONFIDENCE, float(confidence[classes == n].median()))
-    classes = classes.masked_fill(astray | (confidence < enough[classes]), UNKNOWN)
+    left_out = astray | (confidence < enough[classes])
+    if wanted is not None:
+        left_out |= ~wanted[torch.arange(len(classes))[:, None, None], classes]
+    classes = classes.masked_fill(left_out, UNKNOWN)
     bank, unknown = PixelBank(), torch.arange(classes_in_all) >= known
     for first in range(0, len(slices), step):
         changed, targets = augment(

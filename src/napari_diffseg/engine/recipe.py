@@ -27,7 +27,7 @@ from napari_diffseg.engine.pseudo_labels import (
 from napari_diffseg.engine.registration import Registration, register
 from napari_diffseg.engine.scribbles import class_prior
 from napari_diffseg.engine.training import Training, train_dense
-from napari_diffseg.network.segmenter import LevelHead
+from napari_diffseg.network.segmenter import LevelHead, Segmenter
 
 TIMESTEP = 100
 """Diffusion timestep at which the network sees slices, unless the settings name one."""
@@ -88,18 +88,12 @@ def _head_recipe(training: Training, iterations: int | None) -> Iterator[Progres
     prior = class_prior(targets.cpu(), full, len(training.segmenter.labels) + 1)
     until = training.budget.elapsed + _EXTRACTION_SHARE * training.budget.left
     counts = pixel_counts(len(training.images))
-    far = _beyond_paint(training) if training.teacher is not None else []
-    if far:
+    if training.teacher is not None:
         training.unknown = torch.zeros(len(prior), dtype=torch.bool)
     painted = yield from painted_pixels(training, counts=counts, until=until)
-    if training.teacher is not None and far:
-        asked = unpainted_pixels(training, training.teacher, spread(far, MAX_SLICES))
-        kept, shares = yield from mapped(
-            asked, lambda one: replace(one, stage="asking the earlier model")
-        )
-        if kept.classes:
-            painted = painted.extended(kept)
-            prior = torch.lerp(prior, shares, len(far) / len(training.volume.hu))
+    if training.teacher is not None:
+        kept, prior = yield from _rehearsed_pixels(training, training.teacher, prior)
+        painted = painted.extended(kept)
     yield from fit(training, "learning", painted, prior, steps[0], steps[0] / sum(steps))
     for n, reach in enumerate(_REACHES[: rounds - 1], start=1):
         if steps[n] == 0 or training.budget.left <= 0:
@@ -112,20 +106,35 @@ def _head_recipe(training: Training, iterations: int | None) -> Iterator[Progres
         yield from fit(training, stage, painted.extended(pseudo), prior, steps[n], share)
 
 
-def _beyond_paint(training: Training) -> list[int]:
-    """Slices of which no round of self-training hears from painted ones.
+def _rehearsed_pixels(
+    training: Training, teacher: Segmenter, prior: Tensor
+) -> Generator[Progress, None, tuple[PixelBank, Tensor]]:
+    """Sample what a model of other patients says where paint says nothing; also the new prior.
 
-    A model of other patients labels them, or what it knows would be lost with the first slice that
-    is painted: structures that are not on it would be learnt as background.
+    That is all in slices that no round of self-training reaches, and elsewhere the structures
+    without a painted pixel. What the model knows would be lost otherwise with the first slice that
+    is painted: what is not on it would be learnt as background.
     """
     places = [slice_.z for slice_ in training.painted]
+    count = len(training.volume.hu)
+    distance = torch.tensor([min((abs(z - at) for at in places), default=0) for z in range(count)])
+    far = distance > _REACHES[-1]
     if any(plane.full for plane in training.planes):
-        return []  # one crosses all slices
-    return [
-        z
-        for z in range(len(training.volume.hu))
-        if min((abs(z - place) for place in places), default=0) > _REACHES[-1]
-    ]
+        far[:] = False  # one crosses all slices
+    unseen = prior == 0
+    unseen[len(teacher.labels) + 1 :] = False
+    asked = (distance > 0 if unseen.any() else far).nonzero()[:, 0].tolist()
+    if not asked:
+        return PixelBank(), prior
+    slices = spread(asked, MAX_SLICES)
+    steps = unpainted_pixels(training, teacher, slices, far[slices][:, None] | unseen)
+    kept, shares = yield from mapped(
+        steps, lambda one: replace(one, stage="asking the earlier model")
+    )
+    if not kept.classes:
+        return kept, prior
+    mixed = torch.where(unseen, shares, torch.lerp(prior, shares, far.float().mean()))
+    return kept, mixed / mixed.sum()
 
 
 def register_slices(training: Training) -> Generator[Progress, None, Registration]:
