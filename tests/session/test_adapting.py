@@ -80,6 +80,18 @@ def test_far_from_paint_training_asks_the_model_of_other_patients(
         assert session.trainer.segmenter.card.cases == 1 + asked
 
 
+def test_what_other_patients_have_shown_is_not_called_unpainted(session: Session):
+    spleen = session.paint.add_label("spleen")
+    session.paint.set_slice(1, block(spleen.id, BACKGROUND))
+
+    def notes(from_model):
+        steps = session.trainer.train(QUICK, from_model=from_model)
+        return " ".join(progress.note for progress in steps)
+
+    assert "No painted pixel" not in notes("loaded")
+    assert "No painted pixel yet: liver." in notes(False)
+
+
 def test_the_next_patient_gets_the_model_from_before(session: Session, model: Path, tmp_path: Path):
     list(adapt_model(session))
     queue = Queue(tmp_path)

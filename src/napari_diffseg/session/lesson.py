@@ -62,14 +62,15 @@ class Lesson:
         """
         taken = paint.snapshot()
         on = taught_ids(taken.slices, taken.planes)
-        missing = ", ".join(label.name for label in paint.labels if label.id not in on)
-        note = f"No painted pixel yet: {missing}." if missing else ""
-        wanted = tuple(label for label in paint.labels if label.id in on)
+        cases, slices = _learnt(start, base, len(taken.slices))
+        wanted, kept = tuple(label for label in paint.labels if label.id in on), set[int]()
         if start is not None:
             rename(start, paint)
             known = {label.id for label in start.labels}
             wanted = (*start.labels, *(label for label in wanted if label.id not in known))
-        cases, slices = _learnt(start, base, len(taken.slices))
+            kept = known if cases != 1 else kept  # other patients have shown them
+        missing = ", ".join(label.name for label in paint.labels if label.id not in on | kept)
+        note = f"No painted pixel yet: {missing}." if missing else ""
         found = Corrections.since(last, stored, taken.slices)
         taken = taken._replace(slices=found.weighted(taken.slices))
         return cls(taken, wanted, start, base, note, cases, slices, found)
