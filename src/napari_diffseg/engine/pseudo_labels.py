@@ -119,45 +119,22 @@ def unpainted_pixels(
     The pixels, and the share of each class ``(K,)`` in what the head predicts. Nothing where the
     time was up first.
     """
-    grid, device, step = training.grid, training.images.device, training.batch
-    images = grid.image(training.volume.hu[list(slices)])  # (n, 1, H, W)
-    tissue = soft_tissue(grid, training.volume.hu[list(slices)])  # (n, H, W)
-    teacher.eval()
-    labels, sureness = [], []
     known, classes_in_all = len(teacher.labels) + 1, len(training.segmenter.labels) + 1
-    shares = torch.zeros(classes_in_all)
-    for first in range(0, len(slices), step):
-        if training.budget.left <= 0:
-            return PixelBank(), shares
-        with torch.inference_mode(), autocast(device):
-            logits = teacher(upload(images[first : first + step], device))
-        for n, one in enumerate(logits, start=first):
-            p = posterior(one, None, slices[n], upload(tissue[n], device))
-            confidence, best = p.max(dim=0)
-            labels.append(best.cpu())
-            sureness.append(confidence.cpu())
-            shares[:known] += p.mean(dim=(1, 2)).cpu() / len(slices)
-        yield training.report("pseudo-labelling", first // 2, len(slices))
-    classes = torch.stack(labels).clone()  # a clone is none of inference mode's
-    found = classes.numpy().astype(np.uint8)
-    single = teacher.card.single_pieces
-    ids = [n for n, label in enumerate(teacher.labels, start=1) if label.name in single]
-    astray = torch.from_numpy(largest_pieces(found, ids) != found)
-    confidence = torch.stack(sureness)
-    # The surer half of a class is taken anyway: else those that the head doubts everywhere would be
-    # learnt from no pixel, and be lost.
-    enough = torch.full((known,), MIN_CONFIDENCE)
-    for n in classes.unique().tolist():
-        enough[n] = min(MIN_CONFIDENCE, float(confidence[classes == n].median()))
-    left_out = astray | (confidence < enough[classes])
+    images = training.grid.image(training.volume.hu[list(slices)])  # (n, 1, H, W)
+    found = yield from _labelled(training, teacher, slices, images)
+    bank, shares = PixelBank(), torch.zeros(classes_in_all)
+    if found is None:
+        return bank, shares
+    classes, confidence, shares[:known] = found
+    left_out = _doubtful(classes, confidence, teacher)
     if wanted is not None:
         left_out |= ~wanted[torch.arange(len(classes))[:, None, None], classes]
     classes = classes.masked_fill(left_out, UNKNOWN)
-    bank, unknown = PixelBank(), torch.arange(classes_in_all) >= known
+    unknown, step = torch.arange(classes_in_all) >= known, training.batch
     for first in range(0, len(slices), step):
         changed, targets = augment(
-            upload(images[first : first + step], device),
-            upload(classes[first : first + step], device),
+            upload(images[first : first + step], training.images.device),
+            upload(classes[first : first + step], training.images.device),
             training.generator,
         )
         maps = extract_features(training, changed)
@@ -172,6 +149,48 @@ def unpainted_pixels(
         done = (len(slices) + first) // 2
         yield training.report("extracting features", done, len(slices))
     return bank, shares
+
+
+def _labelled(
+    training: Training, teacher: Segmenter, slices: Sequence[int], images: Tensor
+) -> Generator[Progress, None, tuple[Tensor, Tensor, Tensor] | None]:
+    """Label slices: classes and confidence ``(n, H, W)``, share of each class ``(K,)``.
+
+    ``None`` where the time was up first.
+    """
+    device, step = training.images.device, training.batch
+    tissue = soft_tissue(training.grid, training.volume.hu[list(slices)])  # (n, H, W)
+    teacher.eval()
+    labels, sureness = [], []
+    shares = torch.zeros(len(teacher.labels) + 1)
+    for first in range(0, len(slices), step):
+        if training.budget.left <= 0:
+            return None
+        with torch.inference_mode(), autocast(device):
+            logits = teacher(upload(images[first : first + step], device))
+        for n, one in enumerate(logits, start=first):
+            p = posterior(one, None, slices[n], upload(tissue[n], device))
+            confidence, best = p.max(dim=0)
+            labels.append(best.cpu())
+            sureness.append(confidence.cpu())
+            shares += p.mean(dim=(1, 2)).cpu() / len(slices)
+        yield training.report("pseudo-labelling", first // 2, len(slices))
+    # A clone is none of inference mode's.
+    return torch.stack(labels).clone(), torch.stack(sureness), shares.clone()
+
+
+def _doubtful(classes: Tensor, confidence: Tensor, teacher: Segmenter) -> Tensor:
+    """Where labels ``(n, H, W)`` are not sure enough, or astray of a structure in one piece."""
+    found = classes.numpy().astype(np.uint8)
+    single = teacher.card.single_pieces
+    ids = [n for n, label in enumerate(teacher.labels, start=1) if label.name in single]
+    astray = torch.from_numpy(largest_pieces(found, ids) != found)
+    # The surer half of a class is taken anyway: else those that the head doubts everywhere would be
+    # learnt from no pixel, and be lost.
+    enough = torch.full((len(teacher.labels) + 1,), MIN_CONFIDENCE)
+    for n in classes.unique().tolist():
+        enough[n] = min(MIN_CONFIDENCE, float(confidence[classes == n].median()))
+    return astray | (confidence < enough[classes])
 
 
 def spread(slices: Sequence[int], count: int) -> Sequence[int]:
