@@ -8,6 +8,7 @@ from engine_tools import DISC, SPOT, dice, disc_volume, paint, tiny_backbone, vo
 
 from napari_diffseg.engine import recipe
 from napari_diffseg.engine.finetune import finetune
+from napari_diffseg.engine.planes import PaintedPlane
 from napari_diffseg.engine.predict import predict
 from napari_diffseg.engine.settings import TrainSettings
 
@@ -79,6 +80,19 @@ def test_a_structure_that_no_painted_slice_shows_is_kept_near_them_too(model, mo
     assert dice(mask, truth, SPOT.id) > 0.5
     assert dice(mask, truth, DISC.id) > 0.6
     assert not (mask[[2, 5]] == SPOT.id).any()  # where it is painted that there is none
+
+
+def test_a_plane_alone_does_not_undo_what_it_does_not_show(model):
+    volume, truth = patient(drift=0.2, noise=1)
+    planes = [PaintedPlane("coronal", 18, truth[:, 18], full=True)]  # crosses the disc alone
+    steps = finetune(volume, (), model.labels, model, SETTINGS, planes=planes, rehearse=True)
+    *_, last = steps
+    mask = np.zeros(volume.hu.shape, np.uint8)
+    for one in predict(
+        last.segmenter, volume, device="cpu", registration=last.registration, planes=planes
+    ):
+        mask[one.z] = one.mask
+    assert dice(mask, truth, SPOT.id) > 0.5
 
 
 def test_a_structure_that_the_model_does_not_know_is_not_background_far_away():

@@ -25,7 +25,7 @@ from napari_diffseg.cli.options import (
 from napari_diffseg.engine.annotations import TrainError
 from napari_diffseg.engine.metrics import mean_of
 from napari_diffseg.engine.planes import ARRAY_AXIS, Axis
-from napari_diffseg.engine.progress import Progress
+from napari_diffseg.engine.progress import Progress, mapped, result_of
 from napari_diffseg.engine.settings import TrainSettings
 from napari_diffseg.io.errors import UserError
 from napari_diffseg.io.files import atomic_write, check_outputs
@@ -259,18 +259,16 @@ def _rehearse(session: Session, output: Path) -> None:
 def follow(steps: Generator[Progress, None, T], line: ProgressLine) -> T:
     """Drive a task to its end and return its result; what it says is shown once."""
     said: set[str] = set()
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+
+    def show(progress: Progress) -> None:
         if progress.note not in ({"", progress.stage} | said):
             said.add(progress.note)
             line.say(f"napari-diffseg: {progress.note}")
         line.update(
             progress.stage, progress.step, progress.steps, progress.remaining, progress.loss
         )
+
+    return result_of(mapped(steps, show))
 
 
 def _predict(session: Session, line: ProgressLine) -> None:

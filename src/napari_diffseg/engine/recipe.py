@@ -117,7 +117,7 @@ def _rehearsed_pixels(
     """
     places = [slice_.z for slice_ in training.painted]
     count = len(training.volume.hu)
-    distance = torch.tensor([min((abs(z - at) for at in places), default=0) for z in range(count)])
+    distance = torch.tensor([min((abs(z - at) for at in places), default=1) for z in range(count)])
     far = distance > _REACHES[-1]
     if any(plane.full for plane in training.planes):
         far[:] = False  # one crosses all slices
