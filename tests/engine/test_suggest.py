@@ -9,6 +9,7 @@ from napari_diffseg.engine.suggest import (
     slice_change,
     slice_confidence,
     soft_tissue_share,
+    structure_share,
     suggest,
 )
 
@@ -110,3 +111,41 @@ def test_slices_between_empty_ones_are_likely_empty() -> None:
     empty = likely_empty(painted(12, 2, 5, 8), shown)
     np.testing.assert_array_equal(np.flatnonzero(empty), range(6))
     assert not likely_empty(painted(12), shown).any()
+
+
+def volume_with(extent: dict[int, range]) -> np.ndarray:
+    """Sixty slices on which each label covers `label` pixels of those of its range."""
+    prediction = np.zeros((60, 4, 4), np.uint8)
+    for label, slices in extent.items():
+        for z in slices:
+            prediction[z, label, :label] = label
+    return prediction
+
+
+def test_structures_count_alike_whether_large_or_small() -> None:
+    prediction = volume_with({1: range(10, 20), 3: range(30, 40)})
+    share = structure_share(prediction, [1, 3], np.ones(60))
+    np.testing.assert_allclose(share[10:20], share[30])
+    assert share.mean() == pytest.approx(1)
+    assert not share[:10].any()
+
+
+def test_what_is_predicted_nowhere_may_be_where_soft_tissue_is() -> None:
+    prediction = volume_with({1: range(10, 20)})
+    elsewhere = (np.arange(60) >= 40).astype(float)
+    share = structure_share(prediction, [1, 2], elsewhere)
+    assert share[10:20].sum() == pytest.approx(share[40:].sum())
+    assert not share[20:40].any()
+    np.testing.assert_allclose(structure_share(prediction, [], elsewhere), 1)
+
+
+def test_the_first_slice_is_where_a_model_of_other_patients_sees_structures() -> None:
+    prediction = volume_with({1: range(5, 15), 2: range(5, 15), 3: range(5, 45)})
+    weight = structure_share(prediction, [1, 2, 3], np.ones(60))
+    confidence = np.full(60, 80.0)
+    confidence[40:] = 45  # in doubt, but hardly anything is there
+    (found,) = suggest(painted(60), confidence, weight=weight)
+    assert 5 <= found.z < 15
+    assert found.reason == (
+        f"Slice {found.z}: nothing is painted yet, and most errors are expected near it"
+    )

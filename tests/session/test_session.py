@@ -305,6 +305,33 @@ def test_a_gap_between_slices_that_show_nothing_waits(tmp_path: Path) -> None:
         assert low < session.suggest()[0].z < high
 
 
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_model_of_other_patients_is_believed_where_structures_are(
+    session: Session, tmp_path: Path, loaded: bool
+) -> None:
+    """What a few slices of this patient taught is not: it has seen too little."""
+    path = tmp_path / "others.safetensors"
+    trained(session)
+    session.trainer.save_model(path)
+    hu = np.concatenate([tiny_volume().hu] * 20)
+    geometry = Geometry.from_affine(np.diag([1.0, 1.0, 3.0, 1.0]), hu.transpose().shape)
+    with Session(Volume(hu, geometry, "long"), [], tiny_backbone(), folder=False) as other:
+        other.trainer.load_model(path)
+        if not loaded:
+            other.paint.set_slice(60, block())
+            other.paint.set_slice(119, block())
+            list(other.trainer.train(QUICK))
+            other.paint.clear_slice(60)
+            other.paint.clear_slice(119)
+        for z in range(len(hu)):
+            shown = block() if 80 <= z < 110 else np.zeros_like(block())
+            unsure = np.full(shown.shape, 30 if z < 40 else 98, np.uint8)
+            other.prediction.put(SlicePrediction(z, shown, unsure), 1)
+        found = other.suggest()[0]
+        assert (80 <= found.z < 110) == loaded
+        assert "nothing is painted yet, and most errors are expected near it" in found.reason
+
+
 def test_a_plane_is_suggested_across_wide_gaps_alone(tmp_path: Path) -> None:
     hu = np.repeat(tiny_volume().hu, 8, axis=0)
     volume = volume_of(hu)  # slices of 5 mm

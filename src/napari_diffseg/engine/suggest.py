@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +130,38 @@ def likely_empty(painted: NDArray[np.bool_], shown: NDArray[np.bool_]) -> NDArra
     return ~near
 
 
+def structure_share(
+    prediction: NDArray[np.uint8], labels: Sequence[int], elsewhere: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """How much of the structures each slice shows, 1 on the mean of all slices ``(z,)``.
+
+    Structures count alike, large or small, as they do in the mean Dice. One that is predicted
+    nowhere may be anywhere.
+
+    Parameters
+    ----------
+    prediction
+        Label ids ``(z, y, x)``; every few pixels of each slice will do.
+    labels
+        Ids of the structures that are looked for.
+    elsewhere
+        Where to expect those that are predicted nowhere ``(z,)``, in any unit:
+        :func:`soft_tissue_share`.
+
+    Examples
+    --------
+    >>> prediction = np.array([[[0, 0]], [[1, 0]], [[1, 2]], [[1, 1]]], np.uint8)
+    >>> structure_share(prediction, [1, 2], np.ones(4)).tolist()
+    [0.0, 0.5, 2.5, 1.0]
+    """
+    spread = elsewhere / elsewhere.sum()
+    counts = np.array([np.bincount(plane.ravel(), minlength=256) for plane in prediction])
+    seen = [counts[:, label] for label in labels]
+    shares = [count / count.sum() if count.any() else spread for count in seen]
+    total: NDArray[np.float64] = sum(shares, np.zeros(len(prediction)))
+    return total / total.mean() if total.any() else np.ones(len(prediction))
+
+
 def suggest(
     painted: NDArray[np.bool_],
     confidence: NDArray[np.float64] | None = None,
@@ -181,7 +214,7 @@ def suggest(
         gain = (error[:, None] * np.maximum(helps - cover[:, None], 0)).sum(axis=0)
         gain[taken] = -1
         best = int(gain.argmax())
-        chosen.append(Suggestion(best, _reason(best, taken, doubt, jump, reach)))
+        chosen.append(Suggestion(best, _reason(best, taken, doubt, jump, reach, predicted)))
         taken[best] = True
         cover = np.maximum(cover, helps[:, best])
     return chosen
@@ -193,10 +226,14 @@ def _reason(
     doubt: NDArray[np.float64],
     jump: NDArray[np.float64],
     reach: float,
+    predicted: bool,
 ) -> str:
     distance = distance_to_painted(painted)[z]
     if not np.isfinite(distance):
-        return f"Slice {z}: nothing is painted yet, and it stands for most of the volume"
+        most = (
+            "most errors are expected near it" if predicted else "it stands for most of the volume"
+        )
+        return f"Slice {z}: nothing is painted yet, and {most}"
     apart = f"({int(distance)} slice{'s' if distance > 1 else ''})"
     # Each on a scale where 1 is a strong reason.
     strength = {"far": distance / (2 * reach), "doubt": doubt[z] / 0.4, "jump": jump[z] / 0.6}

@@ -116,6 +116,11 @@ def stored_prediction(made: Round | None, rounds: Rounds) -> StoredPrediction | 
     return None
 
 
+def of_other_patients(segmenter: Segmenter | None, made: Round | None) -> bool:
+    """Whether patients other than this one are behind the model of a round, or may be."""
+    return _learnt(segmenter, made, 0)[0] != 1
+
+
 def _learnt(start: Segmenter | None, base: Round | None, painted: int) -> tuple[int, int]:
     if start is None or base is None:
         return 1, painted

@@ -22,17 +22,9 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.engine.measure_report import write_measurements
-from napari_diffseg.engine.suggest import (
-    Suggestion,
-    likely_empty,
-    slice_change,
-    slice_confidence,
-    soft_tissue_share,
-    suggest,
-)
-from napari_diffseg.engine.suggest_plane import PlaneSuggestion, expected_error, suggest_plane
+from napari_diffseg.engine.suggest import Suggestion
+from napari_diffseg.engine.suggest_plane import PlaneSuggestion
 from napari_diffseg.io.files import atomic_write, check_outputs
 from napari_diffseg.io.geometry import VolumeError
 from napari_diffseg.io.labels import Label, LabelMap
@@ -41,6 +33,7 @@ from napari_diffseg.io.voxels import check_memory, check_regular
 from napari_diffseg.network.backbone import Backbone, home
 from napari_diffseg.session.journal import Record, SessionError, decode, saving
 from napari_diffseg.session.log import SessionFolder, SessionLog, volume_id
+from napari_diffseg.session.next_slice import next_plane, next_slices
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
 from napari_diffseg.session.report import describe
@@ -51,10 +44,6 @@ from napari_diffseg.session.trainer import Trainer
 Access = Literal["alone", "read-only", "take over"]
 
 _FORMAT = 2  # 2 has planes
-_REACH_MM = 25.0  # how far along z a painted slice is taken to help its neighbours
-_EMPTY = 0.1  # of the error that is expected elsewhere, between slices that show nothing
-_LEAST_SOFT = 0.02  # share of soft tissue that every slice is taken to have
-_SUGGEST_PIXELS = 64  # per row of a slice: a few say as much, and it is asked after each stroke
 
 
 @dataclass
@@ -211,27 +200,8 @@ class Session:
 
     def suggest(self, n: int = 1) -> list[Suggestion]:
         """Name the slices that are most worth painting next, the best first."""
-        confidence = change = weight = None
-        step = max(1, self.volume.hu.shape[2] // _SUGGEST_PIXELS)
-        thin = np.s_[:, ::step, ::step]
         with self._log.lock:
-            there: NDArray[np.bool_] = self.paint.states > 0
-            if self.prediction.round_of.all():
-                mask = self.prediction.mask[thin]
-                confidence = slice_confidence(mask, self.prediction.confidence[thin])
-                change = slice_change(mask)
-                shown = np.array([plane.any() for plane in self.paint.mask[thin] % BACKGROUND])
-                weight = np.where(likely_empty(there, shown), _EMPTY, 1.0)
-            elif there.any():
-                weight = soft_tissue_share(self.volume.hu[thin]) + _LEAST_SOFT
-            reach = max(2.0, _REACH_MM / float(self.volume.geometry.spacing[0]))
-            states, repeated = self.paint.states, self.trainer.repeated
-            again = [one for one in repeated if states[one.z] == SliceState.UNPAINTED][:n]
-            taken = states > 0
-            taken[[one.z for one in again]] = True
-            first = [Suggestion(one.z, one.reason) for one in again]
-            rest = n - len(first)
-            return first + (suggest(taken, confidence, change, rest, reach, weight) if rest else [])
+            return next_slices(self.volume, self.paint, self.prediction, self.trainer, n)
 
     def suggest_plane(self) -> PlaneSuggestion | None:
         """Name the coronal or sagittal plane that is most worth painting next.
@@ -241,13 +211,7 @@ class Session:
         ``None`` where a slice is worth more, and before every slice is predicted.
         """
         with self._log.lock:
-            if not self.prediction.round_of.all():
-                return None
-            step = max(1, max(self.prediction.mask.shape[1:]) // _SUGGEST_PIXELS)
-            thin = np.s_[:, step // 2 :: step, step // 2 :: step]
-            error = expected_error(self.prediction.mask[thin], self.prediction.confidence[thin])
-            painted, planes = self.paint.states > 0, list(self.paint.planes)
-        return suggest_plane(error, painted, planes, self.volume.geometry.spacing, _REACH_MM, step)
+            return next_plane(self.volume, self.paint, self.prediction)
 
     # Export
 
