@@ -7,6 +7,7 @@ import pytest
 from engine_tools import DISC, SPOT, dice, disc_volume, paint, tiny_backbone, volume_of
 
 from napari_diffseg.engine import recipe
+from napari_diffseg.engine.annotations import TrainError
 from napari_diffseg.engine.finetune import finetune
 from napari_diffseg.engine.planes import PaintedPlane
 from napari_diffseg.engine.predict import predict
@@ -80,6 +81,19 @@ def test_a_structure_that_no_painted_slice_shows_is_kept_near_them_too(model, mo
     assert dice(mask, truth, SPOT.id) > 0.5
     assert dice(mask, truth, DISC.id) > 0.6
     assert not (mask[[2, 5]] == SPOT.id).any()  # where it is painted that there is none
+
+
+def test_a_slice_without_anything_does_not_undo_what_is_elsewhere(model):
+    volume, truth = patient(drift=0.2, noise=1)
+    hu, truth = volume.hu.copy(), truth.copy()
+    hu[:2], truth[:2] = hu[2, :1, :1], 0
+    volume, painted = volume_of(hu), paint(truth, 0)
+    kept = learnt(volume, painted, model.labels, model, rehearse=True)
+    mask = predicted(kept, volume, painted)
+    assert dice(mask, truth, DISC.id) > 0.6
+    assert dice(mask, truth, SPOT.id) > 0.6
+    with pytest.raises(TrainError, match="only background is painted"):
+        learnt(volume, painted, model.labels, model)
 
 
 def test_a_plane_alone_does_not_undo_what_it_does_not_show(model):

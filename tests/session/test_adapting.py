@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from session_tools import LIVER, QUICK, block, tiny_backbone, tiny_volume, train
 from napari_diffseg.engine import BACKGROUND
 from napari_diffseg.io import write_volume
 from napari_diffseg.network import Segmenter
-from napari_diffseg.session import Queue, Session, SessionError, adapt_model
+from napari_diffseg.session import Queue, Session, SessionError, SliceState, adapt_model
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,19 @@ def test_far_from_paint_training_asks_the_model_of_other_patients(
         stages = {progress.stage for progress in session.trainer.train(QUICK, from_model=go_on)}
         assert ("asking the earlier model" in stages) is asked
         assert session.trainer.segmenter.card.cases == 1 + asked
+
+
+def test_a_slice_without_anything_corrects_a_model_of_other_patients(session: Session):
+    list(session.trainer.predict())
+    wrong = np.argmax((session.prediction.mask > 0).sum(axis=(1, 2)))
+    assert session.prediction.mask[wrong].any()
+    session.paint.set_slice(wrong, np.zeros_like(block()), SliceState.PAINTED)
+    settings = replace(QUICK, iterations=60)
+    with pytest.raises(SessionError, match="Only background is painted"):
+        session.trainer.train(settings)  # from the backbone, which knows no structure
+    list(session.trainer.train(settings, from_model="loaded"))
+    list(session.trainer.predict())
+    assert not session.prediction.mask[wrong].any()
 
 
 def test_what_other_patients_have_shown_is_not_called_unpainted(session: Session):

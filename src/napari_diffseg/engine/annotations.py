@@ -57,22 +57,31 @@ def class_maps(painted: Sequence[PaintedSlice], labels: Sequence[Label]) -> NDAr
     return np.stack([(full if slice_.full else partial)[slice_.mask] for slice_ in painted])
 
 
-def class_targets(painted: Sequence[PaintedSlice], labels: Sequence[Label]) -> NDArray[np.uint8]:
+def class_targets(
+    painted: Sequence[PaintedSlice], labels: Sequence[Label], known: bool = False
+) -> NDArray[np.uint8]:
     """As :func:`class_maps`, for training.
+
+    Parameters
+    ----------
+    painted, labels
+        As for :func:`class_maps`.
+    known
+        Whether a model that knows the structures teaches, too, so that background alone will do.
 
     Raises
     ------
     TrainError
-        If nothing is painted, or a mask holds an id without a label.
+        If nothing is painted, nothing but background, or a mask holds an id without a label.
     """
     if not painted:
         raise TrainError("no slice is painted: paint a structure on at least one slice")
-    known = {0, BACKGROUND, *(label.id for label in labels)}
+    ids = {0, BACKGROUND, *(label.id for label in labels)}
     for slice_ in painted:
-        strangers = set(np.unique(slice_.mask).tolist()) - known
+        strangers = set(np.unique(slice_.mask).tolist()) - ids
         if strangers:
             raise TrainError(f"slice {slice_.z} holds id {min(strangers)}, which has no label")
     classes = class_maps(painted, labels)
-    if not ((classes > 0) & (classes != UNKNOWN)).any():
+    if not known and not ((classes > 0) & (classes != UNKNOWN)).any():
         raise TrainError("only background is painted: paint a structure on at least one slice")
     return classes

@@ -116,7 +116,7 @@ def finetune(
     crossed = crossed_slices(planes, volume.hu.shape, _MAX_CROSSED, {p.z for p in painted})
     learnt_from = (*painted, *crossed)
     with within_memory():
-        classes = class_targets(learnt_from, labels)
+        classes = class_targets(learnt_from, labels, known=rehearse)
         device = pick_device(settings.device)
         torch.manual_seed(settings.seed)
         paper = settings.recipe == "paper"

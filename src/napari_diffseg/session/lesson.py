@@ -61,8 +61,9 @@ class Lesson:
             If there is nothing to learn from.
         """
         taken = paint.snapshot()
-        on = taught_ids(taken.slices, taken.planes)
         cases, slices = _learnt(start, base, len(taken.slices))
+        shown = start is not None and cases != 1 and start.config.head == "levels"
+        on = taught_ids(taken.slices, taken.planes, known=shown)
         wanted, kept = tuple(label for label in paint.labels if label.id in on), set[int]()
         if start is not None:
             rename(start, paint)

@@ -40,8 +40,18 @@ def painted_ids(mask: NDArray[np.uint8]) -> set[int]:
     return set(np.unique(mask).tolist()) - {0, BACKGROUND}
 
 
-def taught_ids(painted: Sequence[PaintedSlice], planes: Sequence[PaintedPlane]) -> set[int]:
+def taught_ids(
+    painted: Sequence[PaintedSlice], planes: Sequence[PaintedPlane], known: bool = False
+) -> set[int]:
     """Label ids that can be learnt from this paint.
+
+    Parameters
+    ----------
+    painted, planes
+        The paint.
+    known
+        Whether other patients have shown the structures, so that background alone teaches, too:
+        where the model sees what is not there.
 
     Raises
     ------
@@ -52,7 +62,7 @@ def taught_ids(painted: Sequence[PaintedSlice], planes: Sequence[PaintedPlane]) 
         raise SessionError("Paint a structure on at least one slice, then Train.")
     together: list[PaintedSlice | PaintedPlane] = [*painted, *planes]
     on = set().union(*(painted_ids(one.mask) for one in together))
-    if not on:
+    if not on and not known:
         raise SessionError("Only background is painted. Paint a structure, then Train.")
     if not any(one.full or (one.mask == BACKGROUND).any() for one in together):
         raise SessionError(

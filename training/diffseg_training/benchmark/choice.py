@@ -152,6 +152,7 @@ def _measured(
         with suppress(SessionError):  # nothing of interest is on the slices
             if chosen:
                 result_of(session.trainer.train(settings, "loaded"))
+        with suppress(SessionError):  # so that there is no model
             for _ in session.trainer.predict():
                 pass
         holding = np.flatnonzero(np.isin(scan.reference, ids).any(axis=(1, 2)))
