@@ -6,18 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from session_tools import tiny_backbone
 
 from diffseg_training.window import SampleWindow, WindowError
-from napari_diffseg.network.backbone import save_backbone
 from napari_diffseg.session.paint import SliceState
 
 
+@pytest.mark.usefixtures("tiny_shipped")
 def test_the_sample_is_painted_in_full_by_names(
     qapp: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_backbone(tmp_path / "tiny.safetensors", tiny_backbone())
-    monkeypatch.setenv("NAPARI_DIFFSEG_BACKBONES", str(tmp_path))
     monkeypatch.setenv("NAPARI_DIFFSEG_HOME", str(tmp_path))  # the window takes one of its own
     window = SampleWindow(1000, 700)
     try:
@@ -34,4 +31,4 @@ def test_the_sample_is_painted_in_full_by_names(
             window.until(lambda: False, limit=0.1)
     finally:
         window.close()
-    assert list(tmp_path.iterdir()) == [tmp_path / "tiny.safetensors"]
+    assert list(tmp_path.iterdir()) == []
