@@ -1,5 +1,8 @@
 """A viewer with the panel, a tiny CT and a tiny random backbone."""
 
+import gc
+import importlib
+
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt, QThreadPool
@@ -7,6 +10,17 @@ from qtpy.QtWidgets import QApplication
 from session_tools import tiny_volume
 
 from napari_diffseg.gui.io import volume_layer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imported_for_good():
+    """Spare the collector what imports have made: half a million objects, several times a test."""
+    for name in ("napari.viewer", "napari._qt.qt_main_window", "napari_diffseg.gui.panel"):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -86,12 +86,12 @@ def _opened_and_closed(viewer, qtbot):
     viewer.add_image(data, **options)
     qtbot.waitUntil(lambda: getattr(widget.panel.desk.active, "session", None) is not None)
     active = widget.panel.desk.active
-    kept = [weakref.ref(one) for one in (widget.panel, active.session, active.volume)]
+    kept = [weakref.ref(one) for one in (widget.panel, active.session, active.layers.paint)]
     dock.destroyOnClose()
     return kept
 
 
-def test_a_panel_that_is_closed_keeps_neither_volume_nor_session(make_napari_viewer, qtbot):
+def test_a_panel_that_is_closed_is_freed_with_its_session(make_napari_viewer, qtbot):
     kept = _opened_and_closed(make_napari_viewer(show=True), qtbot)
 
     def freed():
