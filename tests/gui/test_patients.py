@@ -193,13 +193,16 @@ def test_a_patient_who_is_put_away_takes_no_memory(cts, window):
         for layer in (window.workspace.layers.ct, *window.workspace.layers.own())
     ]
     assert len(voxels) == 4
-    window.click(window.panel.patients.next_button)
-    ready(window, "bert")
-    predicted(window)
+    sessions = [weakref.ref(window.session)]
+    for name in ("bert", "carl"):
+        window.click(window.panel.patients.next_button)
+        ready(window, name)
+        predicted(window)
+        sessions.append(weakref.ref(window.session))
 
     def gone():
         gc.collect()
-        return all(one() is None for one in voxels)
+        return all(one() is None for one in (*voxels, *sessions[:-1]))
 
     window.until(gone)
 

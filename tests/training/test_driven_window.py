@@ -15,6 +15,8 @@ from napari_diffseg.session.paint import SliceState
 def test_the_sample_is_painted_in_full_by_names(
     qapp: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from qtpy.QtWidgets import QLabel
+
     monkeypatch.setenv("NAPARI_DIFFSEG_HOME", str(tmp_path))  # the window takes one of its own
     window = SampleWindow(1000, 700)
     try:
@@ -27,6 +29,10 @@ def test_the_sample_is_painted_in_full_by_names(
         assert not (session.paint.states == SliceState.SCRIBBLED).any()
         ids = {label.id for label in session.paint.labels}
         assert set(np.unique(session.paint.mask[24])) == {0, *ids}
+        doomed, deleted = QLabel(), []
+        doomed.destroyed.connect(lambda: deleted.append(True))
+        doomed.deleteLater()
+        window.until(lambda: bool(deleted), limit=20)
         with pytest.raises(WindowError, match="not ready after"):
             window.until(lambda: False, limit=0.1)
     finally:
