@@ -68,3 +68,27 @@ def session() -> Session:
     from napari_diffseg.session import Session
 
     return Session(tiny_volume(), [LIVER, SPLEEN], tiny_backbone(), folder=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random backbone."""
+    from session_tools import tiny_backbone
+
+    from napari_diffseg.network.backbone import save_backbone
+
+    folder = tmp_path_factory.mktemp("backbones")
+    save_backbone(folder / "tiny.safetensors", tiny_backbone())
+    return folder
+
+
+@pytest.fixture
+def tiny_shipped(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the tiny backbone the shipped one: on the real one a training takes ten times longer."""
+    monkeypatch.setattr("napari_diffseg.network.backbone.files", lambda package: tiny_folder)
+
+
+@pytest.fixture
+def short_adaptation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapt models with a few optimiser steps."""
+    monkeypatch.setattr("napari_diffseg.engine.adaptation._STEPS", 10)

@@ -17,9 +17,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from cli_tools import Case, check_error, names_in, process, save
+from cli_tools import Case, check_error, names_in, run, save
 
 from napari_diffseg.cli import main
+
+pytestmark = pytest.mark.usefixtures("short_adaptation")
 
 
 @pytest.fixture
@@ -104,32 +106,33 @@ def test_wrong_use(data: list[str], capsys: pytest.CaptureFixture[str]):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_leaves_nothing_half_written(data: list[str], workers: str):
-    for name in "efghijkl":  # enough that two workers are not through before the signal comes
+    # Enough that two workers are not through before the signal comes.
+    for name in "efghijklmnopqrstuvwx":
         shutil.copy("imagesTs/a_0000.nii.gz", f"imagesTs/{name}_0000.nii.gz")
-    words = ["predict", "imagesTs", *data, "--workers", workers]
+    words = ["predict", "imagesTs", *data, "--no-adapt", "--workers", workers]
     running = _begin(words, lambda: _journalled(1))
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the workers, too
     _, err = running.communicate(timeout=200)
     assert running.returncode == 130
     assert "Traceback" not in err
-    assert "of 12 volumes are done; the same command goes on from there" in err
+    assert "of 24 volumes are done; the same command goes on from there" in err
     left = {name for name in names_in("masks") if not name.endswith(".labels.txt")}
     assert left - _masks() == {"predictions.csv", "predictions.json"}
     cases = json.loads(Path("masks/predictions.json").read_text())["cases"]
     done = {row["mask"] for row in cases if row["status"] == "predicted"}
     assert done == _masks()
-    code, out, err = process(*words)
+    code, out, err = run(*words)
     assert code == 0, err
-    assert f"{12 - len(done)} predicted, {len(done)} skipped" in out
+    assert f"{24 - len(done)} predicted, {len(done)} skipped" in out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_a_run_that_was_killed_goes_on(data: list[str]):
-    words = ["predict", "imagesTs", *data]
+    words = ["predict", "imagesTs", *data, "--no-adapt"]
     running = _begin(words, lambda: _journalled(2))
     running.kill()
     running.communicate(timeout=200)
-    code, out, err = process(*words)
+    code, out, err = run(*words)
     assert code == 0, err
     skipped = int(re.search(r"(\d) skipped", out)[1])
     assert 2 <= skipped <= 4

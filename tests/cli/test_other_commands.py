@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from cli_tools import AFFINE, Case, check_error, names_in, predicted, process, save
+from cli_tools import AFFINE, Case, check_error, names_in, predicted, run, save
 
 from napari_diffseg.cli import main
 from napari_diffseg.io.labels import Label
@@ -33,7 +33,7 @@ def test_predict_goes_on_after_a_broken_volume(case: Case, trained: tuple[Path, 
             parameter.normal_(generator=torch.Generator().manual_seed(0))
     model.save("noisy.safetensors")
     Path("broken.nii.gz").write_text("not an image")
-    code, out, err = process(
+    code, out, err = run(
         *("predict", "--model", "noisy.safetensors", "--device", "cpu", "--no-adapt"),
         *("broken.nii.gz", case.ct, "-o", "masks"),
     )
@@ -234,25 +234,25 @@ def test_predict_never_replaces_what_it_reads(case: Case, trained: tuple[Path, s
     ct.write_bytes(Path(case.ct).read_bytes())
     before = ct.read_bytes()
     for folder in (".", "../work"):
-        code, _, err = process("predict", "ct.nii.gz", "--model", model, "-o", folder)
+        code, _, err = run("predict", "ct.nii.gz", "--model", model, "-o", folder)
         assert code == 1
         assert "ct.nii.gz: would be overwritten, and it is also read" in err
     Path("other").mkdir()
     Path("other/ct.nii.gz").hardlink_to(ct)
-    assert process("predict", "ct.nii.gz", "--model", model, "-o", "other")[0] == 1
+    assert run("predict", "ct.nii.gz", "--model", model, "-o", "other")[0] == 1
 
     # A scan of the same name in another format: nobody asked for its end.
     write_volume("scan.nrrd", read_volume(ct))
     Path("scan.nii.gz").write_bytes(before)
-    code, _, err = process("predict", "scan.nrrd", "--model", model, "-o", ".")
+    code, _, err = run("predict", "scan.nrrd", "--model", model, "-o", ".")
     assert code == 1
     assert "scan.nii.gz: exists beside a volume; choose another folder" in err
     assert Path("scan.nii.gz").read_bytes() == ct.read_bytes() == before
 
     # Into a folder of its own it may be done again, also below the volume's.
     for _ in range(2):
-        assert process("predict", "scan.nrrd", "--model", model, "-o", "masks")[0] == 0
-    assert process("predict", "scan.nrrd", "--model", model, "-o", "ct.nii.gz")[0] == 2
+        assert run("predict", "scan.nrrd", "--model", model, "-o", "masks", "--no-adapt")[0] == 0
+    assert run("predict", "scan.nrrd", "--model", model, "-o", "ct.nii.gz")[0] == 2
 
 
 def test_a_file_that_cannot_be_used_is_named_in_one_line(

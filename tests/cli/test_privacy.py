@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from cli_tools import Case, process
+from cli_tools import Case, process, run
 from privacy_tools import FOLDER, OTHER, REQUIRED, contents, name_the_patient, secrets_in
 from synthetic import line, save_series
 
@@ -97,7 +97,7 @@ def test_a_dicom_seg_says_that_it_names_the_patient(case: Case, series: Path, tm
     mask = np.zeros(volume.hu.shape, np.uint8)
     mask[1:3, 8:20, 8:20] = 1
     write_mask(tmp_path / "labels.nii.gz", mask, volume.geometry, ())
-    code, _, err = process(
+    code, _, err = run(
         "segment", str(series), "--labels", str(tmp_path / "labels.nii.gz"), "--backbone",
         case.tiny, "--iterations", "1", "--device", "cpu", "-o", str(tmp_path / "seg.dcm"),
     )  # fmt: skip
@@ -130,7 +130,7 @@ def test_no_table_page_or_trained_model_names_the_patient(
             "--backbone", case.tiny, "--iterations", "2", "--device", "cpu",
         ),
     ):  # fmt: skip
-        code, text, err = process(*words)
+        code, text, err = run(*words)
         assert code == 0, err
         said += text + err
     assert secrets_in(said.replace(FOLDER, "").encode()) == set()

@@ -21,6 +21,7 @@ from cli_tools import (
     check_error,
     names_in,
     process,
+    run,
     save,
     segment,
     start,
@@ -99,7 +100,7 @@ def test_segment_reads_only_the_named_slices(case: Case, trained: tuple[Path, st
     other[..., keep] = np.random.default_rng(1).integers(0, 9, other[..., keep].shape, np.uint8)
     labels = save(Path("other.nii.gz"), other)
     more = ("--slices", "6,2", "--iterations", "8", "-o", "mask.nii.gz")
-    assert process(*segment(case, *more, labels=labels))[0] == 0
+    assert run(*segment(case, *more, labels=labels))[0] == 0
     mine = np.asarray(nib.load("mask.nii.gz").dataobj)
     np.testing.assert_array_equal(mine, np.asarray(nib.load(folder / "mask.nii.gz").dataobj))
 
@@ -221,7 +222,7 @@ def test_wrong_use_exits_with_2(
 
 def test_inputs_are_never_overwritten(case: Case, tmp_path: Path):
     before = Path(case.labels).read_bytes()
-    code, _, err = process(*segment(case, "-o", case.labels))
+    code, _, err = run(*segment(case, "-o", case.labels))
     assert code == 1
     assert "would be overwritten, and it is also read" in err
     assert Path(case.labels).read_bytes() == before
@@ -229,7 +230,7 @@ def test_inputs_are_never_overwritten(case: Case, tmp_path: Path):
     save_series(series, line(4), names=[f"IM{n:04}.dcm" for n in range(4)])
     victim = series / "IM0001.dcm"
     slice_bytes = victim.read_bytes()
-    code, _, err = process(*segment(case, "-o", str(victim), volume=str(series)))
+    code, _, err = run(*segment(case, "-o", str(victim), volume=str(series)))
     assert code == 1
     assert f"{victim}: is a file of the folder that is read" in err
     assert victim.read_bytes() == slice_bytes
@@ -252,7 +253,7 @@ def test_outputs_that_would_destroy_something_are_refused(case: Case, more, says
     Path("folder.nii.gz").mkdir()
     Path("link.nii.gz").symlink_to(case.ct)
     before = names_in()
-    code, _, err = process(*segment(case, *more))
+    code, _, err = run(*segment(case, *more))
     assert code == 1
     assert says in err
     assert "learning" not in err  # before any work
@@ -272,7 +273,7 @@ def test_labels_of_another_grid_are_resampled_when_asked(case, tmp_path, capsys)
     assert np.array_equal(found[:, :, [2, 6]], case.labels_ijk[:, :, [2, 6]])
 
 
-def test_segment_takes_planes(case: Case, tmp_path: Path):
+def test_segment_takes_planes(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Only what lies on a plane or outside of every plane is known, as in Python."""
     sparse = np.zeros_like(case.labels_ijk)
     geometry = read_volume(case.ct).geometry
@@ -285,6 +286,7 @@ def test_segment_takes_planes(case: Case, tmp_path: Path):
     words = [case.ct, "--labels", labels, "-o", str(out), "--backbone", case.tiny]
     words += ["--planes", f"coronal:{row}", "--iterations", "4", "--report", str(report)]
     assert main(["segment", *words]) == 0
+    assert "registering planes" in capsys.readouterr().err  # so prediction has none to register
     told = json.loads(report.read_text())
     assert told["slices"] == [SLICES[0]]
     assert told["planes"] == [f"coronal:{row}"]

@@ -1,4 +1,4 @@
-"""``napari-diffseg train`` as a process, and what is done with its model."""
+"""``napari-diffseg train``, and what is done with its model."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from cli_tools import check_error, process
+from cli_tools import check_error, run
 from engine_tools import DISC, SPOT, disc_volume, tiny_backbone
 
 from napari_diffseg.cli import main
@@ -43,7 +43,7 @@ def cohort(tmp_path, monkeypatch):
 def test_a_model_of_two_patients_predicts_a_third(cohort):
     words = ("cases.csv", "-o", "m.safetensors", "--names", "names.json", *FEW)
     more = ("--backbone", "tiny.safetensors", "--validate", "--report", "r.json")
-    code, out, err = process("train", *words, *more, "--licence", "CC BY 4.0")
+    code, out, err = run("train", *words, *more, "--licence", "CC BY 4.0")
     assert code == 0, err
     assert "2 labels from 16 slices of 2 patients" in out
     assert "leave-one-patient-out" in out

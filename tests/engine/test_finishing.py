@@ -43,7 +43,11 @@ def _finished_at(stage: str, settings: TrainSettings, steps: int = 2) -> list[Pr
         ("training", "paper"),
     ],
 )
-def test_finishing_ends_any_stage_at_once_with_a_model(stage: str, recipe: str) -> None:
+def test_finishing_ends_any_stage_at_once_with_a_model(
+    stage: str, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A stage is reached soon, but goes on for longer than until it is finished.
+    monkeypatch.setattr("napari_diffseg.engine.recipe._STEPS", (8,) * 5)
     settings = TrainSettings("linear", recipe, seconds=None, device="cpu")  # type: ignore[arg-type]
     seen = _finished_at(stage, settings)
     assert sum(one.stage == stage for one in seen) == 2

@@ -12,7 +12,7 @@ from napari_diffseg.network.unet import UNetConfig
 
 CPU = torch.device("cpu")
 SMALL = UNetConfig(image_size=16, widths=(8, 8), blocks=1, attention=(), head_channels=8)
-LARGE = UNetConfig(image_size=256, widths=(64, 64, 64), blocks=2, attention=(), head_channels=32)
+LARGE = UNetConfig(image_size=64, widths=(64, 64, 64), blocks=2, attention=(), head_channels=32)
 
 
 def test_a_fast_network_gets_the_wide_grid_and_a_slow_one_its_own(
@@ -20,8 +20,8 @@ def test_a_fast_network_gets_the_wide_grid_and_a_slow_one_its_own(
 ) -> None:
     assert grid_width(SMALL, CPU) == 24
     # Half as many points again take the same network twice as long, whatever the machine.
-    monkeypatch.setattr(module, "MAX_SECONDS", seconds_per_slice(LARGE, 384, CPU) / 2)
-    assert grid_width(LARGE, CPU) == 256
+    monkeypatch.setattr(module, "MAX_SECONDS", seconds_per_slice(LARGE, 96, CPU) / 2)
+    assert grid_width(LARGE, CPU) == 64
     assert grid_width(SMALL, CPU) == 24
 
 

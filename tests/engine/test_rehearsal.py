@@ -15,6 +15,7 @@ from napari_diffseg.engine.settings import TrainSettings
 
 SHAPE = (14, 48, 40)
 SETTINGS = TrainSettings(iterations=200, grid=32, device="cpu")
+STAGES = replace(SETTINGS, iterations=15)  # enough to go through all stages
 
 
 def patient(drift=0.3, noise=0):
@@ -128,12 +129,12 @@ def test_near_paint_the_model_is_not_asked(model):
     painted = paint(truth, 2, 6, 10, 13)
     stages = {
         progress.stage
-        for progress in finetune(volume, painted, model.labels, model, SETTINGS, rehearse=True)
+        for progress in finetune(volume, painted, model.labels, model, STAGES, rehearse=True)
     }
     assert "pseudo-labelling" in stages  # by self-training
     one = {
         progress.stage
-        for progress in finetune(volume, painted[:1], model.labels, model, SETTINGS, rehearse=True)
+        for progress in finetune(volume, painted[:1], model.labels, model, STAGES, rehearse=True)
     }
     assert "asking the earlier model" in one - stages
 
@@ -142,7 +143,7 @@ def test_finished_in_the_middle_it_keeps_what_it_has(model):
     volume, truth = patient(drift=0.2, noise=1)
     ended = []
     steps = finetune(
-        volume, paint(truth, 2), model.labels, model, SETTINGS,
+        volume, paint(truth, 2), model.labels, model, STAGES,
         finished=lambda: bool(ended), rehearse=True,
     )  # fmt: skip
     last = None
@@ -162,5 +163,5 @@ def test_what_cannot_teach_is_only_begun_at(start, model):
         short = TrainSettings(iterations=2, grid=32, device="cpu", recipe="paper")
         begun = learnt(volume, painted, (DISC, SPOT), tiny_backbone(), settings=short).segmenter
     labels = (SPOT, DISC) if start == "other labels" else (DISC, SPOT)
-    steps = finetune(volume, painted, labels, begun, SETTINGS, rehearse=True)
+    steps = finetune(volume, painted, labels, begun, STAGES, rehearse=True)
     assert "asking the earlier model" not in {progress.stage for progress in steps}

@@ -1,27 +1,33 @@
 """A viewer with the panel, a tiny CT and a tiny random backbone."""
 
+import gc
+import importlib
+
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
-from session_tools import tiny_backbone, tiny_volume
+from session_tools import tiny_volume
 
 from napari_diffseg.gui.io import volume_layer
-from napari_diffseg.network.backbone import save_backbone
 
 
-@pytest.fixture(scope="session")
-def backbones(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbones")
-    save_backbone(folder / "tiny.safetensors", tiny_backbone())
-    return folder
+@pytest.fixture(scope="session", autouse=True)
+def imported_for_good():
+    """Spare the collector what imports have made: half a million objects, several times a test."""
+    for name in ("napari.viewer", "napari._qt.qt_main_window", "napari_diffseg.gui.panel"):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch, backbones):
-    """Sessions go to a folder of the test's own."""
+def home(tmp_path, monkeypatch, tiny_shipped):
+    """Sessions go to a folder of the test's own, and training begins at a tiny backbone."""
     monkeypatch.setenv("NAPARI_DIFFSEG_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NAPARI_DIFFSEG_BACKBONES", str(backbones))
+    monkeypatch.delenv("NAPARI_DIFFSEG_BACKBONES", raising=False)
     return tmp_path / "home"
 
 
@@ -43,7 +49,7 @@ class Window:
         widget = DiffSegWidget(viewer)
         self.dock = viewer.window.add_dock_widget(widget, area="right", name="Segment CT")
         self.until(lambda: widget.panel is not None)
-        self.panel = widget.panel
+        self.widget, self.panel = widget, widget.panel
 
     @property
     def workspace(self):
@@ -168,6 +174,7 @@ def window(make_napari_viewer, qtbot):
     viewer.window._qt_window.resize(1100, 700)  # a small canvas is drawn sooner
     window = Window(viewer, qtbot)
     yield window
-    window.panel.shut_down()
+    if window.widget.panel is not None:  # the dock was not closed
+        window.panel.shut_down()
     QThreadPool.globalInstance().waitForDone(5000)
     window.__dict__.clear()  # pytest keeps the fixture's value, napari wants its viewer freed

@@ -28,6 +28,7 @@ def loaded(window, model):
     return button
 
 
+@pytest.mark.usefixtures("short_adaptation")
 def test_the_model_adapts_and_predicts_and_its_round_can_be_taken_back(window, model):
     button = loaded(window, model)
     assert button.isEnabled()

@@ -13,6 +13,8 @@ from session_tools import LIVER, QUICK, SPLEEN, block, tiny_backbone, tiny_volum
 from napari_diffseg.io import read_volume, write_volume
 from napari_diffseg.session import Queue, Session, earlier_sessions
 
+pytestmark = pytest.mark.usefixtures("short_adaptation")
+
 
 @pytest.fixture
 def cts(tmp_path, home):
@@ -81,7 +83,7 @@ def test_the_next_patient_starts_from_earlier_sessions(window):
     keep(2, (SPLEEN, LIVER))
     keep(3, train=False)
     window.open()
-    dialog = learn(window)
+    dialog = learn(window, iterations=60)
     texts = [[dialog.table.item(row, column).text() for column in range(3)] for row in range(3)]
     assert texts[0][1] == "It keeps no slices yet: open its volume and train once."
     assert texts[1:] == [["tiny", "liver", "2"], ["tiny", "liver", "2"]]
@@ -191,13 +193,16 @@ def test_a_patient_who_is_put_away_takes_no_memory(cts, window):
         for layer in (window.workspace.layers.ct, *window.workspace.layers.own())
     ]
     assert len(voxels) == 4
-    window.click(window.panel.patients.next_button)
-    ready(window, "bert")
-    predicted(window)
+    sessions = [weakref.ref(window.session)]
+    for name in ("bert", "carl"):
+        window.click(window.panel.patients.next_button)
+        ready(window, name)
+        predicted(window)
+        sessions.append(weakref.ref(window.session))
 
     def gone():
         gc.collect()
-        return all(one() is None for one in voxels)
+        return all(one() is None for one in (*voxels, *sessions[:-1]))
 
     window.until(gone)
 

@@ -1,8 +1,11 @@
 """Painting coronal planes in the window."""
 
+import threading
+
 import numpy as np
 from qtpy.QtCore import QPoint, Qt
 
+from napari_diffseg.engine import registration
 from napari_diffseg.engine.suggest_plane import PlaneSuggestion
 from napari_diffseg.gui.plane_bar import plane_in_view
 from napari_diffseg.session import SliceState
@@ -124,3 +127,41 @@ def test_a_suggested_plane_is_shown_and_the_next_one_is_a_slice(window, monkeypa
     assert plane_in_view(window.workspace) is None
     assert window.workspace.in_view in window.panel.slices.navigator.model.suggested
     assert window.sentence.startswith(f"Slice {window.workspace.in_view}")
+
+
+def test_planes_painted_after_the_training_are_registered_with_progress(window, monkeypatch):
+    window.painted_and_trained()
+    session, runner = window.session, window.workspace.runner
+    before = session.rounds.registration
+    mask = np.zeros((len(session.volume.hu), session.volume.hu.shape[2]), np.uint8)
+    mask[:, 8:16] = 1
+    session.paint.planes.set_plane("coronal", 10, mask, SliceState.PAINTED)
+    go_on, calls, displacement = threading.Event(), [], registration.displacement
+
+    def slow(*images):
+        calls.append(len(images))
+        if len(calls) > 2:  # the first step is done
+            go_on.wait(60)
+        return displacement(*images)
+
+    monkeypatch.setattr(registration, "displacement", slow)
+    train = window.panel.train
+    window.click(window.panel.result.buttons["predict"])
+    window.until(lambda: train.time.text().startswith("Registering planes · step 8 · "))
+    assert train.time.text().endswith(" left")
+    assert 0 < train.bar.value() < train.bar.maximum()
+    window.click(train.buttons["stop"])
+    go_on.set()
+    window.idle()
+    assert window.sentence.startswith("Prediction stopped")
+    assert session.rounds.registration is before
+
+    calls.clear()
+    window.click(window.panel.result.buttons["predict"])
+    window.idle()
+    assert calls
+    assert runner.done == len(session.volume.hu)
+    calls.clear()
+    window.click(window.panel.result.buttons["predict"])
+    window.idle()
+    assert not calls

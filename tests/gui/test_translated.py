@@ -54,7 +54,7 @@ viewer.close()
 """
 
 
-def test_every_text_of_the_panel_is_in_the_catalogue(tmp_path, home, backbones):
+def test_every_text_of_the_panel_is_in_the_catalogue(tmp_path, home):
     make = (
         "import pathlib, strings; strings.apply(lambda text: '\\u27e6' + text + '\\u27e7', "
         f"pathlib.Path({str(tmp_path / 'translated')!r}))"
@@ -74,4 +74,4 @@ def test_every_text_of_the_panel_is_in_the_catalogue(tmp_path, home, backbones):
     left = {text for text in texts if "\u27e6" not in text and any(map(str.isalpha, text))}
     names = {field.name.replace("_", " ").capitalize() for field in fields(TrainSettings)}
     numbers = {"30 s", "S 10.0 mm"}
-    assert left - names - numbers <= {"Undo", "Redo", "tiny"}  # buttons' names, and a backbone's
+    assert left - names - numbers <= {"Undo", "Redo", "tiny"}  # buttons' names, and the CT's

@@ -1,14 +1,18 @@
 """The dock is there at once, and the panel comes when the engine is loaded."""
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QLabel, QStyle
+from session_tools import tiny_volume
 
 from napari_diffseg.gui import widget as module
+from napari_diffseg.gui.io import volume_layer
 from napari_diffseg.gui.section import Section
 from napari_diffseg.gui.widget import WIDTH
 
@@ -72,6 +76,29 @@ def test_a_second_panel_is_there_at_once_and_fills_the_dock(window):
         # Else the edge of the panel is cut off, for there is no horizontal scroll bar.
         assert section.minimumSizeHint().width() <= WIDTH - bar - 20, type(section).__name__
     panel.shut_down()
+
+
+def _opened_and_closed(viewer, qtbot):
+    """Weak references to what a panel had that was closed."""
+    dock, widget = _dock(viewer)
+    qtbot.waitUntil(lambda: widget.panel is not None)
+    data, options, _ = volume_layer(tiny_volume())
+    viewer.add_image(data, **options)
+    qtbot.waitUntil(lambda: getattr(widget.panel.desk.active, "session", None) is not None)
+    active = widget.panel.desk.active
+    kept = [weakref.ref(one) for one in (widget.panel, active.session, active.layers.paint)]
+    dock.destroyOnClose()
+    return kept
+
+
+def test_a_panel_that_is_closed_is_freed_with_its_session(make_napari_viewer, qtbot):
+    kept = _opened_and_closed(make_napari_viewer(show=True), qtbot)
+
+    def freed():
+        gc.collect()
+        return not any(one() for one in kept)
+
+    qtbot.waitUntil(freed, timeout=20_000)
 
 
 @pytest.mark.parametrize("how", ["dock", "window"])

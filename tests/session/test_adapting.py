@@ -15,6 +15,8 @@ from napari_diffseg.io import write_volume
 from napari_diffseg.network import Segmenter
 from napari_diffseg.session import Queue, Session, SessionError, SliceState, adapt_model
 
+pytestmark = pytest.mark.usefixtures("short_adaptation")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -6,9 +6,10 @@ import csv
 import json
 import os
 import signal
+import threading
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from multiprocessing import resource_tracker, util
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def test_masks_and_figures_are_those_of_predict():
     assert str(Path.cwd()) not in (MASKS / "predictions.json").read_text()
 
 
+@pytest.mark.usefixtures("short_adaptation")
 def test_the_model_adapts_to_each_volume_by_itself():
     plain = _predict()
     assert _statuses(adapt=True) == ["predicted"] * 3  # for these are other masks
@@ -239,15 +241,43 @@ def test_ctrl_c_while_a_case_is_handed_out_is_not_lost(monkeypatch: pytest.Monke
     assert sorted(_statuses()) == sorted(["present"] * len(done) + ["predicted"] * (3 - len(done)))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_that_another_thread_gets_leaves_no_process_behind(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """It comes when a process has been started and is known to nobody yet."""
+    spawn, started = util.spawnv_passfds, []
+
+    def interrupt() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.raise_signal(signal.SIGINT)
+
+    def interrupted(*arguments: Any) -> int:
+        started.append(spawn(*arguments))
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        thread.join()
+        return started[-1]
+
+    resource_tracker.ensure_running()  # else it would be what is started
+    with monkeypatch.context() as patched:
+        patched.setattr(util, "spawnv_passfds", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            _predict(workers=2)
+    assert len(started) == 1
+    assert started[0] not in {child.pid for child in psutil.Process().children()}
+    done = {row["mask"] for row in _table() if row["status"] == "predicted"}
+    assert done == {path.name for path in MASKS.glob("*.nii.gz")}
+
+
 def test_a_killed_process_takes_no_case_with_it():
     volumes = find_volumes(["data"])
     steps = predict_cohort(volumes, MODEL, MASKS, device="cpu", workers=2, adapt=False)
     next(steps)
     victims = []
     for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # an ended child of another test, which nobody waited for
-            if "spawn_main" in " ".join(child.cmdline()):
-                victims.append(child)
+        if "spawn_main" in " ".join(child.cmdline()):
+            victims.append(child)
     assert len(victims) == 2
     victims[0].kill()
     assert [row.status for row in _drain(steps).values()] == ["predicted"] * 3

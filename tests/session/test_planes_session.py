@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from session_tools import LIVER, QUICK, SHAPE, SPLEEN, block, tiny_backbone, tiny_volume
+from session_tools import LIVER, QUICK, SHAPE, SPLEEN, block, tiny_backbone, tiny_volume, trained
 
 from napari_diffseg.engine.annotations import BACKGROUND
 from napari_diffseg.engine.crossing import RegistrationAcross
-from napari_diffseg.session import Session, SessionError, SliceState
+from napari_diffseg.session import Session, SessionError, SliceState, register_late_planes
 
 _VOLUME = tiny_volume()
 
@@ -151,6 +152,61 @@ def test_planes_are_not_registered_again_in_a_session_that_is_opened_again(tmp_p
     assert not stages & {"registering planes", "registering slices"}
     assert (session.folder / "motion.npz").stat().st_mtime_ns == written
     again.close()
+
+
+def test_planes_painted_after_the_training_are_registered_step_by_step_and_once(tmp_path):
+    session = trained(_session(tmp_path))
+    assert list(register_late_planes(session)) == []
+    before = session.rounds.registration
+    session.paint.planes.set_plane("coronal", 10, _coronal(), SliceState.PAINTED)
+    session.paint.planes.set_plane("sagittal", 12, _coronal()[:, : SHAPE[1]], SliceState.PAINTED)
+
+    steps = register_late_planes(session)
+    assert next(steps).stage == "registering planes"
+    steps.close()
+    assert session.rounds.registration is before
+
+    steps = list(register_late_planes(session))
+    done, (count,) = [step.step for step in steps], {step.steps for step in steps}
+    assert done == sorted(set(done))
+    assert done[-1] == count  # of both axes together
+    assert all(step.remaining > 0 for step in steps[:-1])
+    assert steps[-1].remaining == 0
+    across = session.rounds.registration.across
+    assert set(across) == {"coronal", "sagittal"}
+    assert list(register_late_planes(session)) == []
+
+    list(session.trainer.predict())
+    session.close()
+    again = Session.recover(_VOLUME, tmp_path, tiny_backbone())
+    assert list(register_late_planes(again)) == []
+    assert set(again.rounds.registration.across) == {"coronal", "sagittal"}
+    again.close()
+
+
+def test_prediction_is_the_same_whether_late_planes_were_registered_before(tmp_path):
+    masks = []
+    for ahead in (False, True):
+        session = trained(_session())
+        session.paint.planes.set_plane("coronal", 10, _coronal(), SliceState.PAINTED)
+        if ahead:
+            list(register_late_planes(session))
+        list(session.trainer.predict())
+        masks.append(session.prediction.confidence.copy())
+    np.testing.assert_array_equal(*masks)
+
+
+def test_a_full_disk_keeps_late_planes_from_no_prediction(tmp_path, monkeypatch):
+    session = trained(_session(tmp_path))
+    session.paint.planes.set_plane("coronal", 10, _coronal(), SliceState.PAINTED)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("napari_diffseg.session.rounds.write_registration", full)
+    assert list(register_late_planes(session))
+    assert isinstance(session.rounds.registration, RegistrationAcross)
+    session.close()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from session_tools import LIVER, QUICK, SPLEEN, block, tiny_backbone, tiny_volum
 from napari_diffseg.io import VolumeError, read_volume, write_volume
 from napari_diffseg.session import Queue, Session, SessionError, SessionInUseError
 
+pytestmark = pytest.mark.usefixtures("short_adaptation")
+
 
 @pytest.fixture
 def folder(tmp_path):

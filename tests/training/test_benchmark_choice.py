@@ -15,6 +15,7 @@ from napari_diffseg.engine import TrainSettings
 from napari_diffseg.session import Session, SliceState
 
 
+@pytest.mark.usefixtures("tiny_shipped")
 def test_each_way_paints_what_it_says_and_a_second_run_adds_nothing(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,6 +41,7 @@ def test_each_way_paints_what_it_says_and_a_second_run_adds_nothing(
     assert len(out.read_text().splitlines()) == 8
 
 
+@pytest.mark.usefixtures("tiny_shipped")
 def test_a_model_of_other_patients_is_measured_before_any_paint_and_goes_on(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from pretrain_tools import TINY_TOML
 
+from diffseg_training.benchmark import growth
 from diffseg_training.benchmark.cli import main
 from diffseg_training.benchmark.latency import percentiles
 from diffseg_training.release import load_trained
@@ -40,6 +42,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return printed
 
 
+@pytest.mark.usefixtures("tiny_shipped")
 def test_speed_says_where_the_seconds_of_a_volume_go(data: Path, run: Run) -> None:
     line = json.loads(
         run(
@@ -94,7 +97,11 @@ def test_variants_train_and_say_what_they_gain(
         assert {"within, random", "within, pre-trained", "across, random"} <= set(line)
 
 
-def test_growth_counts_slices(run: Run) -> None:
+def test_growth_counts_slices(run: Run, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert growth.alone(os.getpid) != os.getpid()
+    # Here in this process, which has torch already, and with a tiny network.
+    monkeypatch.setattr(growth, "alone", lambda work, *arguments: work(*arguments))
+    monkeypatch.setattr(growth, "load_recipe", lambda name: recipe)
     head, _, line = run("growth", "--slices", "25", "--steps", "4").splitlines()
     assert line.startswith("| 25 |")
     assert "step, processor s" in head

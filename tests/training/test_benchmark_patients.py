@@ -12,6 +12,7 @@ from diffseg_training.benchmark import sweeps
 from diffseg_training.benchmark.cli import main
 from diffseg_training.benchmark.patients import by_patients, splits_of
 from diffseg_training.benchmark.protocols import ProtocolError
+from diffseg_training.benchmark.rows import compute
 from diffseg_training.benchmark.tables import by_amount
 from napari_diffseg.network.backbone import Backbone, Intensity, save_backbone
 from napari_diffseg.network.unet import UNet, UNetConfig
@@ -56,7 +57,12 @@ def test_a_second_patient_comes_after_the_first() -> None:
         assert fewer.train == more.train[:1]
 
 
-def test_the_sweep_writes_rows_table_and_curve(data: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short_adaptation")
+def test_the_sweep_writes_rows_table_and_curve(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Here in this process; that each row has one of its own is tested with the sweeps.
+    monkeypatch.setattr(sweeps, "run_row", lambda spec, masks, limit: compute(spec, masks))
     torch.manual_seed(0)
     config = UNetConfig(image_size=32, widths=(8, 16), blocks=1, attention=(), head_channels=8)
     backbone = tmp_path / "tiny.safetensors"

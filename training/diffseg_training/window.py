@@ -93,11 +93,14 @@ class SampleWindow:
         WindowError
             If it takes more than `limit` seconds.
         """
+        from qtpy.QtCore import QEvent
         from qtpy.QtWidgets import QApplication
 
         end = time.monotonic() + limit
         while not done():
             QApplication.processEvents()
+            # Only Qt's own loop deletes what is to be deleted later, such as a patient's widgets.
+            QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
             time.sleep(_POLL)
             if time.monotonic() > end:
                 raise WindowError(f"the window is not ready after {limit:g} s")

@@ -17,6 +17,7 @@ from torch import Tensor
 from napari_diffseg.engine.annotations import PaintedSlice, class_maps
 from napari_diffseg.engine.grid import SliceGrid
 from napari_diffseg.engine.planes import ARRAY_AXIS, Axis, PaintedPlane, crossed
+from napari_diffseg.engine.progress import mapped
 from napari_diffseg.engine.propagation import PropagatedLabels
 from napari_diffseg.engine.registration import Registration, register
 from napari_diffseg.io.labels import Label, class_indices
@@ -112,7 +113,7 @@ def register_planes(
     Yields
     ------
     done, count
-        Pairs done so far along one axis, and how many there are.
+        Pairs done so far, and how many there are.
 
     Returns
     -------
@@ -126,22 +127,25 @@ def register_planes(
         if place is not None:
             places.setdefault(plane.axis, []).append(place)
     reach = math.ceil(REACH_MM / _pixel_mm(volume, grid))
-    complete = True
+    missing: list[tuple[Axis, int, int]] = []
     for axis, at in places.items():
         first = max(min(at) - reach, 0)
         last = min(max(at) + reach + 1, grid.size[ARRAY_AXIS[axis] - 1])
         old = across.get(axis)
         if old is None or first < old.first or last > old.last:
-            complete = False
-            turned, plane_grid = _turned(volume, grid, axis, first, last)
-            steps = register(turned, plane_grid)
-            while True:
-                try:
-                    yield next(steps), last - first - 1
-                except StopIteration as stop:
-                    across[axis] = CrossRegistration(first, last, stop.value)
-                    break
-    return known if complete else RegistrationAcross(known.up, known.down, across)
+            missing.append((axis, first, last))
+    if not missing:
+        return known
+    count, before = sum(last - first - 1 for _, first, last in missing), 0
+    for axis, first, last in missing:
+
+        def of_all(done: int, before: int = before) -> tuple[int, int]:
+            return before + done, count
+
+        pairs = register(*_turned(volume, grid, axis, first, last))
+        across[axis] = CrossRegistration(first, last, (yield from mapped(pairs, of_all)))
+        before += last - first - 1
+    return RegistrationAcross(known.up, known.down, across)
 
 
 def _pixel_mm(volume: Volume, grid: SliceGrid) -> float:

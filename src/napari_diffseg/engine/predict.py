@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from napari_diffseg.engine.fusion import FusedLabels
 from napari_diffseg.engine.grid import SliceGrid
 from napari_diffseg.engine.pieces import unsupported_pieces
 from napari_diffseg.engine.planes import PaintedPlane, with_planes
-from napari_diffseg.engine.progress import SlicePrediction, result_of
+from napari_diffseg.engine.progress import Budget, Progress, SlicePrediction, mapped, result_of
 from napari_diffseg.engine.propagation import PropagatedLabels
 from napari_diffseg.engine.random_walker import refine_outlines, with_seeds
 from napari_diffseg.engine.registration import Registration, soft_tissue
@@ -221,6 +221,42 @@ def predict(
         yield from predict_slices(segmenter, grid, volume, propagated, order[1:])
 
 
+def register_new_planes(
+    segmenter: Segmenter,
+    volume: Volume,
+    planes: Sequence[PaintedPlane],
+    registration: Registration | None,
+) -> Generator[Progress, None, Registration | None]:
+    """Register planes painted since the training; :func:`predict` takes seconds less with it.
+
+    Parameters
+    ----------
+    segmenter, volume, planes, registration
+        As for :func:`predict`.
+
+    Yields
+    ------
+    Progress
+        After every few pairs of neighbouring planes; nothing where all are registered.
+
+    Returns
+    -------
+    Registration or None
+        ``registration`` itself, or with what was missing added.
+    """
+    grid = _grid(segmenter, volume)
+    if not planes or registration is None or not registration.fits(volume, grid):
+        return registration
+    clock = Budget(None)
+
+    def report(at: tuple[int, int]) -> Progress:
+        (done, count), passed = at, clock.elapsed
+        left = passed / done * (count - done)
+        return Progress("registering planes", done, count, passed, left)
+
+    return (yield from mapped(register_planes(volume, grid, planes, registration), report))
+
+
 def stray_pieces(
     segmenter: Segmenter,
     volume: Volume,
@@ -267,12 +303,15 @@ def _propagated(
     planes: Sequence[PaintedPlane],
 ) -> tuple[SliceGrid, PropagatedLabels | None]:
     """The grid of a segmenter on a volume, and the labels propagated on it."""
-    grid = SliceGrid.of(
-        volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
-    )
-    painted, crossing = with_planes(painted, planes, volume.hu.shape), None
+    grid, crossing = _grid(segmenter, volume), None
+    painted = with_planes(painted, planes, volume.hu.shape)
+    registration = result_of(register_new_planes(segmenter, volume, planes, registration))
     if planes and registration is not None and registration.fits(volume, grid):
-        # Nothing is registered anew but planes that were painted since the training.
-        registration = result_of(register_planes(volume, grid, planes, registration))
         crossing = crossing_of(volume, grid, planes, segmenter.labels, registration)
     return grid, propagate_labels(segmenter, grid, volume, painted, registration, crossing)
+
+
+def _grid(segmenter: Segmenter, volume: Volume) -> SliceGrid:
+    return SliceGrid.of(
+        volume, segmenter.config.columns, segmenter.grid_multiple, segmenter.intensity
+    )

@@ -19,8 +19,8 @@ class Desk(QObject):
     switched = Signal()  # another volume is worked on
     incoming = Signal(object)  # a layer of labels that were read from a file
 
-    def __init__(self, viewer: Any) -> None:
-        super().__init__()
+    def __init__(self, viewer: Any, parent: QObject) -> None:
+        super().__init__(parent)
         self.viewer = viewer
         self.workspaces: list[Workspace] = []
         self.active: Workspace | None = None

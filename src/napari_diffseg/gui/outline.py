@@ -30,8 +30,8 @@ class Outline(QObject):
 
     left = Signal()  # the mode has ended
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
         self._workspace: Workspace | None = None
         self._paths: EdgePaths | None = None  # from the last corner
         self._pixels: list[tuple[int, int]] = []

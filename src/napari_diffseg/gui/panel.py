@@ -49,7 +49,9 @@ class Panel(QWidget):
         self.viewer = napari_viewer
         self.guide = Guide("")
         palette = Palette.of(self.viewer)
-        self.desk = Desk(self.viewer)
+        # Without a parent it would outlive the panel: Qt holds the functions that are connected to
+        # its signals, these hold desk and panel, and Python's collector sees nothing of that.
+        self.desk = Desk(self.viewer, self)
         self.banner = Banner(palette)
         self.volume = VolumeSection()
         self.labels = LabelsSection(palette, self.desk)

@@ -6,6 +6,7 @@ is a picture: it goes to the layers and never to the session.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from napari_diffseg.gui.layers import VolumeLayers
 from napari_diffseg.gui.worker import Task
 from napari_diffseg.session.adapting import adapt_model
 from napari_diffseg.session.corrections import sentence
+from napari_diffseg.session.late_planes import register_late_planes
 from napari_diffseg.session.review import worth_of_a_slice, worth_text
 from napari_diffseg.session.session import Session
 
@@ -46,6 +48,15 @@ class Runner(QObject):
         self.previous: NDArray[np.uint8] | None = None
         self.finishing = False
         self._task: Task | None = None
+        self._first = 0.0  # when the first slice was predicted
+
+    @property
+    def remaining(self) -> float | None:
+        """Time in s that the slices not predicted yet will take, once that can be said."""
+        if self.done < 2:
+            return None
+        left = len(self.session.volume.hu) - self.done
+        return (time.monotonic() - self._first) / (self.done - 1) * left
 
     @property
     def stopping(self) -> bool:
@@ -57,8 +68,7 @@ class Runner(QObject):
 
         def steps() -> Generator[Any, None, None]:
             yield from self.session.trainer.train(settings, from_model or "loaded")
-            self._keep_previous()
-            yield from self.session.trainer.predict()
+            yield from self._predicted()
 
         self.losses = []
         self._run("training", steps)
@@ -68,17 +78,20 @@ class Runner(QObject):
 
         def steps() -> Generator[Any, None, None]:
             yield from adapt_model(self.session)
-            self._keep_previous()
-            yield from self.session.trainer.predict()
+            yield from self._predicted()
 
         self.losses = []
         self._run("adapting", steps)
 
     def predict(self) -> None:
         """Predict every slice with the model that is there."""
-        self._keep_previous()
-        self._run("predicting", self.session.trainer.predict)
+        self._run("predicting", self._predicted)
         self._begin_prediction()
+
+    def _predicted(self) -> Generator[Progress | SlicePrediction, None, None]:
+        yield from register_late_planes(self.session)
+        self._keep_previous()
+        yield from self.session.trainer.predict()
 
     def check(self, settings: TrainSettings) -> None:
         """Measure the quality by leaving each painted slice out once."""
@@ -118,8 +131,8 @@ class Runner(QObject):
         preview, shown = None, False
         for item in items:
             if isinstance(item, SlicePrediction):
-                if self.running in ("training", "adapting"):
-                    self.running = "predicting"
+                if self.done == 0:
+                    self.running, self.latest, self._first = "predicting", None, time.monotonic()
                     self._begin_prediction()
                 self._show(item)
                 shown = shown or item.z == self.session.trainer.current
@@ -131,6 +144,8 @@ class Runner(QObject):
                 if item.loss is not None:
                     self.losses.append(item.loss)
                 preview = item.preview or preview
+                if item.segmenter is not None and self.running == "training":
+                    self.running = "predicting"  # a stop from here on undoes no training
         if preview is not None and self.running == "training":
             self._show(preview, preview=True)
             shown = preview.z == self.session.trainer.current

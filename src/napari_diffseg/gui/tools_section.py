@@ -72,7 +72,7 @@ class ToolsSection(Section):
         self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.fold.toggled.connect(self._on_fold)
         self._workspace: Workspace | None = None
-        self.drawing = Outline()
+        self.drawing = Outline(self)  # a parent, as the desk has one
         self.target, paint, prediction = _choice(
             ("Paint", "Change the paint"), ("Prediction", "Change the prediction")
         )

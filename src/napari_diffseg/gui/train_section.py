@@ -136,13 +136,14 @@ class TrainSection(Section):
             )
 
     def _show_progress(self, runner: Runner) -> None:
-        if runner.running == "predicting":
-            slices = len(runner.session.volume.hu)
+        latest = runner.latest
+        if runner.running == "predicting" and latest is None:
+            slices, remaining = len(runner.session.volume.hu), runner.remaining
             self.bar.setRange(0, slices)
             self.bar.setValue(runner.done)
-            self.time.setText(f"Predicting · {runner.done} of {slices} slices")
+            left = "" if remaining is None else f" · {duration(remaining)} left"
+            self.time.setText(f"Predicting · {runner.done} of {slices} slices{left}")
             return
-        latest = runner.latest
         if latest is None or latest.remaining is None or latest.remaining == float("inf"):
             self.bar.setRange(0, 0)  # Qt's bar for work of unknown length
             passed = f" · {duration(latest.seconds)} so far" if latest else ""

@@ -89,4 +89,7 @@ class DiffSegWidget(QWidget):
             self._taken_out = True
             if self.panel is not None:
                 self.panel.shut_down(remove_layers=True)
+                # What is connected to its buttons would hold it, and with it the session.
+                self.panel.deleteLater()
+                self.panel = None
         return bool(super().event(event))

@@ -12,6 +12,7 @@ from napari_diffseg.session.cohort_prediction import CohortProgress, predict_coh
 from napari_diffseg.session.cohort_table import CaseResult
 from napari_diffseg.session.earlier import EarlierSession, earlier_sessions
 from napari_diffseg.session.journal import ReadOnlyError, SessionError, SessionInUseError
+from napari_diffseg.session.late_planes import register_late_planes
 from napari_diffseg.session.learning import learn_from, matched_labels
 from napari_diffseg.session.paint import Paint, SliceState
 from napari_diffseg.session.prediction import Prediction
@@ -54,5 +55,6 @@ __all__ = [
     "read_as",
     "read_cases",
     "readers_of",
+    "register_late_planes",
     "review_round",
 ]

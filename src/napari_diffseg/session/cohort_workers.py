@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import resource_tracker
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -268,7 +269,10 @@ def _killed(job: Job) -> CaseResult:
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Start processes that never see Ctrl+C, not even before they can ignore it."""
+    """Start processes that never see Ctrl+C; one that comes meanwhile is heard at the end.
+
+    Heard in the middle, it would leave a process that nobody knows of and waits for.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread sets signals
         return
@@ -279,10 +283,16 @@ def _no_interrupt() -> Iterator[None]:
         finally:
             signal.signal(signal.SIGINT, before)
         return
-    # Ignored, a Ctrl+C of this moment would be lost; blocked, it comes at the end.
+    # Blocking keeps it from the new processes, which inherit that. It does not keep it from this
+    # one, for the system may give it to any other thread.
+    heard: list[tuple[int, FrameType | None]] = []
+    usual = signal.signal(signal.SIGINT, lambda *one: heard.append(one))
     resource_tracker.ensure_running()  # it would end the blocking when it starts
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, usual)
+        if heard and callable(usual):
+            usual(*heard[0])

@@ -184,16 +184,27 @@ class Rounds:
         self, round_: Round, segmenter: Segmenter, registration: Registration | None = None
     ) -> None:
         """Add a round; its JSON is written last, so a round with JSON is whole."""
-        folder = self._log.folder
-        if folder is None:
+        self.keep_registration(registration)
+        if self._log.folder is None:
             self._models[round_.number] = segmenter
         else:
-            if registration is not None and registration is not self.registration:
-                with atomic_write(folder / _REGISTRATION) as part:
-                    write_registration(part, registration)
             segmenter.save(self._file(round_.number, ".safetensors"))
-        self.registration = registration or self.registration
         self._put(round_)
+
+    def keep_registration(self, registration: Registration | None) -> None:
+        """Keep a registration that is newer than the one that is there.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; the session has it nevertheless.
+        """
+        if registration is None or registration is self.registration:
+            return
+        self.registration = registration
+        if self._log.folder is not None:
+            with atomic_write(self._log.folder / _REGISTRATION) as part:
+                write_registration(part, registration)
 
     def hold(
         self, round_: Round, segmenter: Segmenter, registration: Registration | None = None
