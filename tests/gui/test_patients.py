@@ -11,6 +11,8 @@ from qtpy.QtWidgets import QFileDialog
 from session_tools import LIVER, QUICK, SPLEEN, block, tiny_backbone, tiny_volume, trained
 
 from napari_diffseg.io import read_volume, write_volume
+from napari_diffseg.io.geometry import Geometry
+from napari_diffseg.io.volume import Volume
 from napari_diffseg.session import Queue, Session, earlier_sessions
 
 pytestmark = pytest.mark.usefixtures("short_adaptation")
@@ -184,6 +186,28 @@ def test_work_on_a_patient_is_there_again_and_the_queue_survives(cts, window):
     ready(window, "anna")  # without being asked whether to restore it
     assert (window.workspace.layers.paint.data[2] == block()).all()
     assert [row.state for row in Queue().rows()] == ["painted", "waiting", "waiting"]
+
+
+def test_the_next_patient_is_shown_in_full(cts, window):
+    """A CT of another size and place: the camera goes there, and to the middle slice."""
+    small = tiny_volume(11)
+    affine = small.geometry.affine @ np.diag([0.25, 0.25, 2, 1])
+    affine[:3, 3] += (300, -200, 500)
+    hu = np.concatenate([small.hu] * 2)
+    geometry = Geometry.from_affine(affine, hu.transpose().shape)
+    write_volume(cts / "bert.nii.gz", Volume(hu, geometry, "bert"))
+    window.click(window.panel.patients.next_button)
+    ready(window, "anna")
+    camera = window.viewer.scene.camera
+    before = camera.zoom
+    window.click(window.panel.patients.next_button)
+    ready(window, "bert")
+    window.until(lambda: camera.zoom != before)
+    ct = window.workspace.layers.ct
+    low, high = ct.extent.world[:, 1:]
+    np.testing.assert_allclose(camera.center[1:], (low + high) / 2, atol=1)
+    assert camera.zoom == pytest.approx(4 * before, rel=0.1)
+    assert window.viewer.dims.current_step[0] == len(hu) // 2
 
 
 def test_a_patient_who_is_put_away_takes_no_memory(cts, window):

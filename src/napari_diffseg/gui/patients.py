@@ -225,6 +225,14 @@ class Patients(QObject):
         self._opened = (workspace, case)
         workspace.changed.connect(self._restore_soon)
         workspace.ready.connect(self._begin_soon)
+        # After the layers of the patient before, which are removed in the same way.
+        QTimer.singleShot(0, lambda: self._bring_into_view(workspace))
+
+    def _bring_into_view(self, workspace: Workspace) -> None:
+        """Show the middle slice in full: napari stays where the patient before was."""
+        if workspace in self.desk.workspaces:
+            workspace.go(len(workspace.volume.hu) // 2)
+            self.desk.viewer.fit_to_view()
 
     def _restore_soon(self) -> None:
         QTimer.singleShot(0, self._restore)
