@@ -66,6 +66,7 @@ def finetune(
         Painted coronal and sagittal planes; transverse slices are right where they disagree.
     rehearse
         Learn what ``start`` predicts, too, far from any paint: it has learnt from other patients.
+        Background alone is paint enough then.
 
     Yields
     ------
