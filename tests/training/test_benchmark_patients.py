@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,16 @@ def test_the_sweep_writes_rows_table_and_curve(
     assert "| Ours (train, predict) |" in (out / "patients.md").read_text()
     assert (out / "dice-patients-3.png").stat().st_size > 1000
     assert not (out / "in-volume.md").exists()
+    more = [{**row, "key": row["key"] + "2", "amount": "2 × 3", "dice": 0.9} for row in rows]
+    with (out / "rows.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in more)
+    assert main(["publish", str(out), "-o", str(tmp_path / "docs"), "--name", "page"]) == 0
+    page = (tmp_path / "docs/page.md").read_text()
+    assert "## p0, p1\n\nStructures: disc, square." in page
+    assert page.count("| method | 1 × 3 | 2 × 3 |") == 3  # all, and each who was tested
+    assert page.count("| Ours (train, predict) |") == 4  # and its cost
+    assert "![Dice against labelled patients](page-dice-3.png)" in page
+    assert (tmp_path / "docs/page-dice-3.png").stat().st_size > 1000
 
 
 def test_columns_come_in_the_order_of_slices_and_patients() -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from diffseg_training.benchmark import figures, tables
+from diffseg_training.benchmark import figures, patients, tables
 from diffseg_training.benchmark.in_volume import machines, title_of
 from diffseg_training.benchmark.machine import REFERENCE_GFLOPS
 from diffseg_training.benchmark.reports import ReportError, write_text
@@ -92,6 +92,16 @@ def publish(source: Path, output: Path, name: str) -> Iterator[Path]:
             "",
         ]
         parts += [f"Dice at {amount} against real seconds.", ""]
+    further = [row for row in done if row["protocol"] == "patients"]
+    for own in tables.grouped(further, "data").values():
+        parts += _patients(own)
+        for slices, some in patients.by_patients(own).items():
+            if len({row["patients"] for row in some}) > 1:
+                path = output / f"{name}-dice-{slices}.png"
+                figures.curve(some, "patients", path, title_of)
+                yield path
+                parts += [f"![Dice against labelled patients]({path.name})", ""]
+                parts += [f"Painted slices of each: {slices}.", ""]
     if gained := tables.gains(rows, title_of):
         parts += ["## From a model of another volume: Dice, and the gain over the backbone", ""]
         parts += [gained, ""]
@@ -144,6 +154,22 @@ def _tables(rows: Sequence[Row], at: str) -> list[str]:
     for (amount,), own in tables.grouped(tables.finished(rows), "amount").items():
         parts += [f"### Dice of each structure in percent, {amount}{at}", ""]
         parts += [tables.per_label(own, title_of), ""]
+    return parts
+
+
+def _patients(rows: Sequence[Row]) -> list[str]:
+    """Dice by labelled patients and painted slices, of rows about the same scans."""
+    scans = sorted({scan for row in rows for scan in (*row["train"], *row["test"])})
+    structures = ", ".join(sorted({label for row in rows for label in row["labels"]}))
+    about = (
+        f"Structures: {structures}. Columns: labelled patients × painted slices of each. Every "
+        "slice of another patient is tested; those who follow in this list are labelled, and "
+        "after the last one the first."
+    )
+    parts = [f"## {', '.join(scans)}", "", about, "", "### Dice", ""]
+    parts += [tables.by_amount(rows, title_of), ""]
+    for (tested,), own in tables.by_test(rows).items():
+        parts += [f"### Dice, {tested}", "", tables.by_amount(own, title_of), ""]
     return parts
 
 
