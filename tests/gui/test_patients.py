@@ -265,6 +265,7 @@ def test_a_volume_that_is_gone_is_said_and_nothing_is_lost(cts, window):
     window.click(patients.next_button)
     ready(window, "anna")
     (cts / "bert.nii.gz").unlink()
+    window.until(patients.next_button.isEnabled)
     window.click(patients.next_button)
     window.until(lambda: "bert.nii.gz" in window.sentence)
     assert window.workspace.volume.name == "anna"
