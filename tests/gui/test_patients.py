@@ -260,12 +260,23 @@ def test_the_queue_dialog(cts, window, tmp_path, monkeypatch):
     assert len(patients.queue.cases) == 3
 
 
+def test_who_comes_next_is_known_as_soon_as_a_patient_is_there(cts, window):
+    """A click in that very moment opened the same patient again."""
+    patients, names = window.panel.patients, []
+    window.click(patients.next_button)
+    window.until(lambda: window.workspace is not None)
+    window.workspace.ready.connect(
+        lambda: names.extend((patients.current.name, patients.next_case().name))
+    )
+    window.until(lambda: bool(names))
+    assert names == ["anna", "bert"]
+
+
 def test_a_volume_that_is_gone_is_said_and_nothing_is_lost(cts, window):
     patients = window.panel.patients
     window.click(patients.next_button)
     ready(window, "anna")
     (cts / "bert.nii.gz").unlink()
-    window.until(patients.next_button.isEnabled)
     window.click(patients.next_button)
     window.until(lambda: "bert.nii.gz" in window.sentence)
     assert window.workspace.volume.name == "anna"

@@ -1,7 +1,9 @@
 """Tasks in threads: batches, stopping, failing."""
 
+import gc
 import threading
 import time
+import weakref
 from functools import partial
 from types import SimpleNamespace
 
@@ -95,6 +97,41 @@ def test_a_call_gives_its_result_or_its_error(qtbot):
     call = BackgroundCall(lambda: 7, told.append, told.append)
     qtbot.waitUntil(lambda: told[1:] == [7], timeout=5000)
     assert call.over
+
+
+@pytest.mark.parametrize("waited", [False, True])
+def test_what_is_over_keeps_nothing_of_its_work(qtbot, waited):
+    """Qt keeps a worker now and then; a CT of 270 MB must not stay with it."""
+
+    def begin():
+        class Volume:
+            pass
+
+        task_volume, call_volume = Volume(), Volume()
+        told = []
+
+        def steps():
+            yield task_volume is not None
+
+        def done(_):
+            told.append(call_volume is not None)
+
+        task, call = Task(steps), BackgroundCall(lambda: call_volume is not None, done, done)
+        ended = []
+        task.finished.connect(ended.append)
+        task.start()
+        if waited:
+            assert call.wait(5)
+        else:
+            qtbot.waitUntil(lambda: bool(told), timeout=5000)
+        qtbot.waitUntil(lambda: bool(ended), timeout=5000)
+        return task, call, weakref.ref(task_volume), weakref.ref(call_volume)
+
+    *kept, of_task, of_call = begin()
+    gc.collect()
+    assert len(kept) == 2
+    assert of_task() is None
+    assert of_call() is None
 
 
 def test_one_core_is_left_to_the_window(monkeypatch):

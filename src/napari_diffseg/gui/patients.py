@@ -116,6 +116,9 @@ class Patients(QObject):
         workspace = self.desk.active
         if workspace is None or workspace.session is None or self.queue is None:
             return None
+        if self._opened is not None and self._opened[0] is workspace:
+            # The queue learns which volume it is only when the session is there.
+            return self.queue.at(self._opened[1].path)
         return self.queue.of(volume_id(workspace.volume))
 
     def next_case(self) -> QueuedCase | None:

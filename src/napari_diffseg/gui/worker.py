@@ -47,7 +47,11 @@ def _nothing(*_: Any) -> None:
 
 
 class _Work(QObject):
-    """A function in a thread. One of the two signals comes at its end, on the GUI thread."""
+    """A function in a thread. One of the two signals comes at its end, on the GUI thread.
+
+    Once it has ended it keeps nothing that it worked on, such as a volume: Qt may keep the worker,
+    and whoever asked for it may, too.
+    """
 
     finished = Signal(object)  # what the function returned
     failed = Signal(object)  # the error
@@ -73,6 +77,7 @@ class _Work(QObject):
         try:
             return self._function()
         finally:
+            self._function = _nothing
             self._ended.set()
 
 
@@ -83,8 +88,7 @@ class Task(_Work):
     _batch = Signal(object)
 
     def __init__(self, make: Callable[[], Generator[Any, None, Any]]) -> None:
-        super().__init__(self._iterate)
-        self._make = make
+        super().__init__(lambda: self._iterate(make))
         self._stop = threading.Event()
         self._batch.connect(self.batch)
 
@@ -97,13 +101,13 @@ class Task(_Work):
         """Whether it was asked to end."""
         return self._stop.is_set()
 
-    def _iterate(self) -> bool:
+    def _iterate(self, make: Callable[[], Generator[Any, None, Any]]) -> bool:
         # Qt's pool has as many threads as there are cores. A training must not take one of them:
         # exports, and other volumes that are opened meanwhile, would wait for its end.
         pool = QThreadPool.globalInstance()
         pool.releaseThread()
         try:
-            with closing(self._make()) as items:
+            with closing(make()) as items:
                 for batch in batches(items, stop=self._stop.is_set):
                     self._batch.emit(batch)
         finally:
@@ -136,10 +140,14 @@ class BackgroundCall(_Work):
     def _on_failed(self, error: Exception) -> None:
         self._end(self._failed, error)
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end and say whether it came; neither ``done`` nor ``failed`` is called."""
+        self._done = self._failed = _nothing
+        return super().wait(seconds)
+
     def _end(self, then: Callable[[Any], None], value: Any) -> None:
-        # Whoever keeps the call must not keep what it worked on, such as a volume.
         self.over = True
-        self._function = self._done = self._failed = _nothing
+        self._done = self._failed = _nothing
         then(value)
 
 

@@ -172,6 +172,10 @@ class Queue:
         """The patient with this volume."""
         return next((case for case in self._cases if case.volume == volume), None)
 
+    def at(self, path: str) -> QueuedCase | None:
+        """The patient whose volume is at a path."""
+        return next((case for case in self._cases if case.path == path), None)
+
     def next(self, after: QueuedCase | None = None) -> QueuedCase | None:
         """The patient that comes after one: the next that is not finished, from the first at last.
 
