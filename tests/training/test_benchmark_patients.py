@@ -93,10 +93,23 @@ def test_the_sweep_writes_rows_table_and_curve(
 
 def test_columns_come_in_the_order_of_slices_and_patients() -> None:
     rows = [
-        {"method": "cohort", "amount": amount, "dice": 0.5}
+        {"method": "cohort", "amount": amount, "dice": 0.5, "test": ["p0"]}
         for amount in ("2 × all", "1 × 8", "10 × 4", "2 × 4")
     ]
     table = by_amount(rows, {"cohort": "Ours"}.__getitem__)
     assert "| method | 2 × 4 | 10 × 4 | 1 × 8 | 2 × all |" in table
     assert sorted(by_patients(rows)) == ["4", "8", "all"]
     assert [row["patients"] for row in by_patients(rows)["4"]] == [10, 2]
+
+
+def test_a_mean_over_fewer_patients_says_so_and_is_not_drawn() -> None:
+    figures = [("cohort", "p0", 0.6), ("cohort", "p1", 0.4), ("nnunet", "p1", 0.2)]
+    rows = [
+        {"method": method, "amount": "1 × 4", "dice": dice, "test": [scan]}
+        for method, scan, dice in figures
+    ]
+    lines = by_amount(rows, str).splitlines()
+    assert lines[2].startswith("| cohort | 0.500 ± ")
+    assert lines[2].count("[") == 0
+    assert lines[3] == "| nnunet | 0.200 [1 of 2] |"
+    assert {row["method"] for row in by_patients(rows)["4"]} == {"cohort"}

@@ -21,7 +21,7 @@ from diffseg_training.benchmark.protocols import (
     presence,
 )
 from diffseg_training.benchmark.rows import RowSpec, weights_digest
-from diffseg_training.benchmark.tables import Row, by_amount, costs, failures, finished
+from diffseg_training.benchmark.tables import Row, by_amount, costs, failures, over_all_tests
 
 METHODS = ("cohort", "multi-atlas", "nnunet", "deeplabv3plus", "ddpm-seg", "linear", "decoder")
 
@@ -184,9 +184,9 @@ def report(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
 
 
 def by_patients(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows for a curve over patients, by painted slices of each (``4``, ``all``)."""
+    """Rows for a curve over patients that are all tested, by slices of each (``4``, ``all``)."""
     found: dict[str, list[Row]] = {}
-    for row in finished(rows):
+    for row in over_all_tests(rows):
         count, slices = re.split(" × ", row["amount"])
         found.setdefault(slices, []).append({**row, "patients": int(count)})
     return found

@@ -164,7 +164,8 @@ def _patients(rows: Sequence[Row]) -> list[str]:
     about = (
         f"Structures: {structures}. Columns: labelled patients × painted slices of each. Every "
         "slice of another patient is tested; those who follow in this list are labelled, and "
-        "after the last one the first."
+        "after the last one the first. A mean over fewer of them than the others says so, as "
+        "[1 of 4], and is not drawn."
     )
     parts = [f"## {', '.join(scans)}", "", about, "", "### Dice", ""]
     parts += [tables.by_amount(rows, title_of), ""]

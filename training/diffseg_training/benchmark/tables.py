@@ -77,11 +77,13 @@ def by_amount(
 ) -> str:
     """Methods down, painted amounts across: mean ± deviation over seeds and splits.
 
-    `published` has figures by method and amount that are set beside ours in brackets.
+    `published` has figures by method and amount that are set beside ours in brackets. A cell that
+    tests fewer scans than the others says so, for its mean is about other patients.
     """
     done = finished(rows)
+    scans = len(_tested(done))
     amounts = sorted({row["amount"] for row in done}, key=_amount_order)
-    body = []
+    body: list[list[Cell]] = []
     for (method,), own in grouped(rows, "method").items():
         cells = grouped(finished(own), "amount")
         if not cells:
@@ -89,15 +91,27 @@ def by_amount(
             continue
         digits = 1 if scale == 100 or figure.endswith("mm") else 3
         theirs = (published or {}).get(method, {})
-        body.append(
-            [titles(method)]
-            + [
-                spread([r[figure] for r in cells.get((a,), [])], scale, digits)
-                + (f" ({theirs[a]:.2f})" if a in theirs else "")
-                for a in amounts
-            ]
-        )
+        line: list[Cell] = [titles(method)]
+        for amount in amounts:
+            found = cells.get((amount,), [])
+            text = spread([row[figure] for row in found], scale, digits)
+            text += f" ({theirs[amount]:.2f})" if amount in theirs else ""
+            text += f" [{n} of {scans}]" if 0 < (n := len(_tested(found))) < scans else ""
+            line.append(text)
+        body.append(line)
     return markdown(["method", *amounts], body)
+
+
+def _tested(rows: Iterable[Row]) -> set[tuple[str, ...]]:
+    return {tuple(row["test"]) for row in rows}
+
+
+def over_all_tests(rows: Iterable[Row]) -> list[Row]:
+    """Rows of those methods and amounts that test every scan, whose means can be compared."""
+    done = finished(rows)
+    scans = _tested(done)
+    cells = grouped(done, "method", "amount").values()
+    return [row for own in cells if _tested(own) == scans for row in own]
 
 
 def by_budget(rows: Sequence[Row], titles: Callable[[str], str], figure: str = "dice") -> str:
