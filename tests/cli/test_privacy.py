@@ -102,7 +102,7 @@ def test_a_dicom_seg_says_that_it_names_the_patient(case: Case, series: Path, tm
         case.tiny, "--iterations", "1", "--device", "cpu", "-o", str(tmp_path / "seg.dcm"),
     )  # fmt: skip
     assert code == 0, err
-    assert "seg.dcm: holds the patient's name and id, as DICOM-SEG must" in err
+    assert "seg.dcm: holds the patient's name and id, as DICOM must" in err
 
 
 def test_no_table_page_or_trained_model_names_the_patient(

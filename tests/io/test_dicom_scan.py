@@ -183,7 +183,7 @@ def test_two_acquisitions_in_one_series_are_offered_as_two(tmp_path, start):
     positions = line(4) + line(4, start=start)
     pixels = save_series(tmp_path / "ct", positions, series=uid, change=acquisition)
     assert [(s.uid, s.slices) for s in list_series(tmp_path)] == [(f"{uid}/1", 4), (f"{uid}/2", 4)]
-    with pytest.raises(VolumeError, match=f"choose one by --series .*{uid}/2"):
+    with pytest.raises(VolumeError, match=f"choose it by --series .*{uid}/2"):
         read_volume(tmp_path)
     for n in range(2):
         volume = read_volume(tmp_path, f"{uid}/{n + 1}")

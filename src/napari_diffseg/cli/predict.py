@@ -45,7 +45,8 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="ENDING",
         default="nii.gz",
-        help="of the masks: nii.gz, nii, seg.nrrd, nrrd, mha, mhd, or dcm (DICOM-SEG)",
+        help="of the masks: nii.gz, nii, seg.nrrd, nrrd, mha, mhd, dcm (DICOM-SEG), rtstruct.dcm; "
+        "the last two name the patient",
     )
     parser.add_argument("--device", choices=_DEVICES, default="auto", help="where to run")
     where = parser.add_mutually_exclusive_group()

@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
                 write_json(args.report, _report(session, args, clock))
         if args.output.suffix.lower() == ".dcm":
             line.say(
-                f"napari-diffseg: {args.output}: holds the patient's name and id, as DICOM-SEG must"
+                f"napari-diffseg: {args.output}: holds the patient's name and id, as DICOM must"
             )
     count = len(args.planes)
     across = f" and {count} plane{'s' * (count != 1)} across them" if count else ""

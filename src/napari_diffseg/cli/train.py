@@ -54,14 +54,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     start.add_argument(
         "--model", metavar="FILE", type=Path, help="saved model to start from, not a backbone"
     )
-    parser.add_argument("--licence", default="", help="terms of use, written into the model's card")
+    parser.add_argument("--licence", help="terms of use, written into the model's card")
     parser.add_argument("--report", metavar="FILE.json", type=Path, help="write what was done")
     parser.add_argument(
         "--validate",
         action="store_true",
         help="estimate the quality: leave out one patient at a time (trains once for each)",
     )
-    group = parser.add_argument_group("training")
+    group = parser.add_argument_group(
+        "training", f"{_SECONDS:g} s, unless --seconds or --iterations says otherwise"
+    )
     add_settings(group, TrainSettings, exclusive=("seconds", "iterations"), show_defaults=False)
     parser.set_defaults(run=run, fail=parser.error)
 
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         if args.validate:
             with clock.stage("validate"):
                 quality = follow(leave_one_patient_out(cohort, settings), line)
-        segmenter.card = cohort_card(cohort, segmenter, args.licence, quality)
+        segmenter.card = cohort_card(cohort, segmenter, args.licence or "", quality)
         with uninterrupted():
             segmenter.save(args.output)
             Segmenter.load(args.output)

@@ -42,7 +42,7 @@ class TrainSettings:
         default=None,
         metadata={
             "help": "model grid points across the body; default: the backbone's, and with the "
-            "app's recipe half as many again where half precision is fast"
+            "app's recipe half as many again on a fast machine"
         },
     )
 

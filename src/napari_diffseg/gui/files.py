@@ -25,7 +25,7 @@ _MASKS = ";;".join(
         "MetaImage (*.mha)",
         "NIfTI, not compressed (*.nii)",
         "DICOM-SEG, which names the patient (*.dcm)",
-        "RTSTRUCT (*.rtstruct.dcm)",
+        "RTSTRUCT, which names the patient (*.rtstruct.dcm)",
     )
 )
 _MODELS = "Model (*.safetensors)"

@@ -25,7 +25,7 @@ _LINKED = {
     "linked": (
         "Planes",
         "Show the other two planes below the picture: Shift and the mouse move the crosshair, "
-        "and every tool works in them",
+        "and what is painted there counts",
     ),
 }
 _STATES = {SliceState.PAINTED: "full", SliceState.SCRIBBLED: "scribbles"}

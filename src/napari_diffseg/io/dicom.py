@@ -133,7 +133,9 @@ def ordered(source: Path, series: str | None) -> tuple[str, Group]:
         listed = "; ".join(str(_describe(name, group)) for name, group in found.items())
         which = f"{'more than one' if chosen else 'no'} series {series}"
         what = f"{len(found)} series" if series is None else which
-        raise VolumeError(f"{source}: holds {what}; choose one by --series ({listed})")
+        raise VolumeError(
+            f"{source}: holds {what}; name a file of one, or choose it by --series ({listed})"
+        )
     group = found[chosen[0]]
     if group.fault:
         raise VolumeError(f"{source}: {group.fault}")

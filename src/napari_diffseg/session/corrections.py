@@ -17,7 +17,7 @@ CORRECTED_WEIGHT = 3.0
 """How often as much as another painted slice a corrected one counts."""
 
 CONTINUE_SECONDS = 8.0
-"""Longest learning of a *Continue* after few corrections, on whatever budget."""
+"""Longest learning of a *Continue* after few corrections, where time is limited at all."""
 
 _FEW = 3  # corrected slices that are learnt from so quickly
 _NEIGHBOURS = 2  # slices on each side that are looked at for the same mistake
