@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QDialog, QMenu
+from qtpy.QtWidgets import QApplication, QDialog, QFileDialog, QMenu
 from session_tools import LIVER, block, predicting, tiny_volume
 
 from napari_diffseg.engine.progress import Progress
@@ -263,3 +263,19 @@ def test_a_second_press_of_sample_keeps_the_brush(window):
     window.until(section.limit.isChecked)
     window.qtbot.wait(50)
     assert paint.mode == "paint"
+
+
+def test_no_model_is_loaded_for_a_ct_that_was_put_away_meanwhile(window, monkeypatch, tmp_path):
+    """The next patient comes while the file is being chosen."""
+    window.painted_and_trained()
+    session, ct = window.session, window.workspace.layers.ct
+    session.trainer.save_model(tmp_path / "model.safetensors")
+
+    def choose(*_):
+        window.viewer.layers.remove(ct)
+        return str(tmp_path / "model.safetensors"), ""
+
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", choose)
+    window.panel.more.load.emit()
+    window.qtbot.wait(300)
+    assert len(session.rounds.all) == 1

@@ -293,8 +293,8 @@ class Workspace(QObject):
 
     @property
     def busy(self) -> bool:
-        """Whether something works on the model; the buttons know it a turn of the loop later."""
-        return self.loading or bool(self.runner.running)
+        """Whether nothing may begin with the model; buttons know it a turn of the loop later."""
+        return self._closed or self.loading or bool(self.runner.running)
 
     def train(self, settings: TrainSettings, from_model: bool) -> None:
         """Train on all painted slices, then predict every slice, in the background."""
