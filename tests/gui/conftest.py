@@ -10,6 +10,8 @@ from qtpy.QtWidgets import QApplication
 from session_tools import tiny_volume
 
 from napari_diffseg.gui.io import volume_layer
+from napari_diffseg.io import write_volume
+from napari_diffseg.session import Queue
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,6 +31,17 @@ def home(tmp_path, monkeypatch, tiny_shipped):
     monkeypatch.setenv("NAPARI_DIFFSEG_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("NAPARI_DIFFSEG_BACKBONES", raising=False)
     return tmp_path / "home"
+
+
+@pytest.fixture
+def cts(tmp_path, home):
+    """Three CTs in a folder, all of them in the queue."""
+    folder = tmp_path / "cts"
+    folder.mkdir()
+    for seed, name in enumerate(("anna", "bert", "carl"), start=10):
+        write_volume(folder / f"{name}.nii.gz", tiny_volume(seed))
+    Queue().add([folder])
+    return folder
 
 
 class Window:

@@ -1,83 +1,21 @@
 """From one patient to the next: earlier sessions, the queue, what is predicted meanwhile."""
 
 import gc
-import threading
 import weakref
 
 import numpy as np
 import pytest
+from patients_tools import anna_trained, keep, learn, predicted, ready
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
-from session_tools import LIVER, QUICK, SPLEEN, block, tiny_backbone, tiny_volume, trained
+from session_tools import LIVER, SPLEEN, block, tiny_backbone, tiny_volume, trained
 
-from napari_diffseg.io import read_volume, write_volume
+from napari_diffseg.io import write_volume
 from napari_diffseg.io.geometry import Geometry
 from napari_diffseg.io.volume import Volume
 from napari_diffseg.session import Queue, Session, earlier_sessions
 
 pytestmark = pytest.mark.usefixtures("short_adaptation")
-
-
-@pytest.fixture
-def cts(tmp_path, home):
-    """Three CTs in a folder, all of them in the queue."""
-    folder = tmp_path / "cts"
-    folder.mkdir()
-    for seed, name in enumerate(("anna", "bert", "carl"), start=10):
-        write_volume(folder / f"{name}.nii.gz", tiny_volume(seed))
-    Queue().add([folder])
-    return folder
-
-
-def keep(seed, labels=(LIVER,), train=True):
-    with Session(tiny_volume(seed), labels, tiny_backbone()) as session:
-        if train:
-            trained(session)
-        else:
-            session.paint.set_slice(1, block())
-
-
-def ready(window, name):
-    window.until(
-        lambda: (
-            window.workspace is not None
-            and window.workspace.volume.name == name
-            and window.workspace.session is not None
-        )
-    )
-
-
-def anna_trained(window, *slices):
-    """Open the first patient of the queue, paint (slice 1 by default) and train."""
-    patients = window.panel.patients
-    window.click(patients.next_button)
-    ready(window, "anna")
-    window.session.paint.add_label("liver")
-    window.workspace.recolour()
-    for z in slices or (1,):
-        window.paint_block(z, 1)
-    window.train()
-    window.idle()
-    return patients
-
-
-def predicted(window):
-    window.until(
-        lambda: (
-            not window.workspace.runner.running
-            and not window.workspace.loading
-            and bool(window.workspace.predicted.all())
-        )
-    )
-
-
-def learn(window, iterations=2):
-    patients = window.panel.patients
-    window.click(patients.learn_button)
-    dialog = patients._learning
-    window.until(lambda: bool(dialog.sessions))
-    dialog.settings = QUICK.__class__(iterations=iterations, device="cpu")
-    return dialog
 
 
 def test_the_next_patient_starts_from_earlier_sessions(window):
@@ -260,18 +198,6 @@ def test_the_queue_dialog(cts, window, tmp_path, monkeypatch):
     assert len(patients.queue.cases) == 3
 
 
-def test_who_comes_next_is_known_as_soon_as_a_patient_is_there(cts, window):
-    """A click in that very moment opened the same patient again."""
-    patients, names = window.panel.patients, []
-    window.click(patients.next_button)
-    window.until(lambda: window.workspace is not None)
-    window.workspace.ready.connect(
-        lambda: names.extend((patients.current.name, patients.next_case().name))
-    )
-    window.until(lambda: bool(names))
-    assert names == ["anna", "bert"]
-
-
 def test_a_volume_that_is_gone_is_said_and_nothing_is_lost(cts, window):
     patients = window.panel.patients
     window.click(patients.next_button)
@@ -281,43 +207,6 @@ def test_a_volume_that_is_gone_is_said_and_nothing_is_lost(cts, window):
     window.until(lambda: "bert.nii.gz" in window.sentence)
     assert window.workspace.volume.name == "anna"
     assert window.workspace.session is not None
-
-
-def test_a_training_begun_while_the_next_patient_is_read_goes_on(cts, window, monkeypatch):
-    """Reading may take long: whoever presses Train meanwhile keeps the training and the patient."""
-    patients = anna_trained(window)
-    reading, go_on = threading.Event(), threading.Event()
-
-    def slowly(path):
-        reading.set()
-        assert go_on.wait(60)
-        return read_volume(path)
-
-    monkeypatch.setattr("napari_diffseg.gui.patients.read_volume", slowly)
-    window.click(patients.next_button)
-    window.until(reading.is_set)
-    window.train(iterations=100_000)
-    window.until(lambda: window.workspace.runner.running == "training")
-    go_on.set()
-    window.until(lambda: "bert was not opened" in window.workspace.error)
-    assert window.workspace.volume.name == "anna"
-    assert window.workspace.runner.running == "training"
-    assert not Queue().cases[0].finished
-    window.workspace.runner.stop()
-    window.idle()
-    window.click(patients.next_button)
-    ready(window, "bert")
-    assert Queue().cases[0].finished
-
-
-def test_closing_while_the_next_patient_is_predicted_keeps_what_is_done(cts, window, monkeypatch):
-    patients = anna_trained(window)
-    window.until(lambda: patients._task is not None or bool(patients.queue.cases[1].model))
-    window.panel.shut_down()
-    session = Session.recover(read_volume(cts / "bert.nii.gz"))  # no lock is left
-    if session is not None:
-        with session:
-            assert np.isin(session.prediction.round_of, (0, 1)).all()
 
 
 def test_without_a_queue_the_buttons_say_why(window):

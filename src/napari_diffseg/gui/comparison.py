@@ -88,6 +88,7 @@ class ComparisonDialog(QDialog):
             column.addWidget(widget)
         self.resize(460, 480)
         self.finished.connect(lambda _: workspace.show_difference(False))
+        workspace.closed.connect(self.close, Qt.ConnectionType.QueuedConnection)
 
     def _save(self, found: Agreement) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save", "agreement.csv", "CSV (*.csv)")

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from napari.layers import Image
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_diffseg.gui.io import INCOMING, VOLUME
 from napari_diffseg.gui.workspace import Workspace
+from napari_diffseg.session.journal import SessionError
 
 
 class Desk(QObject):
@@ -86,10 +88,16 @@ class Desk(QObject):
         layers.events.removed.disconnect(self._on_removed)
         layers.selection.events.active.disconnect(self._on_active)
         for workspace in self.workspaces:
-            workspace.close()
+            self._put_away(workspace)
             if remove_layers:
                 workspace.layers.remove()
         self.workspaces, self.active = [], None
+
+    def _put_away(self, workspace: Workspace) -> None:
+        try:
+            workspace.close()
+        except SessionError as error:  # a full disk must not keep the rest open
+            show_error(str(error))
 
     def _take(self, layer: Any) -> None:
         if isinstance(layer, Image) and VOLUME in layer.metadata:
@@ -112,7 +120,7 @@ class Desk(QObject):
         for workspace in list(self.workspaces):
             if gone is workspace.layers.ct:
                 self.workspaces.remove(workspace)
-                workspace.close()
+                self._put_away(workspace)
                 # napari is in the middle of a removal; the volume's other layers go afterwards.
                 QTimer.singleShot(0, workspace.layers.remove)
                 if workspace is self.active:

@@ -33,7 +33,7 @@ def _open(workspace: Workspace, access: Access) -> None:
     def found() -> Session:
         # In a thread: reading a journal and copying models take a while.
         session = Session.recover(workspace.volume, access=access)
-        return Session(workspace.volume) if session is None else session
+        return Session(workspace.volume) if session is None else workspace.opened(session)
 
     workspace.call(found, done, failed)
     workspace.changed.emit()

@@ -56,6 +56,7 @@ class IncomingDialog(QDialog):
         self.setWindowTitle("Labels from elsewhere")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._workspace, self._name, self._labels = workspace, name, labels
+        workspace.closed.connect(self.close, Qt.ConnectionType.QueuedConnection)
         holding = np.flatnonzero(labels.mask.any(axis=(1, 2)))
         names = ", ".join(label.name for label in labels.labels[:6])
         more = f" and {len(labels.labels) - 6} more" if len(labels.labels) > 6 else ""

@@ -88,6 +88,7 @@ class LabelsSection(Section):
             workspace.recolour()
 
         dialog.colorSelected.connect(self._act(recolour, workspace))
+        workspace.closed.connect(dialog.close, Qt.ConnectionType.QueuedConnection)
         dialog.show()  # the window goes on; the colour is taken when it is agreed to
 
     def _remove(self, workspace: Workspace, _: bool = False) -> None:
@@ -106,6 +107,7 @@ class LabelsSection(Section):
     def _offer(self, workspace: Workspace, _: bool = False) -> None:
         button = self.buttons["import"]
         menu = QMenu(button)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)  # it holds the workspace
         menu.addAction("Labels from a file…", lambda: incoming.ask_file(self, workspace))
         layers = incoming.foreign_layers(workspace)
         for layer in layers:

@@ -87,6 +87,7 @@ class LearningDialog(QDialog):
         self.resize(560, 420)
         self.use_button.hide()
         self._show_running()
+        self.finished.connect(self._let_go)  # Escape sends no close event
         self._reading = BackgroundCall(earlier_sessions, self._show_sessions, self._fail)
 
     @property
@@ -214,13 +215,17 @@ class LearningDialog(QDialog):
         self.said.setText((str(error) or type(error).__name__).splitlines()[0])
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
+        """Closing ends what runs."""
+        self._let_go()
+        super().closeEvent(event)
+
+    def _let_go(self, _: int = 0) -> None:
         """Give a training up whose progress nobody can see any more."""
         if self._task is not None:
             self._task.stop()
             self._task.wait(STOP_SECONDS)
             self._task = None
         self._reading.wait(STOP_SECONDS)
-        super().closeEvent(event)
 
 
 def _count(number: int, what: str) -> str:

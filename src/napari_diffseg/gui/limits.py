@@ -35,11 +35,14 @@ class StrokeLimits:
         Lowest and highest HU that a stroke may change, or ``None``.
     inside
         Label that strokes must stay inside of, or ``None``. They may change their own label, too.
+    sampling
+        Whether the next click gives the range.
     """
 
     def __init__(self, layers: VolumeLayers, locked: Collection[int]) -> None:
         self.hu: tuple[float, float] | None = None
         self.inside: int | None = None
+        self.sampling = False
         self._layers, self._locked = layers, locked
         self._watched: list[Labels] = []
 

@@ -136,7 +136,7 @@ class Panel(QWidget):
             (self.train.stop, lambda w: w.runner.stop()),
             (self.result.accept, Workspace.accept),
             (self.result.next, go_to_suggestion),
-            (self.result.predict, lambda w: w.runner.predict()),
+            (self.result.predict, lambda w: w.busy or w.runner.predict()),
             (self.result.check, self._check),
             (self.result.review, lambda w: show_review(self, w, self.result.check)),
             (self.result.confidence, lambda w, shown: w.layers.show_confidence(shown)),
@@ -147,7 +147,7 @@ class Panel(QWidget):
             (self.export.numbers, lambda w: files.export(self, w, "Numbers")),
             (self.export.report, lambda w: files.export(self, w, "Report")),
             (self.more.load, lambda w: files.load_model(self, w)),
-            (self.more.adapt, lambda w: w.runner.adapt()),
+            (self.more.adapt, lambda w: w.busy or w.runner.adapt()),
             (self.more.restored, Workspace.restore_round),
         ):
             signal.connect(self.desk.acting(action))

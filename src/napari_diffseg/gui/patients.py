@@ -106,7 +106,7 @@ class Patients(QObject):
         workspace = self.desk.active
         if workspace is None or workspace.session is None:
             return ""
-        if workspace.runner.running or workspace.loading:
+        if workspace.busy:
             return "Wait until what runs has ended, or stop it first."
         return ""
 
@@ -114,12 +114,12 @@ class Patients(QObject):
     def current(self) -> QueuedCase | None:
         """The patient of the queue who is open."""
         workspace = self.desk.active
-        if workspace is None or workspace.session is None or self.queue is None:
+        if workspace is None or self.queue is None:
             return None
         if self._opened is not None and self._opened[0] is workspace:
             # The queue learns which volume it is only when the session is there.
             return self.queue.at(self._opened[1].path)
-        return self.queue.of(volume_id(workspace.volume))
+        return self.queue.of(volume_id(workspace.volume)) if workspace.session else None
 
     def next_case(self) -> QueuedCase | None:
         """Who comes next."""
@@ -182,7 +182,7 @@ class Patients(QObject):
             one.settings is not None for one in session.rounds.all
         )
         task, self._opening = self._task, case
-        self._task = None
+        self._task, self._prepared = None, ()  # it begins again if this patient stays
         if task is not None:
             task.stop()
 
@@ -190,7 +190,9 @@ class Patients(QObject):
             if task is not None:
                 task.wait(STOP_SECONDS)
             if session is not None:
-                session.trainer.keep_slices()
+                if not session.refusal:
+                    session.save()  # or this patient stays
+                    session.trainer.keep_slices()
                 queue.take_model(session)
             return read_volume(case.path)
 

@@ -99,6 +99,7 @@ class QueueDialog(QDialog):
         column.addLayout(row(*list(self.buttons.values())[:3]))
         column.addLayout(row(*list(self.buttons.values())[3:]))
         self.resize(520, 420)
+        self.finished.connect(self._let_go)  # Escape sends no close event
         self.refresh()
 
     @property
@@ -215,7 +216,11 @@ class QueueDialog(QDialog):
         self.said.setText((str(error) or type(error).__name__).splitlines()[0])
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
+        """Closing ends what is being read."""
+        self._let_go()
+        super().closeEvent(event)
+
+    def _let_go(self, _: int = 0) -> None:
         """Wait for what is being read."""
         if self._call is not None:
             self._call.wait(STOP_SECONDS)
-        super().closeEvent(event)

@@ -45,7 +45,7 @@ def ask(workspace: Workspace, parent: QWidget) -> None:
 
 def switch(workspace: Workspace, name: str) -> None:
     """Put the reader's own session in the place of the one that is open, which is kept."""
-    if workspace.runner.running or workspace.loading:
+    if workspace.busy:
         raise SessionError("wait for what runs, or stop it, before somebody else reads")
     workspace.paint_sync.flush()
     labels = workspace.begun.paint.labels
@@ -61,7 +61,10 @@ def switch(workspace: Workspace, name: str) -> None:
         workspace.loading = False
         workspace.fail(error)
 
-    workspace.call(lambda: read_as(workspace.volume, name, labels), done, failed)
+    def open_theirs() -> Session:
+        return workspace.opened(read_as(workspace.volume, name, labels))
+
+    workspace.call(open_theirs, done, failed)
     workspace.changed.emit()
 
 

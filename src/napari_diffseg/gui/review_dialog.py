@@ -31,6 +31,7 @@ class ReviewDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle(f"Round {found.number}")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        workspace.closed.connect(self.close, Qt.ConnectionType.QueuedConnection)
         self._workspace = workspace
         self._names = {label.id: label.name for label in workspace.begun.paint.labels}
         self.quality = text_label(self._quality(found), wrap=True)

@@ -174,7 +174,9 @@ class Runner(QObject):
             self.previous = self.session.prediction.mask.copy()
 
     def _on_finished(self, stopped: bool) -> None:
-        running = self._end()
+        running, made = self._end(), self.session.trainer.round
+        if running == "adapting" and made is not None and made.adapted:
+            running = "predicting"  # planes are registered before the first slice
         kept = ", the model before it is kept" if self.session.trainer.segmenter is not None else ""
         sentence = {
             ("training", True): f"Training stopped{kept}.",
@@ -195,6 +197,11 @@ class Runner(QObject):
         return [found] if found else []
 
     def _on_failed(self, error: Exception) -> None:
+        # Pieces astray are taken off before a prediction is saved, which may fail.
+        prediction = self.session.prediction
+        stray, self.session.trainer.stray = self.session.trainer.stray, ()
+        for z in stray:
+            self.layers.show_slice(z, prediction.mask[z], prediction.confidence[z])
         self._end()
         self.failed.emit(error)
 

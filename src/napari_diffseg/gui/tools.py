@@ -114,12 +114,18 @@ def sample_hu(workspace: Workspace, found: Callable[[float, float], None]) -> No
     """Let the next click give a range of HU: mean and two standard deviations around it."""
     viewer, layer = workspace.layers.viewer, workspace.layers.viewer.layers.selection.active
     mode = layer.mode if isinstance(layer, Labels) else None
+    limits = workspace.paint_sync.limits
+    if limits.sampling:
+        return  # the mode to come back to is known already
 
     def on_press(_: Any, event: Any) -> None:
         position = workspace.layers.ct.world_to_data(event.position[-3:])
         QTimer.singleShot(0, lambda: done(np.rint(position).astype(int)))
 
     def done(voxel: Any) -> None:
+        if not limits.sampling:
+            return  # the second click of a double-click
+        limits.sampling = False
         viewer.mouse_drag_callbacks.remove(on_press)
         if mode is not None:
             layer.mode = mode
@@ -130,6 +136,7 @@ def sample_hu(workspace: Workspace, found: Callable[[float, float], None]) -> No
 
     if mode is not None:
         layer.mode = "pan_zoom"  # the click must not paint
+    limits.sampling = True
     viewer.mouse_drag_callbacks.append(on_press)
     workspace.said = "Click on the tissue that you want to paint."
     workspace.changed.emit()
@@ -164,13 +171,14 @@ def _layer(workspace: Workspace, target: Target) -> Labels:
 
 def _propose(workspace: Workspace, compute: Callable[[], Proposal], what: str) -> None:
     """Compute a change in a thread, then make it, as one step of the layer's undo."""
+    session = workspace.begun
 
     def put(proposal: Proposal) -> None:
+        if workspace.session is not session:
+            return  # somebody else reads now
         try:
             workspace.paint_sync.flush()
-            workspace.paint_sync.change(
-                proposal.target, lambda: workspace.begun.tools.put(proposal)
-            )
+            workspace.paint_sync.change(proposal.target, lambda: session.tools.put(proposal))
         except SessionError as error:
             workspace.fail(error)
             return

@@ -176,6 +176,9 @@ class ToolsSection(Section):
         super().show_state(workspace, guide)
         begun = workspace if workspace is not None and workspace.session is not None else None
         self.setEnabled(begun is not None)
+        changes, self._workspace = begun is not self._workspace, begun
+        if changes:
+            self.drawing.end()
         if begun is None:
             return
         limits = begun.paint_sync.limits
@@ -190,9 +193,7 @@ class ToolsSection(Section):
             for name, label_id in names:
                 self.inside.addItem(name, label_id)
         self.inside.setCurrentIndex(max(0, self.inside.findData(limits.inside or 0)))
-        if begun is not self._workspace:
-            self._workspace = begun
-            self.drawing.end()
+        if changes:
             self.limit.blockSignals(True)
             self.limit.setChecked(limits.hu is not None)
             self.limit.blockSignals(False)

@@ -34,6 +34,7 @@ class Workspace(QObject):
 
     changed = Signal()  # anything that the panel shows may differ
     ready = Signal()  # there is a session
+    closed = Signal()  # it is put away; dialogs about it go, too
 
     def __init__(self, viewer: Any, ct: Any) -> None:
         super().__init__()
@@ -41,6 +42,7 @@ class Workspace(QObject):
         self.layers = VolumeLayers(viewer, ct, self.volume)
         self.session: Session | None = None
         self.earlier: Session | None = None  # waits for the user's choice
+        self._opened: Session | None = None  # by a thread, and not begun yet
         self.elsewhere = ""  # the process that has the session open; waits for the user's choice
         self.hidden: set[int] = set()  # labels that are not drawn
         self.suggestions = Suggestions(self.call, self.changed.emit)
@@ -82,8 +84,13 @@ class Workspace(QObject):
             earlier, note = None, f"A new session was begun: {error}."
         if earlier is None:
             return Session(self.volume), False, note
-        paint = earlier.paint
+        paint = self.opened(earlier).paint
         return earlier, bool(paint.states.any() or paint.labels or earlier.rounds.all), note
+
+    def opened(self, session: Session) -> Session:
+        """Note a session that a thread has opened, so that closing closes it though not begun."""
+        self._opened = session
+        return session
 
     def _found(self, found: tuple[Session, bool, str]) -> None:
         session, is_earlier, note = found
@@ -101,7 +108,7 @@ class Workspace(QObject):
 
     def start_fresh(self) -> None:
         """Begin anew; the other session stays on disk, and in the window that has it open."""
-        if self.undecided:
+        if self.undecided and not self.loading:
             self.begin(Session(self.volume), "")
 
     @property
@@ -113,6 +120,7 @@ class Workspace(QObject):
 
     def begin(self, session: Session, note: str) -> None:
         """Work on a session, in the place of the one before if there is one."""
+        self._opened = None
         self._put_away()
         self.earlier, self.elsewhere = None, ""
         self.suggestions.clear()
@@ -159,6 +167,7 @@ class Workspace(QObject):
         if self._closed:
             return
         self._closed = True
+        self.closed.emit()
         self._viewer.dims.events.current_step.disconnect(self._on_step)
         for call in self._calls:
             call.wait(STOP_SECONDS)
@@ -169,7 +178,7 @@ class Workspace(QObject):
             self._runner.close()
         if self._paint_sync is not None:
             self._paint_sync.close()
-        for session in (self.session, self.earlier):
+        for session in (self.session, self.earlier, self._opened):
             if session is not None:
                 session.close()
 
@@ -282,16 +291,21 @@ class Workspace(QObject):
 
     # -- what takes long --------------------------------------------------------------------
 
+    @property
+    def busy(self) -> bool:
+        """Whether nothing may begin with the model; buttons know it a turn of the loop later."""
+        return self._closed or self.loading or bool(self.runner.running)
+
     def train(self, settings: TrainSettings, from_model: bool) -> None:
         """Train on all painted slices, then predict every slice, in the background."""
-        if not self.runner.running:
+        if not self.busy:
             self._flush()
             self.paint_sync.since_round.clear()
             self.runner.train(settings, from_model)
 
     def check(self, settings: TrainSettings) -> None:
         """Measure the quality by leaving each painted slice out once."""
-        if not self.runner.running:
+        if not self.busy:
             self._flush()
             self.runner.check(settings)
 
@@ -322,6 +336,8 @@ class Workspace(QObject):
             self.loading = False
             self.fail(error)
 
+        if self.busy:
+            return
         self._flush()
         self.loading = True
         self.call(load, done, failed)
