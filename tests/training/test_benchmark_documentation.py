@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """The README, and two pages with their rows."""
+    """The README, and all pages that have rows, with them."""
     shutil.copy(ROOT / "README.md", tmp_path)
-    for name in ("in-volume", "ablation"):
-        for ending in (".md", ".jsonl"):
-            shutil.copy(ROOT / "docs" / "benchmarks" / f"{name}{ending}", tmp_path)
+    for rows in (ROOT / "docs" / "benchmarks").glob("*.jsonl"):
+        shutil.copy(rows, tmp_path)
+        shutil.copy(rows.with_suffix(".md"), tmp_path)
     return tmp_path
 
 
