@@ -265,6 +265,21 @@ def test_a_second_press_of_sample_keeps_the_brush(window):
     assert paint.mode == "paint"
 
 
+def test_a_double_click_gives_one_sample(window):
+    window.open()
+    window.add_label("liver")
+    section, paint = window.panel.tools, window.workspace.layers.paint
+    section.fold.setChecked(True)
+    window.click(section.sample)
+    window.qtbot.wait(50)
+    for _ in range(2):  # faster than the first one is answered
+        window.qtbot.mousePress(window.canvas(), Qt.MouseButton.LeftButton, pos=window.at(12, 12))
+        window.qtbot.mouseRelease(window.canvas(), Qt.MouseButton.LeftButton, pos=window.at(12, 12))
+    window.until(section.limit.isChecked)
+    window.qtbot.wait(50)  # an error in a slot would fail the test
+    assert paint.mode == "paint"
+
+
 def test_no_model_is_loaded_for_a_ct_that_was_put_away_meanwhile(window, monkeypatch, tmp_path):
     """The next patient comes while the file is being chosen."""
     window.painted_and_trained()
